@@ -1,0 +1,1 @@
+"""Probes on the MedMNIST tasks and the scaling analysis."""

@@ -1,0 +1,1 @@
+"""The outer shell: command line, pages, benchmarks, deployment."""

@@ -1,0 +1,66 @@
+"""The command `biovfm`: a table of sub-commands, each loaded only when it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from shards.errors import BiovfmError
+
+COMMANDS: dict[str, str] = {}
+"""Sub-command → `module:function`."""
+
+
+def build() -> App:
+    """The command-line application."""
+    app = App(
+        name="biovfm", help="The data platform on which biomedical vision foundation models are trained."
+    )
+    for name, target in COMMANDS.items():
+        app.command(target, name=name)
+    return app
+
+
+def _raise_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        0 done, 1 failed, 2 wrong use, 130 interrupted. Errors are one line on standard error; a traceback follows
+        only where `BIOVFM_DEBUG=1` is set.
+    """
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        result = build()(argv, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except BiovfmError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing is broken, run the same command again to go on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("BIOVFM_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(f"biovfm: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

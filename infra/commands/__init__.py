@@ -1,0 +1,1 @@
+"""One file a sub-command of `biovfm`; imported only when the sub-command runs."""

@@ -1,0 +1,1 @@
+"""Raw public sources into deduplicated, modality-tagged shards."""

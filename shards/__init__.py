@@ -1,0 +1,1 @@
+"""The dataset on storage: shards, index, subsets, order, stream; and what all packages share."""

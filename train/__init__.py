@@ -1,0 +1,1 @@
+"""DINOv2 and MAE pretraining on streamed shards."""
