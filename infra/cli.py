@@ -19,9 +19,7 @@ COMMANDS: dict[str, str] = {}
 
 def build() -> App:
     """The command-line application."""
-    app = App(
-        name="biovfm", help="The data platform on which biomedical vision foundation models are trained."
-    )
+    app = App(name="biovfm", help="The data platform on which biomedical vision foundation models are trained.")
     for name, target in COMMANDS.items():
         app.command(target, name=name)
     return app

@@ -7,7 +7,7 @@
     │   ├── NotFoundError       the object is not there
     │   └── AlreadyExistsError  a conditional create found the name taken
     ├── ShardError              a shard's bytes are not what the index says (truncated, corrupt, wrong checksum)
-    ├── IndexError_             the dataset's tables are missing, from another format version, or in conflict
+    ├── SampleIndexError             the dataset's tables are missing, from another format version, or in conflict
     ├── SubsetError             a lock does not match its dataset, or a selection is empty
     └── CheckpointError         a checkpoint is missing, incomplete or of another model
 
@@ -21,7 +21,7 @@ __all__ = [
     "BiovfmError",
     "CheckpointError",
     "ConfigError",
-    "IndexError_",
+    "SampleIndexError",
     "NotFoundError",
     "ShardError",
     "SourceError",
@@ -75,7 +75,7 @@ class ShardError(BiovfmError):
     """A shard's bytes are not what the index says."""
 
 
-class IndexError_(BiovfmError):  # noqa: N801 - the bare name would shadow the built-in
+class SampleIndexError(BiovfmError):
     """The dataset's tables are missing, from another format version, or in conflict."""
 
 
