@@ -1,0 +1,34 @@
+"""Questions to the sample index, asked with DuckDB over the Delta table's Arrow scan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow.dataset as ds
+    from deltalake import DeltaTable
+
+
+def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection that can read what is registered with it and nothing else (no files, no network).
+
+    Args:
+        memory_limit: DuckDB's own limit; larger sorts spill to the temporary folder.
+    """
+    import tempfile
+
+    import duckdb
+
+    database = duckdb.connect(":memory:")
+    database.execute(f"SET temp_directory = '{tempfile.gettempdir()}'")
+    database.execute(f"SET memory_limit = '{memory_limit}'")
+    database.execute("SET enable_progress_bar = false")
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+def scan(table: DeltaTable) -> ds.Dataset:
+    """The table as an Arrow dataset: columns and row groups are read only where a query needs them."""
+    return table.to_pyarrow_dataset()

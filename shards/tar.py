@@ -1,0 +1,164 @@
+"""WebDataset shards: plain ustar files whose bytes depend on their samples alone.
+
+A sample is two members, `<key>.jpg` (or `.png`) and then `<key>.json`. Time, owner and mode are fixed, JSON keys are
+sorted, so that the same samples in the same order give the same file whoever writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import google_crc32c
+
+from shards.errors import ShardError
+from shards.schema import is_name, modality_folder
+
+_BLOCK = tarfile.BLOCKSIZE
+IMAGE_EXTENSIONS = ("jpg", "png")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image as it stands in a shard.
+
+    Attributes:
+        key: Unique name, `[0-9a-z_-]+`.
+        extension: `jpg` or `png`.
+        image: The compressed image.
+        meta: What a reader of the bare tar needs to know; JSON values only.
+    """
+
+    key: str
+    extension: str
+    image: bytes
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a sample came to lie in its shard: row, first image byte, image bytes and their CRC-32C."""
+
+    shard_row: int
+    byte_offset: int
+    byte_length: int
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """A finished shard on local disk: file, SHA-256 (hex), bytes and samples."""
+
+    path: Path
+    sha256: str
+    size: int
+    num_samples: int
+
+
+def shard_path(source: str, modality: str, sha256: str) -> str:
+    """The path of a shard below its dataset, named after its content."""
+    return f"shards/{source}/{modality_folder(modality)}/{sha256[:20]}.tar"
+
+
+class ShardWriter:
+    """Writes one shard to a local file.
+
+    Args:
+        path: The file to make; `close` finishes it, leaving the `with` block on an error removes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.num_samples = 0
+        self._hash = hashlib.sha256()
+        self._file = path.open("xb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self._file.close()
+            self.path.unlink()
+
+    def add(self, sample: Sample) -> Placement:
+        """Append one sample.
+
+        Raises:
+            ShardError: The key or the extension is not allowed.
+        """
+        if not is_name(sample.key) or sample.extension not in IMAGE_EXTENSIONS:
+            raise ShardError(f"{sample.key}.{sample.extension} is no sample name ([0-9a-z_-]+ and jpg or png)")
+        offset = self._member(f"{sample.key}.{sample.extension}", sample.image)
+        meta = json.dumps(dict(sample.meta), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        self._member(f"{sample.key}.json", meta.encode())
+        self.num_samples += 1
+        return Placement(
+            shard_row=self.num_samples - 1,
+            byte_offset=offset,
+            byte_length=len(sample.image),
+            crc32c=google_crc32c.value(sample.image),
+        )
+
+    def close(self) -> ShardFile:
+        """Finish the file."""
+        self._write(b"\0" * 2 * _BLOCK)
+        self._write(b"\0" * (-self.size % tarfile.RECORDSIZE))
+        self._file.close()
+        return ShardFile(path=self.path, sha256=self._hash.hexdigest(), size=self.size, num_samples=self.num_samples)
+
+    def _member(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.size
+        self._write(data)
+        self._write(b"\0" * (-len(data) % _BLOCK))
+        return offset
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+
+def read_samples(stream: BinaryIO, *, name: str = "shard") -> Iterator[Sample]:
+    """The samples of a shard, in order.
+
+    Args:
+        stream: The tar, readable from its start; need not seek.
+        name: What to call it in an error.
+
+    Raises:
+        ShardError: The tar is cut, or its members are not image–JSON pairs.
+    """
+    image: tuple[str, str, bytes] | None = None
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                key, _, extension = member.name.rpartition(".")
+                if file is None or (image is None) == (extension == "json"):
+                    raise ShardError(f"{name}: unexpected member {member.name}", hint="run `biovfm verify --deep`")
+                data = file.read()
+                if image is None:
+                    image = (key, extension, data)
+                    continue
+                if image[0] != key:
+                    raise ShardError(f"{name}: {image[0]} has no JSON beside it", hint="run `biovfm verify --deep`")
+                yield Sample(key=key, extension=image[1], image=image[2], meta=json.loads(data))
+                image = None
+    except (tarfile.TarError, EOFError) as error:
+        raise ShardError(f"{name}: {error}", hint="the tar is cut or corrupt; run `biovfm verify --deep`") from error
+    if image is not None:
+        raise ShardError(f"{name}: {image[0]} has no JSON beside it", hint="run `biovfm verify --deep`")
