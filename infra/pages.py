@@ -14,14 +14,16 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:1120px;margin:0 auto;padding:2rem 1.25rem 4rem}
-h1{font-size:1.7rem;margin:0 0 .25rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
+h1{font-size:1.7rem;margin:0 0 .25rem}
+h2{font-size:1.2rem;margin:2.2rem 0 .6rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
 p.lead{color:var(--soft);margin:.1rem 0 1.2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--soft);font-weight:600;font-size:.85rem}td.num,th.num{text-align:right}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.8rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.7rem .9rem}
-.card b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.card span{color:var(--soft);font-size:.85rem}
+.card span{color:var(--soft);font-size:.85rem}
+.card b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 figure{margin:.6rem 0 1.2rem}figcaption{color:var(--soft);font-size:.85rem;margin-top:.3rem}
 img,svg{max-width:100%;height:auto}img.sheet{image-rendering:auto;border-radius:6px;background:#000}

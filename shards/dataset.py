@@ -14,6 +14,7 @@ completes what is missing and repeats nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 PARTITIONS = ("modality", "source")
+_JOB = "biovfm.job"
+_SUMMARY = "biovfm.summary"
 ENCODING_DEFAULTS: Mapping[str, Any] = {"short_side_px": 512, "jpeg_quality": 95, "format": "auto"}
 
 
@@ -62,7 +65,7 @@ class Dataset:
             ) from error
         if settings.get("format_version") != FORMAT_VERSION:
             raise SampleIndexError(
-                f"{store.url} has format version {settings.get('format_version')}, this program reads {FORMAT_VERSION}",
+                f"{store.url} has format version {settings.get('format_version')}, wanted {FORMAT_VERSION}",
                 hint="install the biovfm release that wrote it",
             )
         return cls(store.url, store, settings)
@@ -81,10 +84,8 @@ class Dataset:
             "created_by": "biovfm",
             "encoding": {**ENCODING_DEFAULTS, **(encoding or {})},
         }
-        try:
+        with contextlib.suppress(AlreadyExistsError):
             store.put_if_absent("dataset.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-        except AlreadyExistsError:
-            pass
         return cls.open(url)
 
     def table_url(self, name: str) -> str:
@@ -146,7 +147,15 @@ class Dataset:
             ).fetchall()
         return dict(rows)
 
-    def commit(self, *, job_id: str, rows: pa.Table, rejects: pa.Table, fingerprints: pa.Table | None = None) -> int:
+    def commit(
+        self,
+        *,
+        job_id: str,
+        rows: pa.Table,
+        rejects: pa.Table,
+        fingerprints: pa.Table | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> int:
         """Add one job's samples; all of them appear at once.
 
         A job that is committed already commits nothing.
@@ -156,16 +165,29 @@ class Dataset:
             rows: Rows of `index_schema()`; their shards must be in place.
             rejects: Rows of `rejects_schema()`.
             fingerprints: Rows of the fingerprints table.
+            summary: The job's counts, kept in the commit (see `jobs`).
 
         Returns:
             The index version after the commit.
         """
         if fingerprints is not None:
-            self._append("fingerprints", job_id, fingerprints)
-        self._append("rejects", job_id, rejects.cast(rejects_schema()))
-        return self._append("index", job_id, rows.select(index_schema().names).cast(index_schema()))
+            self._append("fingerprints", job_id, fingerprints, {})
+        self._append("rejects", job_id, rejects.cast(rejects_schema()), {})
+        rows = rows.select(index_schema().names).cast(index_schema())
+        order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]
+        return self._append("index", job_id, rows.sort_by(order), summary or {})
 
-    def _append(self, name: str, job_id: str, rows: pa.Table) -> int:
+    def jobs(self) -> list[dict[str, Any]]:
+        """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""
+        table = self.table("index")
+        history = [] if table is None else reversed(table.history())
+        return [
+            {**json.loads(entry.get(_SUMMARY, "{}")), "job_id": entry[_JOB], "version": int(entry["version"])}
+            for entry in history
+            if _JOB in entry
+        ]
+
+    def _append(self, name: str, job_id: str, rows: pa.Table, summary: Mapping[str, Any]) -> int:
         from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
 
         if not self._written_by(name, job_id):
@@ -177,7 +199,8 @@ class Dataset:
                 storage_options=self._storage_options(),
                 writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=1 << 16),
                 commit_properties=CommitProperties(
-                    custom_metadata={"biovfm.job": job_id}, app_transactions=[Transaction(job_id, 1)]
+                    custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary), sort_keys=True)},
+                    app_transactions=[Transaction(job_id, 1)],
                 ),
             )
         table = self.table(name)
