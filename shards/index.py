@@ -32,3 +32,8 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
 def scan(table: DeltaTable) -> ds.Dataset:
     """The table as an Arrow dataset: columns and row groups are read only where a query needs them."""
     return table.to_pyarrow_dataset()
+
+
+def quote(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
