@@ -8,8 +8,10 @@ Archives are read without pickle. A member that is stored uncompressed is memory
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -205,7 +207,8 @@ def _download(info: TaskInfo, size: int, place: Path) -> bool:
         return False
     place.mkdir(parents=True, exist_ok=True)
     try:
-        getattr(medmnist, info.title)(split="test", root=str(place), size=size, download=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            getattr(medmnist, info.title)(split="test", root=str(place), size=size, download=True)
     except (RuntimeError, OSError) as error:
         raise TaskNotFoundError(
             f"{archive_name(info.name, size)} is not in {place} and could not be downloaded ({_last_line(error)})",
