@@ -5,19 +5,42 @@ from __future__ import annotations
 from shards.store.base import ObjectInfo, Store, join_url
 from shards.store.local import LocalStore
 from shards.store.memory import MemoryStore
+from shards.store.options import S3Options, duckdb_secret, fsspec_options, redact, storage_options
+from shards.store.settings import StoreSettings
 
-__all__ = ["LocalStore", "MemoryStore", "ObjectInfo", "Store", "join_url", "open_store"]
+__all__ = [
+    "LocalStore",
+    "MemoryStore",
+    "ObjectInfo",
+    "S3Options",
+    "Store",
+    "StoreSettings",
+    "duckdb_secret",
+    "fsspec_options",
+    "join_url",
+    "open_store",
+    "redact",
+    "storage_options",
+]
 
 
-def open_store(url: str) -> Store:
-    """The store that serves `url` (a folder path, `file://`, `s3://`, `gs://`, `az://` or any fsspec URL).
+def open_store(url: str, settings: StoreSettings | None = None) -> Store:
+    """The store that serves `url`. Connects only when it is first used.
+
+    A folder path and `file://` are local disk; `s3://`, `gs://`, `az://`, `abfs://` and `http(s)://` go through
+    obstore; every other URL, and these too with `BIOVFM_STORE=fsspec`, through fsspec.
+
+    Args:
+        url: Path or URL of a folder.
+        settings: Sizes, time limits and retries; from the environment by default.
 
     Raises:
         StoreError: No driver for the scheme.
+        ConfigError: A setting in the environment is wrong.
     """
-    from shards.errors import StoreError
+    scheme, separator, rest = url.partition("://")
+    if not separator or (scheme == "file" and "::" not in url):
+        return LocalStore(rest if separator else url)
+    from shards.store.remote import open_remote
 
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme == "file":
-        return LocalStore(url.removeprefix("file://"))
-    raise StoreError(f"no storage driver for {scheme}:// ({url})", hint="use a local path")
+    return open_remote(url, settings or StoreSettings.from_environment())

@@ -15,10 +15,14 @@ class ObjectInfo:
     Attributes:
         path: Path relative to the store's URL.
         size: Bytes.
+        etag: The store's entity tag; empty where it has none.
+        modified: Last change in seconds since 1970 by the store's clock; 0 where unknown.
     """
 
     path: str
     size: int
+    etag: str = ""
+    modified: float = 0.0
 
 
 class Store(Protocol):

@@ -1,0 +1,215 @@
+"""Any other URL, and any URL on request, through fsspec (for S3: s3fs)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from shards.store.base import ObjectInfo
+from shards.store.driver import DriverError, RangeReply
+from shards.store.options import S3_SCHEMES, fsspec_options, redact
+from shards.store.settings import StoreSettings
+
+
+class FsspecDriver:
+    """One folder through fsspec; the file system is made when it is first needed, in each process anew."""
+
+    def __init__(self, url: str, settings: StoreSettings) -> None:
+        self._url = url
+        self._settings = settings
+        self._made: tuple[int, Any, str] | None = None
+
+    def __getstate__(self) -> tuple[str, StoreSettings]:
+        return self._url, self._settings
+
+    def __setstate__(self, state: tuple[str, StoreSettings]) -> None:
+        self.__init__(*state)  # type: ignore[misc] # a fresh object, as in the constructor
+
+    def open_range(self, path: str, start: int, length: int, etag: str) -> RangeReply:  # noqa: ARG002
+        """Fetch a range; fsspec cannot ask for one version only."""
+        data = self.read_ranges(path, [(start, length)])[0]
+        total = None if len(data) == length else self.head(path).size
+        return RangeReply(total=total, etag="", chunks=iter([data]))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several small ranges at once."""
+        system, root = self._system()
+        name = _join(root, path)
+        with _failures():
+            if len(ranges) == 1:
+                start, length = ranges[0]
+                return [bytes(system.cat_file(name, start=start, end=start + length))]
+            starts = [start for start, _ in ranges]
+            ends = [start + length for start, length in ranges]
+            return [bytes(part) for part in system.cat_ranges([name] * len(ranges), starts, ends, on_error="raise")]
+
+    def head(self, path: str) -> ObjectInfo:
+        """Size and entity tag."""
+        system, root = self._system()
+        with _failures():
+            found = system.info(_join(root, path))
+        if found.get("type") == "directory":
+            raise DriverError("missing", "a folder")
+        return _info(path, found)
+
+    def list(self, folder: str) -> Iterator[ObjectInfo]:
+        """Everything below a folder."""
+        system, root = self._system()
+        below = root.rstrip("/") + "/" if root else ""
+        with _failures():
+            try:
+                found = system.find(_join(root, folder), detail=True)
+            except FileNotFoundError:
+                found = {}
+        for name, info in found.items():
+            if info.get("type") != "directory":
+                yield _info(name.removeprefix(below), info)
+
+    def create(self, path: str, data: bytes | Path) -> None:
+        """Create an object: conditionally on S3; elsewhere by a check, a temporary name and a rename."""
+        system, root = self._system()
+        target = _join(root, path)
+        with _failures():
+            if self._conditional(system):
+                self._create_conditionally(system, target, data)
+                return
+            if system.exists(target):
+                raise DriverError("exists", "the name is taken")
+            folder, _, name = target.rpartition("/")
+            system.makedirs(folder, exist_ok=True)
+            partial = f"{folder}/.partial-{os.getpid()}-{name}"
+            self._write(system, partial, data)
+            system.mv(partial, target)
+
+    def upload(self, path: str, data: bytes | Path) -> None:
+        """Write an object of any size."""
+        system, root = self._system()
+        with _failures():
+            self._write(system, _join(root, path), data)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy by reading and creating: fsspec has no conditional copy."""
+        system, root = self._system()
+        with _failures():
+            data = system.cat_file(_join(root, source))
+        self.create(target, data)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete objects."""
+        system, root = self._system()
+        for path in paths:
+            with _failures():
+                try:
+                    system.rm_file(_join(root, path))
+                except FileNotFoundError:
+                    continue
+
+    def reset(self) -> None:
+        """Forget the file system."""
+        self._made = None
+        import fsspec
+
+        fsspec.get_filesystem_class(self._url.partition("://")[0]).clear_instance_cache()
+
+    def _system(self) -> tuple[Any, str]:
+        pid = os.getpid()
+        if self._made is None or self._made[0] != pid:
+            with _failures():
+                self._made = (pid, *_make_system(self._url, self._settings))
+        return self._made[1], self._made[2]
+
+    def _conditional(self, system: Any) -> bool:
+        protocol = system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)
+        return bool(S3_SCHEMES & set(protocol))
+
+    def _create_conditionally(self, system: Any, target: str, data: bytes | Path) -> None:
+        try:
+            if isinstance(data, Path):
+                system.put_file(str(data), target, mode="create")
+            else:
+                system.pipe_file(target, data, mode="create")
+        except OSError as error:
+            taken = isinstance(error, FileExistsError) or (
+                error.errno == errno.EINVAL and "pre-condition" in str(error).lower()
+            )
+            if taken:
+                raise DriverError("exists", "the name is taken") from None
+            raise
+
+    def _write(self, system: Any, target: str, data: bytes | Path) -> None:
+        if isinstance(data, Path):
+            system.put_file(str(data), target)
+        else:
+            system.pipe_file(target, data)
+
+
+def _make_system(url: str, settings: StoreSettings) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    options = fsspec_options(url)
+    if url.partition("://")[0] in S3_SCHEMES:
+        options["config_kwargs"] |= {
+            "connect_timeout": settings.connect_seconds,
+            "read_timeout": settings.read_seconds,
+            "retries": {"total_max_attempts": 1},
+            "max_pool_connections": 2 * settings.concurrency,
+        }
+        options["default_block_size"] = settings.range_bytes
+        options["max_concurrency"] = 1
+    system, root = url_to_fs(url, **options)
+    if hasattr(system, "retries"):
+        system.retries = 1
+    return system, root.rstrip("/")
+
+
+def _info(path: str, found: dict[str, Any]) -> ObjectInfo:
+    changed = next((found[key] for key in ("LastModified", "mtime", "updated", "created") if key in found), 0.0)
+    modified = changed.timestamp() if isinstance(changed, datetime) else changed
+    return ObjectInfo(
+        path=path,
+        size=int(found["size"] or 0),
+        etag=str(found.get("ETag") or ""),
+        modified=float(modified) if isinstance(modified, int | float) else 0.0,
+    )
+
+
+def _join(root: str, path: str) -> str:
+    return f"{root}/{path}" if root and path else root or path
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except DriverError:
+        raise
+    except FileNotFoundError as error:
+        text = redact(str(error))
+        raise DriverError("bucket" if "bucket" in text.lower() else "missing", text) from None
+    except FileExistsError:
+        raise DriverError("exists", "the name is taken") from None
+    except PermissionError as error:
+        raise DriverError("denied", redact(str(error))) from None
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise DriverError("missing", redact(str(error))) from None
+    except NotImplementedError as error:
+        raise DriverError("unsupported", redact(str(error)) or "not supported by this file system") from None
+    except (ImportError, ValueError) as error:
+        raise DriverError("fatal", redact(str(error))) from None
+    except Exception as error:  # noqa: BLE001 - each file system has its own errors; all end here as failed attempts
+        raise _other(error) from None
+
+
+def _other(error: Exception) -> DriverError:
+    name = type(error).__name__
+    text = redact(str(error)).replace("\n", " ")[:300] or name
+    if name in {"NoCredentialsError", "ClientAuthenticationError"} or "Credential" in name:
+        return DriverError("denied", text)
+    if isinstance(error, OSError) and error.errno == errno.EINVAL and "range" in text.lower():
+        return DriverError("range", text)
+    return DriverError("transient", f"{name}: {text}")

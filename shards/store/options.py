@@ -1,0 +1,239 @@
+"""One set of S3 options from the ordinary AWS environment, for every client that reads a dataset.
+
+Read are `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_PROFILE` and the shared
+configuration files (with their `endpoint_url` and `region`), through botocore, which also finds and refreshes the
+credentials. Switches for stores that are not AWS:
+
+    AWS_SKIP_SIGNATURE=true                           public buckets, no credentials
+    AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true             bucket in the host name, where path style is refused
+    AWS_REQUEST_CHECKSUM_CALCULATION=when_required    stores that refuse the newer checksum headers
+    AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
+
+Options hold no credential: clients fetch those when they connect.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shards.errors import StoreError
+
+S3_SCHEMES = frozenset({"s3", "s3a"})
+_CREDENTIAL_MINUTES = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Options:
+    """Where and how S3 is spoken. Nothing secret.
+
+    Attributes:
+        endpoint: URL of the service; empty for AWS itself.
+        region: Region name.
+        anonymous: Requests are not signed.
+        virtual_host: The bucket is part of the host name.
+        request_checksum: botocore's `request_checksum_calculation`; empty for its default.
+        response_checksum: botocore's `response_checksum_validation`; empty for its default.
+    """
+
+    endpoint: str = ""
+    region: str = "us-east-1"
+    anonymous: bool = False
+    virtual_host: bool = False
+    request_checksum: str = ""
+    response_checksum: str = ""
+
+    @property
+    def allow_http(self) -> bool:
+        """Whether the endpoint itself is plain http; https is asked for everywhere else."""
+        return self.endpoint.startswith("http://")
+
+    @classmethod
+    def from_environment(cls) -> S3Options:
+        """What the AWS environment variables and the profile say."""
+        session = _session()
+        scoped: dict[str, Any] = session.get_scoped_config() if session else {}
+        variables = os.environ
+        return cls(
+            endpoint=_first(
+                variables.get("AWS_ENDPOINT_URL_S3"),
+                variables.get("AWS_ENDPOINT_URL"),
+                variables.get("AWS_ENDPOINT"),
+                scoped.get("endpoint_url"),
+            ),
+            region=_first(
+                variables.get("AWS_REGION"), variables.get("AWS_DEFAULT_REGION"), scoped.get("region"), "us-east-1"
+            ),
+            anonymous=_switch("AWS_SKIP_SIGNATURE"),
+            virtual_host=_switch("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"),
+            request_checksum=_first(
+                variables.get("AWS_REQUEST_CHECKSUM_CALCULATION"), scoped.get("request_checksum_calculation")
+            ),
+            response_checksum=_first(
+                variables.get("AWS_RESPONSE_CHECKSUM_VALIDATION"), scoped.get("response_checksum_validation")
+            ),
+        )
+
+    def for_obstore(self) -> dict[str, Any]:
+        """`config` of obstore's `S3Store`."""
+        config: dict[str, Any] = {
+            "region": self.region,
+            "virtual_hosted_style_request": self.virtual_host,
+            "copy_if_not_exists": "multipart",
+        }
+        if self.endpoint:
+            config["endpoint"] = self.endpoint
+        if self.anonymous:
+            config["skip_signature"] = True
+        return config
+
+    def for_s3fs(self) -> dict[str, Any]:
+        """Keyword arguments of `s3fs.S3FileSystem`; botocore finds the credentials by itself."""
+        client: dict[str, Any] = {"region_name": self.region}
+        if self.endpoint:
+            client["endpoint_url"] = self.endpoint
+        config: dict[str, Any] = {"s3": {"addressing_style": "virtual" if self.virtual_host else "path"}}
+        if not self.endpoint and not self.virtual_host:
+            config["s3"] = {"addressing_style": "auto"}
+        if self.request_checksum:
+            config["request_checksum_calculation"] = self.request_checksum
+        if self.response_checksum:
+            config["response_checksum_validation"] = self.response_checksum
+        return {
+            "anon": self.anonymous,
+            "client_kwargs": client,
+            "config_kwargs": config,
+            "use_listings_cache": False,
+        }
+
+    def for_deltalake(self) -> dict[str, str]:
+        """`storage_options` of deltalake; its own provider chain finds the credentials."""
+        options = {
+            "AWS_REGION": self.region,
+            "AWS_CONDITIONAL_PUT": "etag",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(self.virtual_host).lower(),
+        }
+        if self.endpoint:
+            options["AWS_ENDPOINT_URL"] = self.endpoint
+        if self.allow_http:
+            options["AWS_ALLOW_HTTP"] = "true"
+        if self.anonymous:
+            options["AWS_SKIP_SIGNATURE"] = "true"
+        return options
+
+    def for_duckdb(self) -> list[str]:
+        """SET statements for DuckDB's httpfs; credentials come from `duckdb_secret`, which is not to be logged."""
+        host = re.sub(r"^https?://", "", self.endpoint).rstrip("/")
+        statements = [f"SET s3_region = {_quoted(self.region)}"]
+        if host:
+            statements.append(f"SET s3_endpoint = {_quoted(host)}")
+        statements.append(f"SET s3_url_style = '{'vhost' if self.virtual_host or not host else 'path'}'")
+        statements.append(f"SET s3_use_ssl = {str(not self.allow_http).lower()}")
+        return statements
+
+
+def storage_options(url: str) -> dict[str, str]:
+    """Options for `deltalake` to open tables below `url`; empty for a local folder. Nothing secret."""
+    return S3Options.from_environment().for_deltalake() if _scheme(url) in S3_SCHEMES else {}
+
+
+def fsspec_options(url: str) -> dict[str, Any]:
+    """Keyword arguments for `fsspec.open(url, ...)` and `fsspec.url_to_fs(url, ...)`. Nothing secret.
+
+    In a chain (`zip://a.png::s3://bucket/x.zip`) they go to the link that speaks S3.
+    """
+    links = url.split("::")
+    for link in links:
+        if _scheme(link) in S3_SCHEMES:
+            options = S3Options.from_environment().for_s3fs()
+            return options if len(links) == 1 else {_scheme(link): options}
+    return {}
+
+
+def duckdb_secret(name: str = "biovfm") -> str:
+    """`CREATE SECRET` for DuckDB's httpfs with today's credentials. The text is secret: run it, never print it.
+
+    Raises:
+        StoreError: No credentials are found.
+    """
+    options = S3Options.from_environment()
+    parts = ["TYPE s3", "PROVIDER config", f"REGION {_quoted(options.region)}"]
+    host = re.sub(r"^https?://", "", options.endpoint).rstrip("/")
+    if host:
+        parts.append(f"ENDPOINT {_quoted(host)}")
+    parts.append(f"URL_STYLE '{'vhost' if options.virtual_host or not host else 'path'}'")
+    parts.append(f"USE_SSL {str(not options.allow_http).lower()}")
+    if not options.anonymous:
+        credential = s3_credentials()()
+        parts.append(f"KEY_ID {_quoted(credential['access_key_id'])}")
+        parts.append(f"SECRET {_quoted(credential['secret_access_key'])}")
+        if credential.get("token"):
+            parts.append(f"SESSION_TOKEN {_quoted(credential['token'])}")
+    return f"CREATE OR REPLACE SECRET {name} ({', '.join(parts)})"
+
+
+def s3_credentials() -> Callable[[], dict[str, Any]]:
+    """A provider that asks botocore's chain (environment, profile, SSO, container, instance) each time it is called.
+
+    Static keys are read afresh from the environment and the files; temporary ones are refreshed by botocore.
+
+    Raises:
+        StoreError: No credentials are found; at the call of the provider too.
+    """
+    session = _session()
+    found = session.get_credentials() if session else None
+    if found is None:
+        raise StoreError(
+            "no S3 credentials are found",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+            "or AWS_SKIP_SIGNATURE=true for a public bucket",
+        )
+
+    def provide() -> dict[str, Any]:
+        current = found
+        if getattr(found, "method", "") in {"env", "shared-credentials-file", "config-file"}:
+            fresh = _session()
+            current = (fresh.get_credentials() if fresh else None) or found
+        frozen = current.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(minutes=_CREDENTIAL_MINUTES),
+        }
+
+    return provide
+
+
+def redact(url: str) -> str:
+    """`url` without a password and without the query, where signatures live."""
+    url = re.sub(r"(://[^/@:]+):[^/@]*@", r"\1:***@", url)
+    return re.sub(r"\?.*$", "?***", url)
+
+
+def _session() -> Any:
+    try:
+        import botocore.session
+    except ImportError:
+        return None
+    return botocore.session.Session()
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower() if "://" in url else ""
+
+
+def _first(*values: str | None) -> str:
+    return next((value for value in values if value), "")
+
+
+def _switch(name: str) -> bool:
+    return os.environ.get(name, "").lower() in {"1", "true", "yes"}
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,383 @@
+"""A store behind a network: ranges, retries and conditional writes over one client library's single attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from shards.errors import AlreadyExistsError, NotFoundError, StoreError
+from shards.store.base import ObjectInfo, join_url
+from shards.store.driver import Driver, DriverError
+from shards.store.options import redact
+from shards.store.retry import attempt
+from shards.store.settings import MIB, StoreSettings
+from shards.store.stream import RangeStream
+
+HIDDEN = ".partial-"
+"""Objects whose last name begins so are uploads under way; `list` does not show them."""
+_SMALL_BYTES = 256 << 10
+_BATCH_RANGES = 64
+_BATCH_BYTES = 16 * MIB
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_HINTS = {
+    "denied": "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID …); `biovfm doctor URL` says what is refused",
+    "bucket": "check the bucket's name and AWS_ENDPOINT_URL",
+    "transient": "the storage may be down or slow; run the same command again, or `biovfm doctor URL`",
+    "range": "the object was cut; run `biovfm verify` on the dataset",
+    "changed": "objects of a dataset are never replaced; run `biovfm verify` on the dataset",
+    "unsupported": "`biovfm doctor URL` says what this store can do; BIOVFM_STORE=fsspec takes another client",
+    "fatal": "`biovfm doctor URL` says what this store can do",
+}
+
+
+class RemoteStore:
+    """A folder in object storage.
+
+    Safe to share between threads. Pickles without credentials; each process connects for itself.
+
+    Args:
+        url: The folder's URL; a password in it is used but never shown.
+        driver: The client library.
+        settings: Sizes, time limits, retries.
+    """
+
+    def __init__(self, url: str, driver: Driver, settings: StoreSettings) -> None:
+        self.url = redact(url.rstrip("/") if not url.endswith("://") else url)
+        self.settings = settings
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._pid = 0
+
+    def __repr__(self) -> str:
+        return f"RemoteStore({self.url!r}, {type(self._driver).__name__})"
+
+    def __getstate__(self) -> tuple[str, Driver, StoreSettings]:
+        return self.url, self._driver, self.settings
+
+    def __setstate__(self, state: tuple[str, Driver, StoreSettings]) -> None:
+        self.__init__(*state)  # type: ignore[misc] # a fresh object, as in the constructor
+
+    def read(self, path: str) -> bytes:
+        """The whole object, checked against its entity tag where that is an MD5."""
+        with self._named(path, 0):
+            info = self._head(path)
+            data = self._read_parts(path, 0, info.size, info.etag)
+            if not _etag_differs(info.etag, data):
+                return data
+            again = self._read_parts(path, 0, info.size, info.etag)
+            # Some encrypted objects have tags that look like MD5 and are not: two equal readings settle it.
+            if again == data or not _etag_differs(info.etag, again):
+                return again
+            raise DriverError("fatal", "two readings differ from each other and from the entity tag")
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`."""
+        with self._named(path, start):
+            return self._read_parts(path, start, length, "")
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several `(start, length)` ranges in their order. Only the bytes asked for are fetched, never the gaps."""
+        results: dict[int, bytes] = {}
+        batches = _batches(ranges)
+        replies = self._each(lambda batch: self._try_batch(path, ranges, batch), batches)
+        for batch, parts in zip(batches, replies, strict=True):
+            results.update(zip(batch, parts, strict=False))
+        missing = [
+            index for index, (_, length) in enumerate(ranges) if index not in results or len(results[index]) != length
+        ]
+        rest = self._each(lambda index: self.read_range(path, *ranges[index]), missing)
+        results.update(zip(missing, rest, strict=True))
+        return [results[index] for index in range(len(ranges))]
+
+    def open_stream(self, path: str, start: int = 0) -> BinaryIO:
+        """A stream from `start`. It holds no connection while its reader pauses, and a bounded number of ranges."""
+        with self._named(path, start):
+            info = self._head(path)
+
+        def fetch(offset: int, length: int, cancelled: threading.Event) -> bytes:
+            with self._named(path, offset):
+                return self._fetch(path, offset, length, info.etag, cancelled)
+
+        raw = RangeStream(
+            fetch=fetch,
+            submit=self._pool("read").submit,
+            start=start,
+            size=info.size,
+            range_bytes=self.settings.range_bytes,
+            readahead=self.settings.readahead,
+        )
+        return io.BufferedReader(raw, buffer_size=MIB)
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Size and entity tag of one object."""
+        with self._named(path):
+            return self._head(path)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
+        for info in self.list_all(prefix):
+            if not info.path.rpartition("/")[2].startswith(HIDDEN):
+                yield info
+
+    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Like `list`, with the hidden objects of uploads that are under way or died.
+
+        The listing is held in memory and sorted: stores disagree about the order of `a/b` and `a-b`.
+        """
+        with self._named(prefix):
+            found = self._attempt(lambda: list(self._driver.list(prefix.rpartition("/")[0])))
+        yield from sorted((info for info in found if info.path.startswith(prefix)), key=lambda info: info.path)
+
+    def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:
+        """Create an object from bytes or a local file; it appears whole or not at all.
+
+        Where an attempt broke without a reply and the next one finds the name taken, the object's content decides
+        whether that was our own success.
+        """
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        with self._named(path):
+            if size <= self.settings.single_put_bytes:
+                self._create(path, lambda: self._driver.create(path, data), lambda: _sha256(data), size)
+                return ObjectInfo(path=path, size=size)
+            hidden = f"{path.rpartition('/')[0]}/{HIDDEN}{uuid.uuid4().hex}".lstrip("/")
+            try:
+                self._attempt(lambda: self._driver.upload(hidden, data))
+                self._create(path, lambda: self._driver.copy(hidden, path), lambda: _sha256(data), size)
+            finally:
+                self._attempt(lambda: self._driver.delete([hidden]))
+        return ObjectInfo(path=path, size=size)
+
+    def move_if_absent(self, source: str, target: str) -> ObjectInfo:
+        """Give an object another name: a conditional copy inside the store, then the old name is deleted."""
+        info = self.stat(source)
+        with self._named(target):
+            self._create(
+                target, lambda: self._driver.copy(source, target), lambda: self._remote_sha256(source), info.size
+            )
+            self._attempt(lambda: self._driver.delete([source]))
+        return ObjectInfo(path=target, size=info.size)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete objects; missing ones are no error."""
+        for begin in range(0, len(paths), 1000):
+            part = paths[begin : begin + 1000]
+            with self._named(part[0]):
+                self._attempt(partial(self._driver.delete, part))
+
+    def local_path(self, path: str) -> Path | None:  # noqa: ARG002 - the seam's signature
+        """None: there is no file."""
+        return None
+
+    def _head(self, path: str) -> ObjectInfo:
+        def once() -> ObjectInfo:
+            try:
+                return self._driver.head(path)
+            except DriverError as error:
+                if error.kind == "missing":
+                    # The reply to HEAD has no body; that to GET tells a missing bucket from a missing object.
+                    self._driver.open_range(path, 0, 1, "")
+                raise
+
+        return self._attempt(once)
+
+    def _read_parts(self, path: str, start: int, length: int, etag: str) -> bytes:
+        step = self.settings.range_bytes
+        parts = [(offset, min(step, start + length - offset)) for offset in range(start, start + length, step)]
+        return b"".join(self._each(lambda part: self._hedged(path, part[0], part[1], etag), parts))
+
+    def _hedged(self, path: str, start: int, length: int, etag: str) -> bytes:
+        """One range; a straggler is asked for a second time, where the settings say so."""
+        if not self.settings.hedge_seconds:
+            return self._fetch(path, start, length, etag)
+        cancelled = threading.Event()
+        pool = self._pool("hedge")
+        racers: set[Future[bytes]] = {pool.submit(self._fetch, path, start, length, etag, cancelled)}
+        done, _ = wait(racers, timeout=self.settings.hedge_seconds)
+        if not done:
+            racers.add(pool.submit(self._fetch, path, start, length, etag, cancelled))
+        try:
+            return _first_success(racers)
+        finally:
+            cancelled.set()
+
+    def _fetch(
+        self, path: str, start: int, length: int, etag: str, cancelled: threading.Event | None = None
+    ) -> bytes:
+        """One range in one request, taken up again at the byte where a reply broke."""
+        parts: list[bytes] = []
+        got = 0
+
+        def once() -> None:
+            nonlocal got, etag
+            if length <= _SMALL_BYTES and not etag and not got:
+                parts.extend(self._driver.read_ranges(path, [(start, length)]))
+                got = len(parts[0])
+                if got == length:
+                    return
+            reply = self._driver.open_range(path, start + got, length - got, etag)
+            etag = etag or reply.etag
+            for chunk in reply.chunks:
+                parts.append(chunk)
+                got += len(chunk)
+                if cancelled and cancelled.is_set():
+                    raise DriverError("fatal", "the reader was closed")
+            if got != length:
+                short = reply.total is not None and start + length > reply.total
+                raise DriverError("range" if short else "transient", f"the reply ended after {got} of {length} bytes")
+
+        if length:
+            self._attempt(once, cancelled)
+        return b"".join(parts)
+
+    def _try_batch(self, path: str, ranges: Sequence[tuple[int, int]], batch: Sequence[int]) -> Sequence[bytes]:
+        """A first attempt at many small ranges at once; empty where it failed, so that each is tried alone."""
+        try:
+            return self._driver.read_ranges(path, [ranges[index] for index in batch])
+        except DriverError:
+            return []
+
+    def _create(self, path: str, action: Callable[[], None], digest: Callable[[], str], size: int) -> None:
+        """Run a conditional write; a name that is taken after a lost reply may be our own success."""
+        lost_reply = False
+
+        def note(error: DriverError) -> bool:
+            nonlocal lost_reply
+            lost_reply = lost_reply or error.kind == "transient"
+            return False
+
+        try:
+            self._attempt(action, on_failure=note)
+        except DriverError as error:
+            if error.kind != "exists" or not lost_reply:
+                raise
+            there = self._head(path)
+            if there.size != size or self._remote_sha256(path) != digest():
+                raise
+
+    def _remote_sha256(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self.open_stream(path) as stream:
+            while block := stream.read(MIB):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def _attempt(
+        self,
+        action: Callable[[], Result],
+        cancelled: threading.Event | None = None,
+        on_failure: Callable[[DriverError], bool] | None = None,
+    ) -> Result:
+        refreshed = False
+
+        def failed(error: DriverError) -> bool:
+            nonlocal refreshed
+            again = on_failure(error) if on_failure else False
+            if error.kind == "denied" and not refreshed:
+                refreshed = again = True
+                self._driver.reset()
+            return again
+
+        return attempt(action, self.settings, cancelled=cancelled, on_failure=failed)
+
+    def _each(self, action: Callable[[Item], Result], items: Sequence[Item]) -> Sequence[Result]:
+        if len(items) <= 1:
+            return [action(item) for item in items]
+        return list(self._pool("read").map(action, items))
+
+    def _pool(self, use: str) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pools, self._pid = {}, os.getpid()
+            if use not in self._pools:
+                self._pools[use] = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix=f"store-{use}")
+            return self._pools[use]
+
+    @contextmanager
+    def _named(self, path: str, offset: int | None = None) -> Iterator[None]:
+        """Turn a failed attempt into an error that says where: URL, path, offset."""
+        where = join_url(self.url, path) + (f" at offset {offset}" if offset is not None else "")
+        try:
+            yield
+        except DriverError as error:
+            if error.kind == "missing":
+                raise NotFoundError(f"no such object: {where}") from None
+            if error.kind == "exists":
+                raise AlreadyExistsError(f"{where} is there already") from None
+            raise StoreError(f"{where}: {error.text}", hint=_HINTS[error.kind]) from None
+
+
+def _batches(ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Indices of small ranges, grouped within the limits of one batch."""
+    batches: list[list[int]] = []
+    total = 0
+    for index, (_, length) in enumerate(ranges):
+        if not 0 < length <= _SMALL_BYTES:
+            continue
+        if not batches or len(batches[-1]) == _BATCH_RANGES or total + length > _BATCH_BYTES:
+            batches.append([])
+            total = 0
+        batches[-1].append(index)
+        total += length
+    return batches
+
+
+def _first_success(racers: set[Future[bytes]]) -> bytes:
+    while True:
+        done, racers = wait(racers, return_when=FIRST_COMPLETED)
+        for future in done:
+            if not future.exception() or not racers:
+                return future.result()
+
+
+def _etag_differs(etag: str, data: bytes) -> bool:
+    plain = etag.strip('"')
+    if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        return False
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() != plain
+
+
+def _sha256(data: bytes | Path) -> str:
+    if isinstance(data, Path):
+        with data.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(data).hexdigest()
+
+
+def open_remote(url: str, settings: StoreSettings) -> RemoteStore:
+    """The store of a URL that is not a local folder.
+
+    Raises:
+        StoreError: No driver for the scheme.
+    """
+    from shards.store.obstore_driver import SCHEMES, ObstoreDriver
+
+    scheme = url.partition("://")[0].lower()
+    spoken = scheme in SCHEMES and "::" not in url
+    if settings.driver == "obstore" and not spoken:
+        raise StoreError(f"obstore does not speak {scheme}:// ({redact(url)})", hint="set BIOVFM_STORE=auto")
+    if spoken and settings.driver != "fsspec":
+        return RemoteStore(url, ObstoreDriver(url, settings), settings)
+    from fsspec.registry import get_filesystem_class
+
+    from shards.store.fsspec_driver import FsspecDriver
+
+    try:
+        get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise StoreError(
+            f"no storage driver for {scheme}:// ({redact(url)})", hint="install the package that speaks it"
+        ) from error
+    return RemoteStore(url, FsspecDriver(url, settings), settings)

@@ -1,0 +1,50 @@
+"""Attempts at one call: pauses that double, half of each random, within one total budget of time."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from shards.store.driver import DriverError
+from shards.store.settings import StoreSettings
+
+Result = TypeVar("Result")
+_jitter = random.Random()  # noqa: S311 - spreads load, protects nothing
+
+
+def attempt(
+    action: Callable[[], Result],
+    settings: StoreSettings,
+    *,
+    cancelled: threading.Event | None = None,
+    on_failure: Callable[[DriverError], bool] | None = None,
+) -> Result:
+    """Call `action` until it succeeds, fails for good, or the budget is spent.
+
+    Args:
+        action: One attempt; raises `DriverError`.
+        settings: Budget and pauses.
+        cancelled: Set by whoever no longer wants the result; ends the attempts.
+        on_failure: Told of every failure; True makes one that is not transient worth another attempt.
+
+    Raises:
+        DriverError: The last failure.
+    """
+    end = time.monotonic() + settings.budget_seconds
+    pause = settings.backoff_seconds
+    while True:
+        try:
+            return action()
+        except DriverError as error:
+            again = on_failure(error) if on_failure else False
+            if not again and error.kind != "transient":
+                raise
+            wait = pause * (0.5 + 0.5 * _jitter.random())
+            if time.monotonic() + wait > end or (cancelled and cancelled.wait(wait)):
+                raise
+            if not cancelled:
+                time.sleep(wait)
+            pause = min(2 * pause, settings.backoff_max_seconds)
