@@ -1,8 +1,8 @@
-"""Philox4x32-10, a counter-based random generator: numbers are a pure function of (key, counter), there is no state.
+"""Philox4x32-10, a counter-based random generator: numbers are a pure function of (key, counter), without a state.
 
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the known-answer vectors of its
-Random123 library pin this implementation. Every draw costs ten rounds of two 32 x 32 → 64 bit products, so any element
-of any stream is computed in O(1): order, crops and flips need no replay after a restart.
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the known-answer vectors of
+its Random123 library pin this implementation. A block of four words costs ten rounds of two 32 x 32 → 64 bit
+products, so any element of any stream is computed in O(1): order, crops and flips need no replay after a restart.
 
 Integers only, no platform library is asked: the same bits on every machine.
 """
@@ -89,7 +89,7 @@ def uniform(key: int | np.uint64, num: int, *, stream: int = 0) -> NDArray[np.fl
     Returns:
         `(num,)` float64.
     """
-    return (words(key, num, stream=stream) >> np.uint64(11)) * 2.0**-53
+    return (words(key, num, stream=stream) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 def bounded(word: NDArray[np.uint32], limit: ArrayLike) -> NDArray[np.int64]:

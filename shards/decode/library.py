@@ -1,0 +1,152 @@
+"""Decoding without a compiler: simplejpeg and OpenCV for pixels, Pillow where they must be exact.
+
+Every library call here releases the interpreter lock, so threads that call `LibraryDecoder.decode` run side by side.
+Cost of one 0.25-megapixel JPEG: 0.9 ms to decode, 0.2 ms (`fast`) or 2 ms (`exact`) to resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from shards.decode.base import MAX_PIXELS, Blob, Crops, Mode, Status, slot_channels
+from shards.decode.boxes import Boxes, crop_boxes
+from shards.decode.header import ImageHeader, read_header
+from shards.decode.resample import resample
+
+__all__ = ["LibraryDecoder"]
+
+Pixels = NDArray[np.uint8]
+
+
+class LibraryDecoder:
+    """The decoder that needs nothing but wheels; see `shards.decode.base.Decoder`."""
+
+    name = "library"
+
+    def __init__(self, *, mode: Mode = "fast") -> None:
+        self.mode: Mode = mode
+
+    def decode(
+        self,
+        blobs: Sequence[Blob],
+        seeds: NDArray[np.uint64],
+        crops: Sequence[Crops],
+        out: Sequence[Pixels],
+    ) -> NDArray[np.int32]:
+        """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
+        channels = slot_channels(len(blobs), crops, out)
+        seeds = np.asarray(seeds, np.uint64)
+        headers = [read_header(blob) for blob in blobs]
+        sizes = np.array([(1, 1) if isinstance(head, Status) else upright_size(head) for head in headers]).reshape(
+            -1, 2
+        )
+        boxes = [crop_boxes(seeds, group, wanted, *sizes.T) for group, wanted in enumerate(crops)]
+        status = np.empty(len(blobs), np.int32)
+        for row, (blob, header) in enumerate(zip(blobs, headers, strict=True)):
+            if isinstance(header, Status):
+                status[row] = header
+                continue
+            drawn = [one.row(row) for one in boxes]
+            image, factor = self._pixels(blob, header, drawn, crops, channels)
+            if isinstance(image, Status):
+                status[row] = image
+                continue
+            if header.codec == "other":
+                size = np.array([image.shape[1]]), np.array([image.shape[0]])
+                drawn = [
+                    crop_boxes(seeds[row : row + 1], group, wanted, *size).row(0)
+                    for group, wanted in enumerate(crops)
+                ]
+            self._write(image, factor, list(zip(drawn, crops, (array[row] for array in out), strict=True)))
+            status[row] = Status.OK
+        return status
+
+    def _pixels(
+        self, blob: Blob, header: ImageHeader, drawn: Sequence[Boxes], crops: Sequence[Crops], channels: int
+    ) -> tuple[Pixels | Status, int]:
+        """Upright pixels and the factor by which they were reduced."""
+        if header.codec != "jpeg":
+            return _decode_other(blob, channels), 1
+        factor = reduction(drawn, crops) if self.mode == "fast" else 1
+        try:
+            return upright(_decode_jpeg(blob, header, channels, factor), header.orientation), factor
+        except ValueError:
+            return Status.CORRUPT, factor
+
+    def _write(self, image: Pixels, factor: int, groups: Sequence[tuple[Boxes, Crops, Pixels]]) -> None:
+        """Cut, resize and flip every crop of an upright image that was reduced by `factor`."""
+        for drawn, group, slot in groups:
+            for number in range(group.num):
+                crop = resample(image, drawn.box[number] / factor, group, exact=self.mode == "exact")
+                slot[number] = crop[:, ::-1] if drawn.flip[number] else crop
+
+
+def upright_size(header: ImageHeader) -> tuple[int, int]:
+    """Width and height after the orientation is applied."""
+    return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+
+
+def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn stored pixels `(H, W, ...)` as EXIF orientation 1 to 8 says."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    if orientation in {2, 3, 6, 7}:
+        image = image[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def reduction(boxes: Sequence[Boxes], crops: Sequence[Crops]) -> int:
+    """The largest of 8, 4, 2, 1 by which every crop of one image may shrink and still cover its output."""
+    spare = min(float(drawn.box[..., 2:].min()) / group.size_px for drawn, group in zip(boxes, crops, strict=True))
+    return max((factor for factor in (1, 2, 4, 8) if factor <= spare), default=1)
+
+
+def _decode_jpeg(blob: Blob, header: ImageHeader, channels: int, factor: int) -> Pixels:
+    """Stored pixels `(H, W, channels)`, reduced by `factor`; ValueError where the data is damaged."""
+    least = {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)} if factor > 1 else {}
+    space = "CMYK" if header.components == 4 else "RGB" if channels == 3 else "GRAY"
+    pixels: Pixels = simplejpeg.decode_jpeg(blob, space, **least)
+    return pixels if header.components != 4 else _from_inks(pixels, channels, inverted=header.inverted)
+
+
+def _from_inks(inks: Pixels, channels: int, *, inverted: bool) -> Pixels:
+    """CMYK to RGB or luma: each colour is the light that its ink and the black let through."""
+    light = inks if inverted else 255 - inks
+    colour = light[..., :3].astype(np.uint16) * light[..., 3:] + 128
+    return as_channels(((colour + (colour >> 8)) >> 8).astype(np.uint8), channels)
+
+
+def as_channels(image: Pixels, channels: int) -> Pixels:
+    """`(H, W)` or `(H, W, 3)` RGB to `(H, W, channels)`; luma by ITU-R 601."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+
+
+def _decode_other(blob: Blob, channels: int) -> Pixels | Status:
+    """PNG and the other codecs of OpenCV; 16-bit values are scaled to 8 bits, alpha is dropped."""
+    try:
+        image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return Status.CORRUPT
+    if image is None:
+        return Status.CORRUPT
+    if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)} or image.shape[0] * image.shape[1] > MAX_PIXELS:
+        return Status.UNSUPPORTED
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=1 / 257)
+    if image.ndim == 3:
+        image = np.ascontiguousarray(image[..., :1] if image.shape[-1] < 3 else image[..., 2::-1])
+    return as_channels(np.asarray(image, np.uint8), channels)
