@@ -114,11 +114,6 @@ def slot_channels(num_blobs: int, crops: Sequence[Crops], out: Sequence[NDArray[
         raise ValueError(f"output of {channels} channels; 1 and 3 are possible")
     for group, array in zip(crops, out, strict=True):
         want = (num_blobs, group.num, group.size_px, group.size_px, channels)
-        if (
-            array.shape != want
-            or array.dtype != np.uint8
-            or not array.flags.c_contiguous
-            or not array.flags.writeable
-        ):
+        if array.shape != want or array.dtype != np.uint8 or not array.flags.c_contiguous or not array.flags.writeable:
             raise ValueError(f"output is {array.dtype} {array.shape}, needs writeable contiguous uint8 {want}")
     return channels

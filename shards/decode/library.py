@@ -31,6 +31,7 @@ class LibraryDecoder:
 
     def __init__(self, *, mode: Mode = "fast") -> None:
         self.mode: Mode = mode
+        cv2.setNumThreads(1)  # the stream's threads are the parallelism; OpenCV's own would fight them
 
     def decode(
         self,
@@ -60,8 +61,7 @@ class LibraryDecoder:
             if header.codec == "other":
                 size = np.array([image.shape[1]]), np.array([image.shape[0]])
                 drawn = [
-                    crop_boxes(seeds[row : row + 1], group, wanted, *size).row(0)
-                    for group, wanted in enumerate(crops)
+                    crop_boxes(seeds[row : row + 1], group, wanted, *size).row(0) for group, wanted in enumerate(crops)
                 ]
             self._write(image, factor, list(zip(drawn, crops, (array[row] for array in out), strict=True)))
             status[row] = Status.OK

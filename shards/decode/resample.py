@@ -15,6 +15,7 @@ __all__ = ["region", "resample"]
 
 _PILLOW: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _OPENCV: Final = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_BLUR_LIMIT: Final = 2.2
 _REACH: Final = {"bilinear": 1.0, "bicubic": 2.0}
 
 
@@ -44,8 +45,8 @@ def resample(image: NDArray[np.uint8], box: NDArray[np.float64], crops: Crops, *
         image: `(H, W, C)` uint8.
         box: Left, top, width, height in pixels of `image`.
         crops: Side, filter and kind of the crop.
-        exact: Use Pillow's filters on the real-valued box; else OpenCV's area average where it shrinks, on the box
-            rounded to whole pixels.
+        exact: Use Pillow's filters on the real-valued box; else OpenCV on the box rounded to whole pixels, with a
+            three-tap blur (shrinking by up to 2.2) or an area average against aliasing, a third of the cost.
 
     Returns:
         `(size_px, size_px, C)` uint8.
@@ -76,8 +77,18 @@ def _single(image: NDArray[np.uint8]) -> Any:
 def _with_opencv(part: NDArray[np.uint8], crops: Crops) -> NDArray[np.uint8]:
     size, smooth = crops.size_px, _OPENCV[crops.interpolation]
     height, width = part.shape[:2]
-    if (height > size) != (width > size):
-        shrunk = cv2.resize(part, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.resize(shrunk, (size, size), interpolation=smooth), np.uint8)
-    kind = cv2.INTER_AREA if height > size else smooth
-    return np.asarray(cv2.resize(part, (size, size), interpolation=kind), np.uint8)
+    shrink_x, shrink_y = width / size, height / size
+    if max(shrink_x, shrink_y) > _BLUR_LIMIT:
+        part = cv2.resize(part, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    elif max(shrink_x, shrink_y) > 1:
+        part = cv2.sepFilter2D(part, -1, _blur(shrink_x), _blur(shrink_y), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(part, (size, size), interpolation=smooth), np.uint8)
+
+
+def _blur(shrink: float) -> NDArray[np.float32]:
+    """Three taps which, followed by linear interpolation, have the variance of the triangle filter of that shrinkage.
+
+    The triangle of half-width s has variance s^2 / 6, interpolation has 1 / 6 and `(a, 1 - 2a, a)` has 2a.
+    """
+    side = max(shrink * shrink - 1, 0) / 12
+    return np.array([side, 1 - 2 * side, side], np.float32)
