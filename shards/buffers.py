@@ -1,0 +1,52 @@
+"""Batch arrays that are used again once nobody holds them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode import Crops
+
+Views = tuple[NDArray[np.uint8], ...]
+_OURS = 3
+"""References to an idle array: the ring's tuple, the loop variable, and the call's own."""
+
+
+class BatchBuffers:
+    """A ring of pre-allocated batches, page-locked where CUDA is in use.
+
+    An array counts as free when the ring holds the only reference to it: a batch that a consumer keeps (or a view, or a
+    tensor made from it without a copy) is left alone and a new one is made.
+
+    Args:
+        num: Samples of a batch on this rank.
+        crops: The groups of crops; one array each.
+        channels: 1 or 3.
+    """
+
+    def __init__(self, num: int, crops: Sequence[Crops], *, channels: int) -> None:
+        self._shapes = [(num, group.num, group.size_px, group.size_px, channels) for group in crops]
+        self._ring: list[Views] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Views:
+        """Arrays to fill, one a group, `(num, crops, size_px, size_px, channels)` uint8."""
+        with self._lock:
+            for views in self._ring:
+                if all(sys.getrefcount(view) <= _OURS for view in views):
+                    return tuple(view[:] for view in views)
+            views = tuple(_allocate(shape) for shape in self._shapes)
+            self._ring.append(views)
+            return tuple(view[:] for view in views)
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        pinned: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned
+    return np.zeros(shape, dtype=np.uint8)

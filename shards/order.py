@@ -1,0 +1,204 @@
+"""The order of an epoch: a pure function of (plan, seed, epoch, global batch), the same on any topology.
+
+How it is made:
+
+1. The shards are permuted by (seed, epoch); their selected rows, one shard after the other, are the *sequence*.
+2. The sequence is cut into `num_lanes` lanes of equal length.
+3. Inside a lane, samples are shuffled in windows of `window` samples. The windows of different lanes are staggered,
+   so that they do not all open at the same batch.
+4. Global batch `b` takes an equal, contiguous share from every lane, lane by lane. A rank takes an equal, contiguous
+   part of the batch: whole lanes, where its number divides, and so its own shards and nobody else's.
+
+Cost: O(shards) memory and O(shards log shards) time an epoch; O(batch) a batch, wherever in the epoch it is, so
+resuming is computing. Permutations come from Philox keyed by seed, epoch, lane and window: there is no state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import ConfigError
+from shards.philox import fold, permutation
+
+Last = Literal["drop", "pad"]
+MAX_LANES = 64
+_SHARDS, _WINDOWS, _SAMPLES, _SUBSTITUTES = range(4)
+
+
+def default_lanes(global_batch: int) -> int:
+    """The largest divisor of the global batch up to `MAX_LANES`; where that is below 16, the smallest one above."""
+    divisors = [lanes for lanes in range(1, global_batch + 1) if global_batch % lanes == 0]
+    below = max(lanes for lanes in divisors if lanes <= MAX_LANES)
+    return below if below >= min(16, global_batch) else min(lanes for lanes in divisors if lanes > MAX_LANES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderSettings:
+    """What decides the order, besides the plan.
+
+    Attributes:
+        seed: Seed of all permutations.
+        global_batch: Samples of a batch over all ranks.
+        num_lanes: Lanes; a divisor of the global batch.
+        window: Samples that are shuffled with each other inside a lane.
+        last: `drop` leaves out the samples that fill no batch; `pad` repeats samples from the start of the epoch's
+            sequence to fill the last one. Either way every rank has the same number of batches.
+    """
+
+    seed: int = 0
+    global_batch: int = 256
+    num_lanes: int = 0
+    window: int = 256
+    last: Last = "drop"
+
+    def __post_init__(self) -> None:
+        if self.global_batch < 1 or self.window < 1:
+            raise ConfigError(
+                f"global batch {self.global_batch} and window {self.window} must be at least 1", hint="raise them"
+            )
+        if not self.num_lanes:
+            object.__setattr__(self, "num_lanes", default_lanes(self.global_batch))
+        if self.global_batch % self.num_lanes:
+            raise ConfigError(
+                f"{self.num_lanes} lanes do not divide the global batch {self.global_batch}",
+                hint=f"take {default_lanes(self.global_batch)} lanes, or leave the number out",
+            )
+
+
+class EpochOrder:
+    """The order of one epoch.
+
+    Args:
+        counts: `(S,)` int64, selected samples of each shard of the plan.
+        settings: What decides the order.
+        epoch: The epoch, from 0.
+
+    Attributes:
+        num_batches: Global batches of the epoch, the same for every rank.
+
+    Raises:
+        ConfigError: There are fewer samples than a batch needs and none may be repeated.
+    """
+
+    def __init__(self, counts: NDArray[np.int64], settings: OrderSettings, epoch: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.num_samples = int(counts.sum())
+        whole, rest = divmod(self.num_samples, settings.global_batch)
+        self.num_batches = whole + (1 if rest and settings.last == "pad" else 0)
+        if not self.num_batches:
+            raise ConfigError(
+                f"{self.num_samples} samples are fewer than the global batch {settings.global_batch}",
+                hint="take a smaller global batch, or pad the last one (`--last pad`)",
+            )
+        self._share = settings.global_batch // settings.num_lanes
+        self._lane_length = self.num_batches * self._share
+        self._shards = permutation(len(counts), _key(fold(_seed(settings), epoch, _SHARDS)))
+        self._ends = np.cumsum(counts[self._shards])
+        self._window_key = fold(_seed(settings), epoch, _WINDOWS)
+        self._sample_key = fold(_seed(settings), epoch, _SAMPLES)
+        self._open_windows: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def batch(self, index: int, *, rank: int = 0, world_size: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The samples of one rank's part of a global batch, in order.
+
+        Args:
+            index: The global batch, `0 <= index < num_batches`.
+            rank: This rank.
+            world_size: Ranks; must divide the global batch.
+
+        Returns:
+            Shard numbers of the plan and selected rows in these shards, `(global_batch / world_size,)` int64 each.
+        """
+        slots = rank_slots(self.settings.global_batch, rank=rank, world_size=world_size)
+        return self.locate(self._positions(index, slots))
+
+    def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Shard numbers and rows of positions in the epoch's sequence (taken modulo its length)."""
+        wrapped = positions % self.num_samples
+        place = np.searchsorted(self._ends, wrapped, side="right")
+        starts = np.where(place > 0, self._ends[place - 1], 0)
+        return self._shards[place], wrapped - starts
+
+    def seeds(self, index: int, *, rank: int = 0, world_size: int = 1) -> NDArray[np.uint64]:
+        """The random keys of one rank's slots of a batch, `(global_batch / world_size,)` uint64.
+
+        A slot keeps its key on any topology; crops, flips and masks are drawn from it.
+        """
+        slots = rank_slots(self.settings.global_batch, rank=rank, world_size=world_size)
+        return fold(
+            self._sample_key, np.asarray(slots, dtype=np.uint64) + np.uint64(index * self.settings.global_batch)
+        )
+
+    def substitute(self, index: int, slot: int, attempt: int) -> tuple[int, int]:
+        """The sample that stands in for a bad one.
+
+        Args:
+            index: The global batch.
+            slot: The slot in the global batch, `0 <= slot < global_batch`.
+            attempt: 0 for the first substitute, 1 if that is bad too, and so on.
+
+        Returns:
+            Shard number and row, uniform over the epoch's samples; the same on any topology.
+        """
+        key = fold(_seed(self.settings), self.epoch, _SUBSTITUTES, index * self.settings.global_batch + slot, attempt)
+        shards, rows = self.locate(np.asarray([int(key) % self.num_samples], dtype=np.int64))
+        return int(shards[0]), int(rows[0])
+
+    def _window_order(self, lane: int, window: int, size: int) -> NDArray[np.int64]:
+        at_hand = self._open_windows.get(lane)
+        if at_hand is None or at_hand[0] != window:
+            at_hand = (window, permutation(size, _key(fold(self._window_key, lane, window))))
+            self._open_windows[lane] = at_hand
+        return at_hand[1]
+
+    def _positions(self, index: int, slots: range) -> NDArray[np.int64]:
+        parts = []
+        for lane in range(slots.start // self._share, -(-slots.stop // self._share)):
+            first = max(slots.start - lane * self._share, 0)
+            last = min(slots.stop - lane * self._share, self._share)
+            inside = np.arange(index * self._share + first, index * self._share + last, dtype=np.int64)
+            parts.append(lane * self._lane_length + self._shuffled(lane, inside))
+        return np.concatenate(parts)
+
+    def _shuffled(self, lane: int, inside: NDArray[np.int64]) -> NDArray[np.int64]:
+        size = self.settings.window
+        stagger = lane * size // self.settings.num_lanes
+        windows = (inside + stagger) // size
+        shuffled = np.empty_like(inside)
+        for window in np.unique(windows):
+            start = max(int(window) * size - stagger, 0)
+            stop = min((int(window) + 1) * size - stagger, self._lane_length)
+            order = self._window_order(lane, int(window), stop - start)
+            here = windows == window
+            shuffled[here] = start + order[inside[here] - start]
+        return shuffled
+
+
+def _seed(settings: OrderSettings) -> np.uint64:
+    return np.uint64(settings.seed % 2**64)
+
+
+def _key(folded: NDArray[np.uint64]) -> np.uint64:
+    return np.uint64(folded)
+
+
+def rank_slots(global_batch: int, *, rank: int, world_size: int) -> range:
+    """The slots of a global batch that belong to a rank.
+
+    Raises:
+        ConfigError: The ranks do not divide the batch.
+    """
+    if world_size < 1 or global_batch % world_size:
+        raise ConfigError(
+            f"{world_size} ranks do not divide the global batch {global_batch}",
+            hint=f"take a global batch that is a multiple of {world_size}",
+        )
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank {rank} is not below the world size {world_size}", hint="check RANK and WORLD_SIZE")
+    share = global_batch // world_size
+    return range(rank * share, (rank + 1) * share)

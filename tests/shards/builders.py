@@ -1,0 +1,95 @@
+"""Small datasets for the tests, made the way ingest makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from shards.dataset import Dataset
+from shards.schema import index_schema, rejects_schema
+from shards.tar import Sample, ShardWriter, shard_path
+
+
+def jpeg(number: int, *, size: tuple[int, int] = (80, 64), gray: bool = False) -> bytes:
+    """A JPEG that no other number gives."""
+    rng = np.random.default_rng(number)
+    small = Image.fromarray(rng.integers(0, 255, (8, 10) if gray else (8, 10, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def add_source(
+    dataset: Dataset,
+    source: str,
+    modality: str,
+    images: Sequence[bytes],
+    *,
+    per_shard: int = 16,
+    job_id: str | None = None,
+) -> list[str]:
+    """Commit images as one job; returns their keys."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, len(images), per_shard):
+            writer = ShardWriter(Path(folder) / f"{start}.tar")
+            placed = []
+            for number, image in enumerate(images[start : start + per_shard], start):
+                digest = hashlib.sha256(image).hexdigest()
+                key = f"{source}-{digest[:16]}"
+                meta = {"source": source, "modality": modality, "number": number}
+                placement = writer.add(Sample(key=key, extension="jpg", image=image, meta=meta))
+                placed.append((key, digest, number, placement))
+            shard = writer.close()
+            name = shard_path(source, modality, shard.sha256)
+            dataset.store.put_if_absent(name, shard.path)
+            rows += [
+                {
+                    "key": key,
+                    "source": source,
+                    "modality": modality,
+                    "anatomy": "",
+                    "group_id": f"group-{number // 4}",
+                    "shard": name,
+                    "shard_row": placement.shard_row,
+                    "byte_offset": placement.byte_offset,
+                    "byte_length": placement.byte_length,
+                    "crc32c": placement.crc32c,
+                    "extension": "jpg",
+                    "width": 80,
+                    "height": 64,
+                    "channels": 3,
+                    "pixel_sha256": digest,
+                    "raw_path": f"{number}.jpg",
+                    "raw_frame": "",
+                    "licence": "CC0-1.0",
+                    "bit_depth": 8,
+                    "window_center": float("nan"),
+                    "window_width": float("nan"),
+                    "job_id": job_id or source,
+                }
+                for key, digest, number, placement in placed
+            ]
+    dataset.commit(
+        job_id=job_id or f"{source}-{modality}",
+        rows=pa.Table.from_pylist(rows, schema=index_schema()),
+        rejects=rejects_schema().empty_table(),
+        summary={"source": source, "kept": len(rows), "listed": len(rows), "rejected": 0},
+    )
+    return [row["key"] for row in rows]
+
+
+def small_dataset(folder: Path) -> Dataset:
+    """120 images of three modalities in nine shards."""
+    dataset = Dataset.create(str(folder))
+    add_source(dataset, "alpha", "CT", [jpeg(n) for n in range(60)])
+    add_source(dataset, "beta", "US", [jpeg(n) for n in range(60, 100)])
+    add_source(dataset, "gamma", "Fundus", [jpeg(n, gray=True) for n in range(100, 120)])
+    return dataset
