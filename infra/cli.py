@@ -6,22 +6,31 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from types import FrameType
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from shards.errors import BiovfmError
 
-COMMANDS: dict[str, str] = {}
-"""Sub-command → `module:function`."""
+COMMANDS: dict[str, tuple[str, str]] = {
+    "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
+    "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
+}
+"""Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 
 
 def build() -> App:
     """The command-line application."""
-    app = App(name="biovfm", help="The data platform on which biomedical vision foundation models are trained.")
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+    app = App(
+        name="biovfm",
+        help="The data platform on which biomedical vision foundation models are trained.",
+        version=lambda: metadata.version("biovfm"),
+        default_parameter=Parameter(negative=()),
+    )
+    for name, (target, line) in COMMANDS.items():
+        app.command(target, name=name, help=line)
     return app
 
 
@@ -38,9 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        result = build()(argv, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        return 2
+        result = build()(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        command = " ".join(["biovfm", *(error.command_chain or ())])
+        return _fail(f"{' '.join(str(error).split())} — see `{command} --help`", 2)
     except BiovfmError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -179,7 +179,7 @@ class Stream:
         """A snapshot of the counters since the stream was made."""
         return replace(self._stats, bytes_read=self._reader.bytes_read, bad_samples=[*self._stats.bad_samples])
 
-    def keys(self) -> Iterator[tuple[int, int, list[str]]]:
+    def walk_keys(self) -> Iterator[tuple[int, int, list[str]]]:
         """Epoch, batch and sample keys from the current position on, without reading a shard."""
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)

@@ -97,7 +97,7 @@ def test_compressed_images_come_as_they_are_stored(dataset: Dataset) -> None:
 
 def test_keys_alone_are_the_keys_of_the_stream(dataset: Dataset) -> None:
     batches = take(Stream(dataset.url, crops=ONE, global_batch=24), 7)
-    listed = Stream(dataset.url, global_batch=24).keys()
+    listed = Stream(dataset.url, global_batch=24).walk_keys()
     for batch in batches:
         assert next(listed) == (batch.epoch, batch.index, list(batch.keys))
 
