@@ -15,8 +15,10 @@ from cyclopts import App, CycloptsError, Parameter
 from shards.errors import BiovfmError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
+    "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 

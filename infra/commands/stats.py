@@ -1,0 +1,58 @@
+"""`biovfm stats`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from infra.console import emit, stderr
+
+
+def stats(dataset: str, /, *, json_: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """Count a dataset: samples by modality and source, rejected images by reason, committed jobs.
+
+    Example: `biovfm stats ./data`
+
+    Parameters
+    ----------
+    dataset
+        Folder or URL of the dataset.
+    """
+    from shards.dataset import Dataset
+    from shards.summary import summarise
+
+    summary = summarise(Dataset.open(dataset))
+    if json_:
+        emit(summary.as_dict())
+    else:
+        print_summary(summary)
+
+
+def print_summary(summary: Any) -> None:
+    """The figures as tables for people, on standard error."""
+    console = stderr()
+    console.print(
+        f"{summary.url}: version {summary.version}, {summary.num_samples:,} samples in {summary.num_shards:,} shards, "
+        f"{summary.num_bytes / 1e6:,.1f} MB of images"
+    )
+    _table("samples by modality", summary.by_modality)
+    _table("samples by source", summary.by_source)
+    _table("rejected images by reason", summary.rejects)
+    counted = [
+        {name: job.get(name, "") for name in ("job_id", "source", "listed", "kept", "rejected")} for job in summary.jobs
+    ]
+    _table("committed jobs (listed = kept + rejected)", counted)
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    stderr().print(table)
