@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+HIDDEN = ".partial-"
+"""Objects whose last name begins so are uploads under way; `list` does not show them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shards.errors import AlreadyExistsError, NotFoundError, StoreError
-from shards.store.base import ObjectInfo
+from shards.store.base import HIDDEN, ObjectInfo
 
 
 class MemoryStore:
@@ -46,9 +46,9 @@ class MemoryStore:
         return ObjectInfo(path=path, size=len(self.read(path)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path starts with `prefix`, in the order of their paths."""
+        """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
         for path in sorted(self.objects):
-            if path.startswith(prefix):
+            if path.startswith(prefix) and not path.rpartition("/")[2].startswith(HIDDEN):
                 yield ObjectInfo(path=path, size=len(self.objects[path]))
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:

@@ -119,6 +119,8 @@ class S3Options:
         }
         if self.endpoint:
             options["AWS_ENDPOINT_URL"] = self.endpoint
+            # With an endpoint deltalake reads keys from the environment alone, unless it is told to look further.
+            options["AWS_FORCE_CREDENTIAL_LOAD"] = "true"
         if self.allow_http:
             options["AWS_ALLOW_HTTP"] = "true"
         if self.anonymous:

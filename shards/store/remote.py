@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from shards.errors import AlreadyExistsError, NotFoundError, StoreError
-from shards.store.base import ObjectInfo, join_url
+from shards.store.base import HIDDEN, ObjectInfo, join_url
 from shards.store.driver import Driver, DriverError
 from shards.store.options import redact
 from shards.store.retry import attempt
 from shards.store.settings import MIB, StoreSettings
 from shards.store.stream import RangeStream
 
-HIDDEN = ".partial-"
-"""Objects whose last name begins so are uploads under way; `list` does not show them."""
 _SMALL_BYTES = 256 << 10
 _BATCH_RANGES = 64
 _BATCH_BYTES = 16 * MIB
@@ -213,9 +211,7 @@ class RemoteStore:
         finally:
             cancelled.set()
 
-    def _fetch(
-        self, path: str, start: int, length: int, etag: str, cancelled: threading.Event | None = None
-    ) -> bytes:
+    def _fetch(self, path: str, start: int, length: int, etag: str, cancelled: threading.Event | None = None) -> bytes:
         """One range in one request, taken up again at the byte where a reply broke."""
         parts: list[bytes] = []
         got = 0

@@ -1,0 +1,43 @@
+"""`biovfm s3-server`: a local S3 server to try things out on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from infra import s3_server as servers
+from infra.console import emit
+
+
+def s3_server(
+    folder: Path = Path("biovfm-s3"), /, *, port: int = 8333, bucket: str = "biovfm", json: bool = False
+) -> int:
+    """Start a local S3 server (SeaweedFS, loopback only) and print the environment that clients need.
+
+    It runs until it is interrupted; its data stay in FOLDER. Needs `pip install 'biovfm[s3-server]'`.
+
+    Example:
+        biovfm s3-server ./biovfm-s3
+
+    Args:
+        folder: Where the server keeps its data.
+        port: Port on 127.0.0.1; 0 takes a free one.
+        bucket: A bucket to make.
+        json: Print the environment as one JSON object.
+    """
+    with servers.start(folder, port=port) as server:
+        url = server.make_bucket(bucket)
+        if json:
+            emit({"url": url, "env": server.env})
+        else:
+            lines = [f"export {name}={shlex.quote(value)}" for name, value in server.env.items()]
+            sys.stdout.write("\n".join([*lines, f"# datasets go below {url}", ""]))
+        sys.stdout.flush()
+        sys.stderr.write(f"serving {url} at {server.endpoint}; paste the lines above into another shell, Ctrl-C ends\n")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped\n")
+    return 0
