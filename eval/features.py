@@ -30,6 +30,7 @@ from shards.errors import ConfigError
 Features = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 _FORMAT: Final = 1
+_LUMA: Final = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Preprocessing:
             device: Where the batch goes.
 
         Returns:
-            (B, 3, S, S) float32, normalised.
+            (B, 3, S, S) float32, normalised; (B, 1, S, S) for a grey network.
         """
         return self.normalise(to_unit(images, device=device))
 
@@ -90,6 +91,9 @@ class Preprocessing:
         size = (self.image_size_px, self.image_size_px)
         if images_BCHW.shape[-2:] != size:
             images_BCHW = nn.functional.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        if len(self.mean) == 1:
+            luma = torch.tensor(_LUMA, device=images_BCHW.device).view(1, 3, 1, 1)
+            images_BCHW = (images_BCHW * luma).sum(dim=1, keepdim=True)
         mean, std = (torch.tensor(v, device=images_BCHW.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return (images_BCHW - mean) / std
 

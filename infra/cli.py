@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
+    "probe": ("infra.commands.probe:probe", "Linear probes of frozen backbones on MedMNIST, with intervals."),
+    "knn": ("infra.commands.knn:knn", "Classify MedMNIST by the nearest neighbours of frozen features."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 
