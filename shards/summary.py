@@ -22,7 +22,8 @@ class Summary:
         by_modality: `modality, sources, groups, samples, bytes` of each modality, most samples first.
         by_source: `source, modality, licence, samples` of each source and modality.
         rejects: `source, reason, images` of the committed jobs.
-        jobs: The committed jobs with their summaries.
+        jobs: `job_id, version, source, listed, kept, rejected` of the committed jobs; listed is what the job itself
+            counted, kept and rejected are counted in the tables.
     """
 
     url: str
@@ -45,7 +46,8 @@ def summarise(dataset: Dataset) -> Summary:
     jobs = dataset.jobs()
     index, rejects = dataset.table("index"), dataset.table("rejects")
     with connect() as database:
-        tables: dict[str, list[dict[str, Any]]] = {"by_modality": [], "by_source": [], "totals": [], "rejects": []}
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*_SAMPLE_QUERIES, "rejects")}
+        counts: list[dict[str, Any]] = []
         if index is not None:
             database.register("samples", scan(index))
             for name, sql in _SAMPLE_QUERIES.items():
@@ -53,7 +55,10 @@ def summarise(dataset: Dataset) -> Summary:
         if rejects is not None:
             database.register("rejects", scan(rejects))
             committed = [job["job_id"] for job in jobs]
+            counts = database.sql(_REJECTED, params=[committed]).to_arrow_table().to_pylist()
             tables["rejects"] = database.sql(_REJECTS, params=[committed]).to_arrow_table().to_pylist()
+    kept = {row["job_id"]: row["kept"] for row in tables["by_job"]}
+    rejected = {row["job_id"]: row["rejected"] for row in counts}
     totals = tables["totals"][0] if tables["totals"] else {"samples": 0, "shards": 0, "bytes": 0}
     return Summary(
         url=dataset.url,
@@ -64,7 +69,17 @@ def summarise(dataset: Dataset) -> Summary:
         by_modality=tables["by_modality"],
         by_source=tables["by_source"],
         rejects=tables["rejects"],
-        jobs=jobs,
+        jobs=[
+            {
+                "job_id": job["job_id"],
+                "version": job["version"],
+                "source": job.get("source", ""),
+                "listed": job.get("listed", 0),
+                "kept": kept.get(job["job_id"], 0),
+                "rejected": rejected.get(job["job_id"], 0),
+            }
+            for job in jobs
+        ],
     )
 
 
@@ -75,6 +90,8 @@ _SAMPLE_QUERIES = {
         count(*) AS samples, sum(byte_length)::BIGINT AS bytes FROM samples GROUP BY 1 ORDER BY samples DESC, 1""",
     "by_source": """SELECT source, modality, any_value(licence) AS licence, count(*) AS samples
         FROM samples GROUP BY 1, 2 ORDER BY 1, 2""",
+    "by_job": "SELECT job_id, count(*) AS kept FROM samples GROUP BY 1",
 }
+_REJECTED = "SELECT job_id, count(*) AS rejected FROM rejects WHERE list_contains($1, job_id) GROUP BY 1"
 _REJECTS = """SELECT source, reason, count(*) AS images FROM rejects WHERE list_contains($1, job_id)
     GROUP BY 1, 2 ORDER BY 1, 2"""

@@ -73,7 +73,7 @@ def add_source(
                     "bit_depth": 8,
                     "window_center": float("nan"),
                     "window_width": float("nan"),
-                    "job_id": job_id or source,
+                    "job_id": job_id or f"{source}-{modality}",
                 }
                 for key, digest, number, placement in placed
             ]

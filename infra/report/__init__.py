@@ -1,0 +1,1 @@
+"""The page of a dataset and of what was trained on it."""
