@@ -1,0 +1,198 @@
+"""Augmentation of whole batches on the device that trains, one parameter set a crop.
+
+The stream has already cropped and flipped; here come colour jitter, grayscale, blur, solarising and normalisation, in
+that order (DINOv2's), as plain tensor operations that run alike on the CPU and on a GPU. Nothing synchronises: which
+rows take part is decided from numbers on the host.
+
+Gray sources: a gray image arrives as three equal channels. Hue, saturation and grayscale leave equal channels equal, so
+such images get brightness, contrast, blur and solarising alone, with no special case; all images are normalised by the
+same mean and standard deviation. With one input channel the colour steps are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from train.randomness import Purpose, Share
+from train.recipe import AugmentConfig
+
+__all__ = ["NUM_DRAWS", "Chances", "augment", "blur_chances", "gaussian_blur", "shift_hue", "solarize", "to_gray"]
+
+NUM_DRAWS = 12
+"""Uniform numbers a crop: jitter?, brightness, contrast, saturation, hue, order (4), gray?, blur?, solarise?
+
+The blur's sigma re-uses the number that decided for it, stretched back to [0, 1]."""
+
+LUMA = (0.299, 0.587, 0.114)
+BLUR_TAPS = 9
+SOLARIZE_FROM = 128 / 255
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """Probabilities that differ between the crops of a group, one entry a crop."""
+
+    blur: tuple[float, ...]
+    solarize: tuple[float, ...]
+
+
+def blur_chances(config: AugmentConfig, *, num_global: int, num_local: int) -> tuple[Chances, Chances]:
+    """What the recipe's blur preset and solarising mean for global and local crops."""
+    first, second, local = {"effective": (0.0, 0.9, 0.5), "intended": (1.0, 0.1, 0.5), "none": (0.0, 0.0, 0.0)}[
+        config.blur
+    ]
+    solarize_second = (0.0, config.solarize_probability)
+    return (
+        Chances(blur=(first, second)[:num_global], solarize=solarize_second[:num_global]),
+        Chances(blur=(local,) * num_local, solarize=(0.0,) * num_local),
+    )
+
+
+def augment(
+    crops: Tensor, share: Share, config: AugmentConfig, *, purpose: Purpose, chances: Chances | None = None
+) -> Tensor:
+    """Augment and normalise one group of crops.
+
+    Args:
+        crops: `(B, num, S, S, C)` uint8 on the device that computes.
+        share: Which images these are; the parameters follow from it.
+        config: Strengths.
+        purpose: Which sequence of random numbers to use.
+        chances: Blur and solarising a crop; None for normalisation alone.
+
+    Returns:
+        `(num * B, C, S, S)` float32, crop-major.
+    """
+    num = crops.shape[1]
+    x = crops.permute(1, 0, 4, 2, 3).flatten(0, 1).float().div_(255.0)
+    if chances is not None:
+        draws = share.draw(purpose, lambda rng: rng.random((share.unit_images, num, NUM_DRAWS)))
+        by_crop = draws.reshape(share.num_images, num, NUM_DRAWS).transpose(1, 0, 2).reshape(-1, NUM_DRAWS)
+        x = _distort(x, by_crop, config, chances)
+    return normalize(x, config)
+
+
+def normalize(x: Tensor, config: AugmentConfig) -> Tensor:
+    """Subtract the mean and divide by the deviation, in place; one channel takes the luma-weighted values."""
+    mean, std = x.new_tensor(config.mean), x.new_tensor(config.std)
+    if x.shape[1] == 1:
+        luma = x.new_tensor(LUMA)
+        mean, std = (mean * luma).sum().view(1), (std * luma).sum().view(1)
+    return x.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+
+
+def _distort(x: Tensor, draws: NDArray[np.float64], config: AugmentConfig, chances: Chances) -> Tensor:
+    num_images = len(draws) // len(chances.blur)
+    if config.jitter_probability > 0:
+        x = _jitter(x, draws, config)
+    if x.shape[1] == 3:
+        x = _on_rows(x, draws[:, 9] < config.gray_probability, to_gray)
+    blur = np.repeat(chances.blur, num_images)
+    stretched = draws[:, 10] / np.maximum(blur, 1e-12)
+    low, high = config.blur_sigma
+    x = _on_rows(x, draws[:, 10] < blur, gaussian_blur, low + (high - low) * stretched)
+    return _on_rows(x, draws[:, 11] < np.repeat(chances.solarize, num_images), solarize)
+
+
+def _jitter(x: Tensor, draws: NDArray[np.float64], config: AugmentConfig) -> Tensor:
+    """Torchvision's ColorJitter: four operations in an order of their own for every crop."""
+    chosen = draws[:, 0] < config.jitter_probability
+    spread = 2 * draws[:, 1:5] - 1
+    operations = [
+        (_brightness, 1 + config.brightness * spread[:, 0]),
+        (_contrast, 1 + config.contrast * spread[:, 1]),
+        (_saturation, 1 + config.saturation * spread[:, 2]),
+        (shift_hue, config.hue * spread[:, 3]),
+    ]
+    order = draws[:, 5:9].argsort(axis=1)
+    for slot in range(4):
+        for index, (operation, strength) in enumerate(operations):
+            if x.shape[1] == 3 or index < 2:
+                x = _on_rows(x, chosen & (order[:, slot] == index), operation, strength)
+    return x
+
+
+def _on_rows(
+    x: Tensor, chosen: NDArray[np.bool_], operation: Any, strength: NDArray[np.float64] | None = None
+) -> Tensor:
+    rows = np.flatnonzero(chosen)
+    if len(rows) == 0:
+        return x
+    if strength is not None:
+        values = torch.from_numpy(strength[rows].astype(np.float32)).to(x.device, non_blocking=True)
+        operation = partial(operation, strength=values.view(-1, 1, 1, 1))
+    index = torch.from_numpy(rows).to(x.device, non_blocking=True)
+    return x.index_copy_(0, index, operation(x.index_select(0, index)))
+
+
+def _brightness(x: Tensor, *, strength: Tensor) -> Tensor:
+    return x.mul_(strength).clamp_(0, 1)
+
+
+def _contrast(x: Tensor, *, strength: Tensor) -> Tensor:
+    mean = _luma(x).mean(dim=(1, 2, 3), keepdim=True)
+    return x.sub_(mean).mul_(strength).add_(mean).clamp_(0, 1)
+
+
+def _saturation(x: Tensor, *, strength: Tensor) -> Tensor:
+    gray = _luma(x)
+    return x.sub_(gray).mul_(strength).add_(gray).clamp_(0, 1)
+
+
+def _luma(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:
+        return x
+    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def shift_hue(x: Tensor, *, strength: Tensor) -> Tensor:
+    """Turn the hue of `(B, 3, H, W)` in [0, 1] by `strength` `(B, 1, 1, 1)` turns, at the same value and saturation."""
+    red, green, blue = x.unbind(1)
+    value = x.amax(1)
+    chroma = value - x.amin(1)
+    safe = chroma.clamp_min(1e-12)
+    sixth = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixth = sixth + 6 * strength.squeeze(1)
+    channels = [(sixth + start).remainder_(6) for start in (5, 3, 1)]
+    return torch.stack([value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1) for k in channels], dim=1)
+
+
+def to_gray(x: Tensor) -> Tensor:
+    """ITU-R 601 luma in all three channels."""
+    return _luma(x).expand_as(x)
+
+
+def gaussian_blur(x: Tensor, *, strength: Tensor) -> Tensor:
+    """Blur `(B, C, H, W)` by nine taps a direction, reflected at the border; `strength` is sigma in pixels."""
+    half = BLUR_TAPS // 2
+    offsets = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
+    weights = torch.exp(-0.5 * (offsets / strength.view(-1, 1)) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True)).view(-1, BLUR_TAPS, 1, 1, 1)
+    height, width = x.shape[-2:]
+    padded = functional.pad(x, (half, half, half, half), mode="reflect")
+    rows = _weighted_sum([padded[..., tap : tap + height, :] for tap in range(BLUR_TAPS)], weights)
+    return _weighted_sum([rows[..., tap : tap + width] for tap in range(BLUR_TAPS)], weights)
+
+
+def _weighted_sum(shifted: list[Tensor], weights: Tensor) -> Tensor:
+    total = shifted[0] * weights[:, 0]
+    for tap in range(1, BLUR_TAPS):
+        total.addcmul_(shifted[tap], weights[:, tap])
+    return total
+
+
+def solarize(x: Tensor) -> Tensor:
+    """Invert what is at least 128 of 255."""
+    return torch.where(x >= SOLARIZE_FROM - 1e-6, 1 - x, x)

@@ -1,0 +1,100 @@
+"""What the loop asks of a stream of batches, and how a recipe opens one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode.base import Crops
+from train.recipe import Recipe
+
+__all__ = ["ImageBatch", "ImageStream", "open_stream", "stream_crops"]
+
+
+class ImageBatch(Protocol):
+    """One rank's part of a global batch."""
+
+    @property
+    def views(self) -> Sequence[NDArray[np.uint8]]:
+        """One `(B, num, S, S, C)` uint8 a group of crops."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The `B` sample keys, in order."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Which pass over the data."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Which batch of the epoch."""
+        ...
+
+
+class ImageStream(Protocol):
+    """Batches for ever, epoch after epoch, in an order that depends on the seed alone."""
+
+    @property
+    def digest(self) -> str:
+        """What the samples are: the lock's digest, or the dataset and its version."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Samples an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        """From the current position on."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the next batch to be taken."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go to a position."""
+        ...
+
+    def close(self) -> None:
+        """Stop all threads."""
+        ...
+
+
+def stream_crops(recipe: Recipe) -> tuple[Crops, ...]:
+    """The crops that the decoder has to cut for a recipe."""
+    return tuple(
+        Crops(
+            num=crop.num,
+            size_px=crop.size_px,
+            kind="random",
+            scale=crop.scale,
+            ratio=crop.ratio,
+            flip_probability=crop.flip_probability,
+            interpolation=crop.interpolation,
+        )
+        for crop in recipe.crops()
+    )
+
+
+def open_stream(recipe: Recipe, data: str, *, rank: int, world_size: int) -> ImageStream:
+    """The stream of a dataset URL or lock file for one rank."""
+    from shards.stream import Stream
+
+    return Stream(
+        data,
+        crops=stream_crops(recipe),
+        global_batch=recipe.run.global_batch,
+        seed=recipe.seed,
+        rank=rank,
+        world_size=world_size,
+        channels=recipe.model.in_chans,
+        num_threads=recipe.run.decode_threads,
+    )

@@ -1,0 +1,139 @@
+"""One process or many: who I am, on which device, and how a network is spread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch does not list it
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from shards.errors import ConfigError
+from train.backbone import Backbone
+from train.methods.base import Method
+from train.recipe import Recipe, RunConfig
+
+__all__ = ["World", "autocast", "check_batch", "distribute", "join_world", "mean_over_ranks", "without_gradient_sync"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among its peers.
+
+    Attributes:
+        rank: From 0.
+        size: Processes.
+        device: Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.rank == 0
+
+
+@contextmanager
+def join_world() -> Iterator[World]:
+    """Join the group that torchrun started, or stand alone; leave it at the end.
+
+    One GPU a process where there are GPUs, else the CPU. Gloo serves the CPU tensors (checkpoints), NCCL the GPU's.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    started = not dist.is_initialized()
+    if started:
+        _start_group(device, rank=rank, size=size)
+    try:
+        yield World(rank=rank, size=size, device=device)
+    finally:
+        if started:
+            dist.destroy_process_group()
+
+
+def _start_group(device: torch.device, *, rank: int, size: int) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if size > 1:
+        dist.init_process_group(backend)
+    else:  # a group of one, so that checkpoints and sharding take one path
+        dist.init_process_group(backend, store=HashStore(), rank=rank, world_size=size)
+
+
+def check_batch(recipe: Recipe, world_size: int) -> None:
+    """Refuse a batch that does not fall into whole units on every rank.
+
+    Raises:
+        ConfigError: With the numbers and the nearest batch that would do.
+    """
+    run = recipe.run
+    atom = world_size * run.accumulate * run.unit_images
+    if run.global_batch % atom:
+        nearest = max(round(run.global_batch / atom), 1) * atom
+        raise ConfigError(
+            f"run.global_batch {run.global_batch} does not divide into {world_size} ranks x {run.accumulate} "
+            f"micro-batches of whole units of {run.unit_images} images",
+            hint=f"use run.global_batch={nearest}, or a smaller run.unit_images",
+        )
+
+
+def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
+    """Move a method to the device and wrap its network for this run's parallelism; returns what to call."""
+    method.to(world.device)
+    method.train()
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.checkpoint_activations = recipe.run.checkpoint_activations
+    if recipe.run.compile:
+        for block in method.shard_modules()[:-1]:
+            block.compile()
+    if recipe.run.parallel == "fsdp":
+        return _shard(method, recipe.run)
+    if world.size == 1:
+        return method.network
+    device_ids = [world.device] if world.device.type == "cuda" else None
+    return DistributedDataParallel(method.network, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def _shard(method: Method, run: RunConfig) -> nn.Module:
+    policy = MixedPrecisionPolicy()
+    if run.precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for module in method.shard_modules():
+        fully_shard(module, mp_policy=policy)
+    return method.network
+
+
+def autocast(run: RunConfig, device: torch.device) -> AbstractContextManager[object]:
+    """bf16 autocast where the recipe asks for it."""
+    return torch.autocast(device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def without_gradient_sync(network: nn.Module, *, skip: bool) -> Iterator[None]:
+    """Leave gradients unreduced in this block where `skip` is set: all micro-batches but the last."""
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(not skip)
+        yield
+        return
+    with network.no_sync() if skip and isinstance(network, DistributedDataParallel) else nullcontext():
+        yield
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Mean of a tensor over all ranks; the tensor itself where there is one process."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values

@@ -1,0 +1,150 @@
+"""A finished backbone as a folder that timm and the Hugging Face hub read: `config.json` and `model.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from shards.errors import ConfigError
+from train.backbone import Backbone, timm_settings
+from train.recipe import Recipe
+
+__all__ = ["read_weights", "timm_config", "timm_model", "timm_weights", "write_export"]
+
+
+def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, step: int, dataset: str = "") -> Path:
+    """Write an exported backbone.
+
+    `timm.create_model("local-dir:<folder>", pretrained=True, num_classes=0)` loads it, as does a Hugging Face hub
+    repository with the same files.
+
+    Args:
+        weights: Of the backbone, under its own names, whole tensors.
+        recipe: What it was trained by.
+        folder: Made if missing.
+        step: Steps trained.
+        dataset: What it was trained on, for the model card.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = timm_config(recipe, step=step)
+    save_file(timm_weights(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(recipe, step, dataset), encoding="utf-8")
+    return folder
+
+
+def timm_model(weights: dict[str, Tensor], recipe: Recipe) -> nn.Module:
+    """The plain timm model that loading an export would give.
+
+    Args:
+        weights: Of the backbone, under its own names, whole tensors.
+        recipe: What it is trained by.
+    """
+    import timm
+
+    config = timm_config(recipe, step=0)
+    model: nn.Module = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
+    model.load_state_dict(timm_weights(weights))
+    return model
+
+
+def timm_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Backbone weights as timm names and shapes them: no mask token; with registers, CLS takes its position in.
+
+    Args:
+        weights: Of a `Backbone`.
+    """
+    out = {name: value.detach().float().cpu().contiguous() for name, value in weights.items() if name != "mask_token"}
+    if "reg_token" in out:
+        out["cls_token"] = out["cls_token"] + out["pos_embed"][:, :1]
+        out["pos_embed"] = out["pos_embed"][:, 1:].contiguous()
+    return out
+
+
+def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
+    """The hub folder's `config.json`: a registered architecture, our sizes as its arguments, how to normalise."""
+    model, size = recipe.model, recipe.image_size_px
+    swiglu, registers = model.ffn == "swiglu", model.registers
+    arguments = timm_settings(model, image_size_px=size) | {"global_pool": "token"}
+    if registers:
+        arguments |= {"reg_tokens": registers, "no_embed_class": True}
+    luma = (0.299, 0.587, 0.114)
+    mean, std = list(recipe.augment.mean), list(recipe.augment.std)
+    if model.in_chans == 1:
+        mean, std = ([sum(v * w for v, w in zip(values, luma, strict=True))] for values in (mean, std))
+    return {
+        "architecture": "vit_giant_patch14_dinov2" if swiglu else "vit_base_patch16_224",
+        "num_classes": 0,
+        "num_features": arguments["embed_dim"],
+        "global_pool": "token",
+        "model_args": {key: value for key, value in arguments.items() if value is not None},
+        "pretrained_cfg": {
+            "tag": f"biovfm-{recipe.name}",
+            "input_size": [model.in_chans, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": mean,
+            "std": std,
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+        "biovfm": {"recipe": recipe.model_dump(mode="json"), "step": step},
+    }
+
+
+def read_weights(source: str, backbone: Backbone) -> dict[str, Tensor]:
+    """Weights under our names from `timm/<name>` or an exported folder, positions resized to the backbone.
+
+    Raises:
+        ConfigError: There is no such model or folder.
+    """
+    weights = _read_timm(source.removeprefix("timm/")) if source.startswith("timm/") else _read_folder(Path(source))
+    weights = {name: value for name, value in weights.items() if not name.startswith(("head.", "fc_norm."))}
+    wanted = backbone.positions.shape[1]
+    side = round((wanted - 1) ** 0.5)
+    positions = weights.get("pos_embed")
+    if positions is None:
+        return weights
+    if round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:  # no row for CLS: it is in the token already
+        positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    weights["pos_embed"] = resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=1)
+    return weights
+
+
+def _read_timm(name: str) -> dict[str, Tensor]:
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(f"init_from: timm has no model {name}", hint="see timm.list_models('vit_*')")
+    state: dict[str, Tensor] = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    return state
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ConfigError(
+            f"init_from: no {path}", hint="give timm/<name>, or a folder that `biovfm export` wrote (<run>/export)"
+        )
+    return load_file(path)
+
+
+def _card(recipe: Recipe, step: int, dataset: str) -> str:
+    return (
+        "---\nlibrary_name: timm\ntags: [image-feature-extraction, biomedical]\n---\n"
+        f"# {recipe.name}\n\nViT-{recipe.model.size}/{recipe.model.patch_size} at {recipe.image_size_px} px, "
+        f"pretrained by {recipe.method.name} for {step} steps of {recipe.run.global_batch} images"
+        + (f" on {dataset}" if dataset else "")
+        + ".\n\n```python\nimport timm\n\n"
+        'model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True, num_classes=0)\n```\n'
+    )

@@ -1,0 +1,226 @@
+"""The loop: take a batch, step, report, checkpoint; until the end, a signal, or trouble."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.checkpoint import Checkpoint, Checkpoints, code_version
+from train.data import ImageBatch, ImageStream
+from train.distributed import World, autocast, mean_over_ranks, without_gradient_sync
+from train.methods import Method
+from train.optim import clip_each, set_step_values
+from train.randomness import Share
+from train.recipe import Recipe
+from train.record import Recorder, StepReport
+from train.schedules import schedule
+from train.watch import Watch
+
+__all__ = ["Loop", "Monitor", "StopFlag", "stop_on_sigterm"]
+
+
+class Monitor(Protocol):
+    """Measures the backbone now and then: the online k-NN, wired in from outside."""
+
+    def __call__(self, model: nn.Module, *, step: int) -> Mapping[str, float]:
+        """Figures of a plain timm model (evaluation mode, on this process's device) after `step` steps."""
+        ...
+
+
+@dataclass(slots=True)
+class StopFlag:
+    """Whether someone asked this process to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[StopFlag]:
+    """While inside, SIGTERM sets the flag instead of ending the process (pre-emption, SLURM's requeue)."""
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def request(_signal: int, _frame: FrameType | None) -> None:
+        flag.requested = True
+
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """One rank's training.
+
+    Attributes:
+        recipe: What to do.
+        world: Where.
+        method: The objective with its networks.
+        network: What to call for the student (wrapped for several ranks).
+        optimizer: Of the network.
+        stream: Gives this rank's part of every batch.
+        checkpoints: Where to save.
+        step: Steps done.
+        last_inputs: The last prepared micro-batch, for pictures.
+    """
+
+    recipe: Recipe
+    world: World
+    method: Method
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    stream: ImageStream
+    checkpoints: Checkpoints
+    step: int = 0
+    last_inputs: Any = None
+
+    def run(
+        self,
+        recorder: Recorder | None,
+        *,
+        stop: StopFlag,
+        progress: Callable[[StepReport], None] | None,
+        monitor: Callable[[int], Mapping[str, float]],
+    ) -> StepReport | None:
+        """Train to the end of the recipe or until `stop` is requested on any rank; the last step's report."""
+        watch, report = Watch(self.recipe), None
+        batches = iter(self.stream)
+        while self.step < self.recipe.run.steps:
+            report, stopping = self._one_step(batches, watch, stop)
+            if self._monitor_is_due():
+                report = _with(report, monitor(self.step))
+            if recorder is not None:
+                recorder.write(report)
+            if progress is not None and self.world.is_first:
+                progress(report)
+            watch.alive(report.watched, step=self.step)
+            if stopping or self.step == self.recipe.run.steps or self.step % self.recipe.checkpoint.every == 0:
+                self.save()
+            if stopping:
+                break
+        self.checkpoints.wait()
+        return report
+
+    def save(self) -> None:
+        """Start a checkpoint of this moment."""
+        checkpoint = Checkpoint(
+            step=self.step,
+            stream=dict(self.stream.state_dict()),
+            digest=self.stream.digest,
+            recipe=self.recipe.model_dump(mode="json"),
+            code_version=code_version(),
+            world_size=self.world.size,
+        )
+        self.checkpoints.save(checkpoint, self.method, self.optimizer)
+
+    def _one_step(self, batches: Iterator[ImageBatch], watch: Watch, stop: StopFlag) -> tuple[StepReport, bool]:
+        began = time.perf_counter()
+        batch = next(batches)
+        got = time.perf_counter()
+        values = schedule(self.recipe, self.step)
+        set_step_values(self.optimizer, values)
+        scalars = self._forward_backward(batch.views)
+        norms = clip_each(self.method.clip_modules(), self.recipe.optim.clip_norm)
+        figures = self._read(scalars, norms, stop)
+        losses = {name: figures[name] for name in scalars if name.startswith("loss")}
+        grad_norms = {name: figures[f"norm/{name}"] for name in norms}
+        good = watch.finite(losses, grad_norms, step=self.step + 1)
+        if good:
+            self.optimizer.step()
+            self.method.update_teacher(values.momentum)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        seconds = time.perf_counter() - began
+        report = StepReport(
+            step=self.step,
+            steps=self.recipe.run.steps,
+            epoch=batch.epoch,
+            batch=batch.index,
+            loss=losses.pop("loss"),
+            losses={name.removeprefix("loss/"): value for name, value in losses.items()},
+            watched={name.removeprefix("watch/"): figures[name] for name in scalars if name.startswith("watch/")},
+            grad_norms=grad_norms,
+            lr=values.lr,
+            weight_decay=values.weight_decay,
+            momentum=values.momentum,
+            teacher_temperature=values.teacher_temperature,
+            images_per_second=self.recipe.run.global_batch / seconds,
+            stall_share=(got - began) / seconds,
+            seconds=seconds,
+            memory_bytes=_peak_memory(self.world.device),
+            skipped=not good,
+        )
+        return report, figures["stop"] > 0
+
+    def _forward_backward(self, views: tuple[np.ndarray, ...] | Any) -> dict[str, Tensor]:
+        """Gradients of the whole batch; means over micro-batches of the losses and what is watched."""
+        run, device = self.recipe.run, self.world.device
+        per_rank = run.global_batch // self.world.size
+        per_micro = per_rank // run.accumulate
+        sums: dict[str, Tensor] = {}
+        for micro in range(run.accumulate):
+            here = slice(micro * per_micro, (micro + 1) * per_micro)
+            share = Share(
+                seed=self.recipe.seed,
+                step=self.step,
+                first_unit=(self.world.rank * per_rank + here.start) // run.unit_images,
+                num_units=per_micro // run.unit_images,
+                unit_images=run.unit_images,
+            )
+            inputs = self.method.prepare([_to_device(view[here], device) for view in views], share)
+            with without_gradient_sync(self.network, skip=micro < run.accumulate - 1):
+                with autocast(run, device):
+                    losses = self.method.losses(self.network, inputs, schedule(self.recipe, self.step))
+                (losses.total / run.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's stub
+            self.last_inputs = inputs
+            named = {"loss": losses.total.detach()}
+            named |= {f"loss/{name}": value for name, value in losses.parts.items()}
+            named |= {f"watch/{name}": value for name, value in losses.watched.items()}
+            for name, value in named.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value / run.accumulate
+        return sums
+
+    def _read(self, scalars: Mapping[str, Tensor], norms: Mapping[str, Tensor], stop: StopFlag) -> dict[str, float]:
+        """All figures of a step by one transfer, averaged over the ranks; `stop` is above 0 if any rank wants it."""
+        named = {**scalars, **{f"norm/{name}": value for name, value in norms.items()}}
+        packed = torch.stack([value.float() for value in named.values()])
+        packed = mean_over_ranks(torch.cat([packed, packed.new_tensor([float(stop.requested)])]))
+        return dict(zip([*named, "stop"], packed.tolist(), strict=True))
+
+    def _monitor_is_due(self) -> bool:
+        every = self.recipe.watch.monitor_every
+        return self.step == self.recipe.run.steps or (every is not None and self.step % every == 0)
+
+
+def _to_device(view: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(view)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def _with(report: StepReport, monitored: Mapping[str, float]) -> StepReport:
+    from dataclasses import replace
+
+    return replace(report, monitored=dict(monitored))
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,255 @@
+"""DINOv2: an EMA teacher sees whole crops, the student sees local crops and masked global crops."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.augment import augment, blur_chances
+from train.backbone import Backbone, DropPathRows, build_backbone, drop_path_rows, load_start_weights
+from train.methods.base import Method, StepLosses
+from train.objectives.dino import dino_losses, swap_crops
+from train.objectives.heads import PrototypeHead
+from train.objectives.ibot import ibot_loss, mask_weights
+from train.objectives.koleo import koleo_loss
+from train.objectives.masks import batch_masks
+from train.objectives.targets import EmaCenter, Sinkhorn
+from train.optim import Multipliers, layer_decay_multipliers, move_average
+from train.randomness import Purpose, Share
+from train.recipe import DinoConfig, Recipe
+from train.schedules import StepValues
+
+__all__ = ["DinoInputs", "DinoNetwork", "DinoOutputs", "DinoV2"]
+
+
+class DinoOutputs(NamedTuple):
+    """What a network gives for a batch; logits over K prototypes.
+
+    Attributes:
+        cls: `(2 * batch, D)` CLS tokens of the global crops.
+        global_logits: `(2 * batch, K)`.
+        masked_logits: `(M, K)` of the masked patches.
+        local_logits: `(num_local * batch, K)`, empty for the teacher.
+    """
+
+    cls: Tensor
+    global_logits: Tensor
+    masked_logits: Tensor
+    local_logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DinoInputs:
+    """A prepared micro-batch; images are crop-major and normalised.
+
+    Attributes:
+        global_images: `(2 * batch, C, S, S)` float32.
+        local_images: `(num_local * batch, C, s, s)` float32.
+        masks: `(2 * batch, patches)` bool.
+        masked_rows: `(M,)` int64 into the flattened `(2 * batch * patches)`.
+        weights: `(M,)` float32, one over the masked patches of the crop.
+        drops: Stochastic depth for global and local crops.
+        unit_images: Images a unit.
+    """
+
+    global_images: Tensor
+    local_images: Tensor
+    masks: Tensor
+    masked_rows: Tensor
+    weights: Tensor
+    drops: tuple[DropPathRows | None, DropPathRows | None]
+    unit_images: int
+
+
+class DinoNetwork(nn.Module):
+    """Backbone and heads, of student or teacher.
+
+    Args:
+        backbone: With mask token.
+        config: The heads' sizes.
+    """
+
+    def __init__(self, backbone: Backbone, config: DinoConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dino_head = PrototypeHead(backbone.embed_dim, config.head)
+        self.ibot_head = PrototypeHead(backbone.embed_dim, config.ibot_head) if config.ibot_head else None
+
+    def forward(
+        self,
+        global_images: Tensor,
+        masked_rows: Tensor,
+        masks: Tensor | None = None,
+        local_images: Tensor | None = None,
+        drops: tuple[DropPathRows | None, DropPathRows | None] = (None, None),
+    ) -> DinoOutputs:
+        """See `DinoInputs` and `DinoOutputs`; the teacher gets neither masks nor local crops."""
+        tokens = self.backbone.encode(global_images, masks=masks, drop=drops[0])
+        cls = tokens[:, 0]
+        patches = tokens[:, self.backbone.num_prefix_tokens :].flatten(0, 1).index_select(0, masked_rows)
+        local = cls[:0]
+        if local_images is not None and len(local_images):
+            local = self.backbone.encode(local_images, drop=drops[1])[:, 0]
+        return DinoOutputs(cls, *self._project(cls, patches, local))
+
+    def _project(self, cls: Tensor, patches: Tensor, local: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.ibot_head is not None:
+            first, last = self.dino_head(torch.cat([cls, local])).split([len(cls), len(local)])
+            return first, self.ibot_head(patches), last
+        sizes = [len(cls), len(patches), len(local)]
+        first, masked, last = self.dino_head(torch.cat([cls, patches, local])).split(sizes)
+        return first, masked, last
+
+
+class DinoV2(Method):
+    """DINOv2 as a method of the loop."""
+
+    network: DinoNetwork
+
+    def __init__(self, recipe: Recipe, config: DinoConfig) -> None:
+        super().__init__(recipe)
+        self.config = config
+        backbone = build_backbone(recipe.model, image_size_px=recipe.image_size_px, mask_token=True)
+        load_start_weights(backbone, recipe.model.init_from)
+        self.network = DinoNetwork(backbone, config)
+        self.teacher = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        self.dino_targets = _targets(config, config.head.prototypes)
+        self.ibot_targets = _targets(config, (config.ibot_head or config.head).prototypes)
+        self._chances = blur_chances(recipe.augment, num_global=2, num_local=config.local_crops.num)
+
+    def prepare(self, views: Sequence[Tensor], share: Share) -> DinoInputs:
+        """Augment both groups of crops, draw block masks and stochastic depth."""
+        config = self.recipe.augment
+        images = augment(views[0], share, config, purpose=Purpose.AUGMENT_GLOBAL, chances=self._chances[0])
+        local = augment(views[1], share, config, purpose=Purpose.AUGMENT_LOCAL, chances=self._chances[1])
+        masks = self._draw_masks(share, side=images.shape[-1] // self.recipe.model.patch_size)
+        rows = torch.from_numpy(np.flatnonzero(masks.numpy()))
+        return DinoInputs(
+            global_images=images,
+            local_images=local,
+            masks=masks.to(images.device, non_blocking=True),
+            masked_rows=rows.to(images.device, non_blocking=True),
+            weights=mask_weights(masks).to(images.device, non_blocking=True),
+            drops=(
+                self._draw_drops(share, Purpose.DROP_PATH_GLOBAL, 2, images.device),
+                self._draw_drops(share, Purpose.DROP_PATH_LOCAL, views[1].shape[1], images.device),
+            ),
+            unit_images=share.unit_images,
+        )
+
+    def losses(self, network: nn.Module, inputs: DinoInputs, values: StepValues) -> StepLosses:
+        """DINO on local and global crops, iBOT, KoLeo; targets from the teacher."""
+        with torch.no_grad():
+            teacher: DinoOutputs = self.teacher(inputs.global_images, inputs.masked_rows)
+            self.dino_targets.temperature = self.ibot_targets.temperature = values.teacher_temperature
+        student: DinoOutputs = network(
+            inputs.global_images, inputs.masked_rows, inputs.masks, inputs.local_images, inputs.drops
+        )
+        with torch.autocast(inputs.global_images.device.type, enabled=False):
+            return self._combine(student, teacher, inputs)
+
+    def multipliers(self, name: str) -> Multipliers:
+        """Layer decay in the backbone; heads at full rate, their last layer frozen at first."""
+        part, _, inner = name.partition(".")
+        if part == "backbone":
+            optim = self.recipe.optim
+            depth = len(self.network.backbone.blocks)
+            return layer_decay_multipliers(
+                inner, depth=depth, decay=optim.layer_decay, patch_embed=optim.patch_embed_lr
+            )
+        decay = 0.0 if name.endswith(".bias") else 1.0
+        return Multipliers(weight_decay=decay, last_layer="last_layer" in name)
+
+    def clip_modules(self) -> dict[str, nn.Module]:
+        """Backbone and each head."""
+        return dict(self.network.named_children())
+
+    def shard_modules(self) -> list[nn.Module]:
+        """Blocks, then the networks, of student and teacher."""
+        return [*self.network.backbone.blocks, self.network, *self.teacher.backbone.blocks, self.teacher]
+
+    def export_backbone(self) -> Backbone:
+        """The teacher's."""
+        return self.teacher.backbone
+
+    def update_teacher(self, momentum: float) -> None:
+        """Exponential moving average of backbone and heads."""
+        move_average(self.teacher.parameters(), self.network.parameters(), momentum=momentum)
+
+    def _combine(self, student: DinoOutputs, teacher: DinoOutputs, inputs: DinoInputs) -> StepLosses:
+        config = self.config
+        targets = self.dino_targets(swap_crops(teacher.global_logits.float()))
+        patch_targets = self.ibot_targets(teacher.masked_logits.float())
+        dino = dino_losses(student.global_logits, student.local_logits, targets, temperature=config.student_temperature)
+        ibot = ibot_loss(
+            student.masked_logits,
+            patch_targets,
+            inputs.weights,
+            num_crops=len(inputs.masks),
+            temperature=config.student_temperature,
+        )
+        # crops A and B apart, and within units of images: the mean over units, the sum over the two crops
+        by_unit = student.cls.view(-1, inputs.unit_images, student.cls.shape[-1])
+        parts = {
+            "dino_local": config.dino_weight * dino.local,
+            "dino_global": config.dino_weight * dino.global_,
+            "ibot": config.ibot_weight * ibot,
+            "koleo": 2 * config.koleo_weight * koleo_loss(by_unit),
+        }
+        total = torch.stack(list(parts.values())).sum()
+        return StepLosses(
+            total=total, parts={k: v.detach() for k, v in parts.items()}, watched=_health(student.cls, targets)
+        )
+
+    def _draw_masks(self, share: Share, *, side: int) -> Tensor:
+        """`(2 * batch, patches)` bool on the host, crop-major."""
+        units = [
+            batch_masks(
+                2 * share.unit_images,
+                side=side,
+                probability=self.config.mask_probability,
+                ratio=self.config.mask_ratio,
+                source=share.scalar_source(Purpose.MASK, unit),
+            )
+            for unit in range(share.num_units)
+        ]
+        by_crop = np.stack(units).reshape(share.num_units, 2, share.unit_images, side * side).swapaxes(0, 1)
+        return torch.from_numpy(np.ascontiguousarray(by_crop).reshape(-1, side * side))
+
+    def _draw_drops(self, share: Share, purpose: Purpose, num_crops: int, device: torch.device) -> DropPathRows | None:
+        rate = self.recipe.model.drop_path
+        if rate == 0:
+            return None
+        shape = (2 * len(self.network.backbone.blocks), num_crops * share.unit_images)
+        draws = share.draw(purpose, lambda rng: rng.random(shape, dtype=np.float32))
+        return drop_path_rows(draws, unit_images=share.unit_images, rate=rate, device=device)
+
+
+def _targets(config: DinoConfig, prototypes: int) -> EmaCenter | Sinkhorn:
+    return EmaCenter(prototypes) if config.centering == "ema" else Sinkhorn()
+
+
+@torch.no_grad()
+def _health(cls: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """How alive the representation is.
+
+    `feature_std`: deviation of the normalised CLS tokens over the batch times sqrt(width), near 1 when they are spread
+    evenly. `teacher_entropy`: mean entropy of a target, in nats. `prototypes_used`: exp of the entropy of the mean
+    target. The two collapses (all images alike; targets uniform) both show as `target_information` near 0.
+    """
+    normed = functional.normalize(cls.float(), dim=-1)
+    entropy = torch.special.entr(targets).sum(-1).mean()
+    mean_entropy = torch.special.entr(targets.mean(0)).sum()
+    return {
+        "feature_std": normed.std(0).mean() * normed.shape[-1] ** 0.5,
+        "teacher_entropy": entropy,
+        "prototypes_used": mean_entropy.exp(),
+        "target_information": mean_entropy - entropy,
+    }

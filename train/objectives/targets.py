@@ -1,0 +1,90 @@
+"""From the teacher's logits to its targets: an EMA centre (DINO) or Sinkhorn-Knopp (SwAV, Caron et al. 2020).
+
+Both see the rows of all ranks, so targets do not depend on how a batch is spread.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["EmaCenter", "Sinkhorn", "Targets", "sum_over_ranks"]
+
+
+class Targets(Protocol):
+    """Turns teacher logits `(rows, K)` float32 into target probabilities of the same shape."""
+
+    temperature: float
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The targets; to be called once a batch, with all rows of this rank."""
+        ...
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks, in place; the tensor itself where there is one process."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+class EmaCenter(nn.Module):
+    """Softmax of centred logits; the centre is an exponential mean of past logits.
+
+    The centre moves after it is used, so a batch is never centred by itself.
+
+    Args:
+        num_prototypes: K.
+        momentum: Share of the old centre that stays.
+    """
+
+    center: Tensor
+
+    def __init__(self, num_prototypes: int, *, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(1, num_prototypes))
+        self.momentum = momentum
+        self.temperature = 1.0
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor) -> Tensor:
+        """Softmax of `(logits - centre) / temperature`; then the centre takes the batch's mean in."""
+        targets = torch.softmax((logits - self.center) / self.temperature, dim=-1)
+        totals = sum_over_ranks(torch.cat([logits.sum(0), logits.new_tensor([float(len(logits))])]))
+        if totals[-1] > 0:
+            mean = totals[:-1] / totals[-1]
+            self.center.mul_(self.momentum).add_(mean.unsqueeze(0), alpha=1 - self.momentum)
+        return targets
+
+
+class Sinkhorn(nn.Module):
+    """Sinkhorn-Knopp: rows keep probability 1, prototypes are used equally often over the batch of all ranks.
+
+    Args:
+        iterations: Rounds of normalisation.
+    """
+
+    def __init__(self, *, iterations: int = 3) -> None:
+        super().__init__()
+        self.iterations = iterations
+        self.temperature = 1.0
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor) -> Tensor:
+        """`(rows, K)` logits to targets; the largest logit of the batch is taken off first, which cancels out."""
+        num_rows = sum_over_ranks(logits.new_tensor([float(len(logits))]))
+        scores = torch.exp((logits - self._largest(logits)) / self.temperature)
+        scores /= sum_over_ranks(scores.sum()).clamp_min(1e-38)
+        for _ in range(self.iterations):
+            scores /= sum_over_ranks(scores.sum(0)).clamp_min(1e-38) * logits.shape[1]
+            scores /= scores.sum(1, keepdim=True).clamp_min(1e-38) * num_rows
+        return scores * num_rows
+
+    def _largest(self, logits: Tensor) -> Tensor:
+        largest = logits.max() if len(logits) else logits.new_tensor(float("-inf"))
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest

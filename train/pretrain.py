@@ -1,0 +1,200 @@
+"""Pretrain a backbone by a recipe: the whole run, from the data to the exported folder.
+
+out/recipe.yaml             the resolved recipe
+out/metrics.jsonl           one JSON object a step
+out/tensorboard/            the same for TensorBoard
+out/checkpoints/step-<n>/   see train.checkpoint
+out/export/                 the backbone for timm
+out/reconstructions.*       MAE: masked input, reconstruction, original of a few images
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from shards.errors import ConfigError
+from train.checkpoint import Checkpoint, Checkpoints, check_digest, check_resumable
+from train.data import ImageStream, open_stream
+from train.distributed import World, check_batch, distribute, join_world
+from train.export import timm_model, write_export
+from train.loop import Loop, Monitor, stop_on_sigterm
+from train.methods import Method, build_method
+from train.optim import build_optimizer
+from train.pictures import save_reconstructions
+from train.recipe import Recipe, load_recipe
+from train.record import Recorder, StepReport
+
+__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "load_recipe", "pretrain"]
+
+OpenStream = Callable[[Recipe, str, int, int], ImageStream]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainResult:
+    """How a run ended.
+
+    Attributes:
+        steps: Steps done, earlier attempts included.
+        resumed_from: The step it went on from; 0 for a fresh start.
+        finished: False where SIGTERM stopped it; the same call goes on.
+        final_loss: Of the last step of this attempt; None where there was nothing left to do.
+        effective_lr: Peak learning rate.
+        seconds: Of this attempt.
+        out: The run's folder.
+        export: The exported backbone; None unless finished.
+    """
+
+    steps: int
+    resumed_from: int
+    finished: bool
+    final_loss: float | None
+    effective_lr: float
+    seconds: float
+    out: Path
+    export: Path | None
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    data: str,
+    out: Path,
+    resume: bool = True,
+    progress: Callable[[StepReport], None] | None = None,
+    monitor: Monitor | None = None,
+    stream: OpenStream | None = None,
+) -> PretrainResult:
+    """Run a recipe, or go on with it.
+
+    Under torchrun every rank calls this; alone it uses one device. Going on gives the numbers of an unbroken run: bit
+    for bit on one CPU process, and the same samples on any number of ranks.
+
+    Args:
+        recipe: From `load_recipe`.
+        data: URL of a dataset or path of a lock.
+        out: Folder of the run.
+        resume: Go on from the newest checkpoint in `out`.
+        progress: Called on the first rank after every step.
+        monitor: Called on the first rank every `watch.monitor_every` steps and at the end.
+        stream: Opens the data, `(recipe, data, rank, world size)`; the project's stream by default.
+
+    Raises:
+        ConfigError: The batch does not divide over the ranks, or `out` holds a run that is not to be resumed.
+        CheckpointError: `out` holds another model's checkpoint, or one that saw other samples.
+        TrainingError: The run diverged or collapsed.
+    """
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        world = stack.enter_context(join_world())
+        check_batch(recipe, world.size)
+        folder = Path(recipe.checkpoint.url) if recipe.checkpoint.url else out / "checkpoints"
+        checkpoints = Checkpoints(folder, recipe.checkpoint, rank=world.rank)
+        found = _find(checkpoints, recipe, resume=resume)
+        batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
+        stack.callback(batches.close)
+        if found is not None:
+            check_digest(found, batches.digest, data=data)
+        loop = _assemble(recipe, world, batches, checkpoints, found)
+        report = _train(loop, stack, out, found, progress=progress, monitor=monitor)
+        finished = loop.step >= recipe.run.steps
+        export = _finish(loop, out, data) if finished else None
+    return PretrainResult(
+        steps=loop.step,
+        resumed_from=found.step if found else 0,
+        finished=finished,
+        final_loss=report.loss if report else None,
+        effective_lr=recipe.effective_lr,
+        seconds=time.perf_counter() - began,
+        out=out,
+        export=export,
+    )
+
+
+def _project_stream(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
+    return open_stream(recipe, data, rank=rank, world_size=world_size)
+
+
+def _find(checkpoints: Checkpoints, recipe: Recipe, *, resume: bool) -> Checkpoint | None:
+    found = checkpoints.latest()
+    if found is None:
+        return None
+    if not resume:
+        raise ConfigError(
+            f"{checkpoints.folder} holds checkpoints up to step {found.step}",
+            hint="choose another output folder, or leave resume on to go on with that run",
+        )
+    check_resumable(found, recipe, where=checkpoints.folder)
+    return found
+
+
+def _assemble(
+    recipe: Recipe, world: World, batches: ImageStream, checkpoints: Checkpoints, found: Checkpoint | None
+) -> Loop:
+    method = build_method(recipe)
+    network = distribute(method, recipe, world)
+    optimizer = build_optimizer(method.network, method.multipliers, recipe.optim)
+    if found is not None:
+        checkpoints.load(found.step, method, optimizer)
+        batches.load_state_dict(dict(found.stream))
+    return Loop(
+        recipe=recipe,
+        world=world,
+        method=method,
+        network=network,
+        optimizer=optimizer,
+        stream=batches,
+        checkpoints=checkpoints,
+        step=found.step if found else 0,
+    )
+
+
+def _train(
+    loop: Loop,
+    stack: ExitStack,
+    out: Path,
+    found: Checkpoint | None,
+    *,
+    progress: Callable[[StepReport], None] | None,
+    monitor: Monitor | None,
+) -> StepReport | None:
+    recorder = None
+    if loop.world.is_first:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "recipe.yaml").write_text(loop.recipe.to_yaml(), encoding="utf-8")
+        recorder = Recorder(out, loop.recipe, start=found.step if found else 0)
+        stack.callback(recorder.close)
+    stop = stack.enter_context(stop_on_sigterm())
+
+    def measure(step: int) -> Mapping[str, float]:
+        if monitor is None:
+            return {}
+        weights = whole_weights(loop.method)
+        if not loop.world.is_first:
+            return {}
+        return monitor(timm_model(weights, loop.recipe).to(loop.world.device).eval(), step=step)
+
+    return loop.run(recorder, stop=stop, progress=progress, monitor=measure)
+
+
+def whole_weights(method: Method) -> dict[str, Tensor]:
+    """The exported backbone's tensors, gathered where they are sharded (so every rank must call it)."""
+    state: Mapping[str, Tensor] = method.export_backbone().state_dict()
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def _finish(loop: Loop, out: Path, data: str) -> Path:
+    """Export the backbone and, where the method can, draw pictures."""
+    weights = whole_weights(loop.method)
+    pictures = loop.method.pictures(loop.network, loop.last_inputs) if loop.last_inputs is not None else None
+    if loop.world.is_first:
+        write_export(weights, loop.recipe, out / "export", step=loop.step, dataset=data)
+        if pictures is not None:
+            save_reconstructions(pictures, loop.recipe.augment, out)
+    return out / "export"

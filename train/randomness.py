@@ -1,0 +1,66 @@
+"""Random numbers that depend on the seed, the step and the place in the global batch, and on nothing else.
+
+Every draw comes from a counter-based generator (Philox 4x64) whose key is `(seed, purpose)` and whose counter starts at
+`(step, unit)`. A unit is a fixed run of images of the global batch. So one rank or sixteen, fresh or resumed, draw the
+same numbers for the same images, and there is no generator state to save.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Purpose", "Share"]
+
+
+class Purpose(IntEnum):
+    """What numbers are drawn for; each purpose has its own sequence."""
+
+    AUGMENT_GLOBAL = 1
+    AUGMENT_LOCAL = 2
+    MASK = 3
+    DROP_PATH_GLOBAL = 4
+    DROP_PATH_LOCAL = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The part of a step's global batch that is computed at once: a whole number of units.
+
+    Attributes:
+        seed: The run's seed.
+        step: Index of the optimiser step, from 0.
+        first_unit: Index of the first unit in the global batch.
+        num_units: Units here.
+        unit_images: Images a unit.
+    """
+
+    seed: int
+    step: int
+    first_unit: int
+    num_units: int
+    unit_images: int
+
+    @property
+    def num_images(self) -> int:
+        """Images in this share."""
+        return self.num_units * self.unit_images
+
+    def draw(self, purpose: Purpose, sample: Callable[[np.random.Generator], NDArray[Any]]) -> NDArray[Any]:
+        """`sample` called once a unit, with the unit's own generator; stacked to `(num_units, ...)`."""
+        return np.stack([sample(self._generator(purpose, unit)) for unit in range(self.num_units)])
+
+    def scalar_source(self, purpose: Purpose, unit: int) -> random.Random:
+        """A generator of Python scalars for one unit, for algorithms that draw one number at a time."""
+        return random.Random(int(self._generator(purpose, unit).integers(2**63)))  # noqa: S311 - not for secrets
+
+    def _generator(self, purpose: Purpose, unit: int) -> np.random.Generator:
+        key = np.array([self.seed % 2**64, int(purpose)], dtype=np.uint64)
+        counter = np.array([0, 0, self.first_unit + unit, self.step], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))

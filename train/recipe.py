@@ -1,0 +1,376 @@
+"""The recipe: everything that decides a pretraining run except the data and the number of devices.
+
+A recipe is a YAML file. Model and scale are separate dials: `model.size` and `run.*` may be changed without touching
+the objective, and every schedule is a fraction of the run, so a shorter run keeps its shape.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shards.errors import ConfigError
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "CropConfig",
+    "DinoConfig",
+    "HeadConfig",
+    "MaeConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Recipe",
+    "RunConfig",
+    "WatchConfig",
+    "load_recipe",
+    "recipe_names",
+]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Pair = tuple[float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """The Vision Transformer.
+
+    Attributes:
+        size: `nano` (64x2, for tests), `tiny` 192x12, `small` 384x12, `base` 768x12, `large` 1024x24, `huge` 1280x32.
+        patch_size: Side of a patch in pixels.
+        registers: Extra tokens after CLS (Darcet et al. 2023).
+        ffn: `mlp` (GELU) or `swiglu`.
+        layer_scale: Start value of LayerScale; null for none.
+        drop_path: Share of samples that skip a residual branch, the same in every block; the student's alone.
+        in_chans: Channels of the input, 3 or 1.
+        init_from: Start weights of the backbone: `timm/<name>`, or a folder that `biovfm export` wrote.
+    """
+
+    size: Literal["nano", "tiny", "small", "base", "large", "huge"] = "base"
+    patch_size: Positive = 16
+    registers: Annotated[int, Field(ge=0)] = 0
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    layer_scale: float | None = None
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    in_chans: Literal[1, 3] = 3
+    init_from: str | None = None
+
+
+class CropConfig(_Section):
+    """One group of crops of an image: how many, how large in pixels, which share of the area."""
+
+    num: Positive = 1
+    size_px: Positive = 224
+    scale: Pair = (0.2, 1.0)
+    ratio: Pair = (3 / 4, 4 / 3)
+    flip_probability: Fraction = 0.5
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+
+class AugmentConfig(_Section):
+    """What happens to crops on the device; probabilities per crop, strengths as in torchvision's ColorJitter.
+
+    Attributes:
+        blur: `effective` gives the first global crop no blur, the second 0.9, local crops 0.5: what the released
+            DINOv2 models saw. `intended` gives 1.0, 0.1, 0.5: what its paper says. `none` switches it off.
+        mean: Per channel, of images in [0, 1].
+        std: Per channel.
+    """
+
+    jitter_probability: Fraction = 0.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    gray_probability: Fraction = 0.0
+    blur: Literal["effective", "intended", "none"] = "none"
+    blur_sigma: Pair = (0.1, 2.0)
+    solarize_probability: Fraction = 0.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class MaeConfig(_Section):
+    """Masked autoencoder (He et al. 2021)."""
+
+    name: Literal["mae"]
+    crop: CropConfig = CropConfig()
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    norm_pixels: bool = True
+    decoder_width: Positive = 512
+    decoder_depth: Positive = 8
+    decoder_heads: Positive = 16
+
+
+class HeadConfig(_Section):
+    """Projection head: MLP of `layers` layers, L2 norm, weight-normed linear to `prototypes`."""
+
+    prototypes: Positive = 65536
+    hidden: Positive = 2048
+    bottleneck: Positive = 256
+    layers: Positive = 3
+
+
+class DinoConfig(_Section):
+    """DINOv2 (Oquab et al. 2023): DINO on crops, iBOT on masked patches, KoLeo on CLS tokens.
+
+    Attributes:
+        ibot_head: null shares the DINO head.
+        centering: Teacher targets by an EMA centre, or three Sinkhorn-Knopp iterations.
+        teacher_temperature: Start and end; linear over `teacher_temperature_warmup` of the run.
+        momentum: EMA of the teacher, start and end of a cosine.
+        mask_probability: Share of the global crops that are masked.
+        mask_ratio: Range of the masked share of a masked crop.
+    """
+
+    name: Literal["dinov2"]
+    global_crops: CropConfig = CropConfig(num=2, scale=(0.32, 1.0))
+    local_crops: CropConfig = CropConfig(num=8, size_px=96, scale=(0.05, 0.32))
+    head: HeadConfig = HeadConfig()
+    ibot_head: HeadConfig | None = None
+    centering: Literal["ema", "sinkhorn"] = "ema"
+    student_temperature: float = 0.1
+    teacher_temperature: Pair = (0.04, 0.07)
+    teacher_temperature_warmup: Fraction = 0.3
+    momentum: Pair = (0.992, 1.0)
+    mask_probability: Fraction = 0.5
+    mask_ratio: Pair = (0.1, 0.5)
+    dino_weight: float = 1.0
+    ibot_weight: float = 1.0
+    koleo_weight: float = 0.1
+
+    @model_validator(mode="after")
+    def _two_global_crops(self) -> Self:
+        if self.global_crops.num != 2:
+            msg = "global_crops.num must be 2: the teacher of one crop teaches the student of the other"
+            raise ValueError(msg)
+        return self
+
+
+MethodConfig = Annotated[MaeConfig | DinoConfig, Field(discriminator="name")]
+
+
+class OptimConfig(_Section):
+    """AdamW and its schedules; durations are fractions of the run.
+
+    Attributes:
+        base_lr: Learning rate at the reference batch; see `lr_scaling`.
+        lr_scaling: `sqrt_1024`: base x sqrt(batch/1024) (DINOv2). `linear_256`: base x batch/256 (MAE). `none`.
+        weight_decay: Start and end of a cosine.
+        layer_decay: Learning-rate multiplier a block, from the last block down.
+        freeze_last_layer: Learning rate 0 for the heads' last layer in this first part of the run.
+        clip_norm: Largest gradient norm of each module (backbone, each head); null for none.
+    """
+
+    base_lr: float
+    lr_scaling: Literal["sqrt_1024", "linear_256", "none"]
+    min_lr: float = 0.0
+    warmup: Fraction = 0.1
+    weight_decay: Pair = (0.05, 0.05)
+    betas: Pair = (0.9, 0.999)
+    layer_decay: float = 1.0
+    patch_embed_lr: float = 1.0
+    freeze_last_layer: Fraction = 0.0
+    clip_norm: float | None = None
+
+
+class RunConfig(_Section):
+    """Scale and machinery.
+
+    Attributes:
+        steps: Optimiser steps of the run.
+        global_batch: Images a step, over all ranks.
+        unit_images: Drop-path subsets, masked crops and KoLeo pairs are drawn within units of this many images (the
+            reference draws them within each device's batch), so that the numbers do not depend on how many ranks
+            there are. A rank's share of a micro-batch is a whole number of units.
+        accumulate: Micro-batches a step.
+        precision: `fp32`, or `bf16` autocast with losses in fp32.
+        parallel: `ddp` or `fsdp` (FSDP2, full sharding).
+        compile: `torch.compile` every block.
+        checkpoint_activations: Recompute the blocks' activations in the backward pass.
+        decode_threads: Threads that decode; null lets the stream choose.
+    """
+
+    steps: Positive
+    global_batch: Positive
+    unit_images: Positive = 64
+    accumulate: Positive = 1
+    precision: Literal["fp32", "bf16"] = "bf16"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    decode_threads: Positive | None = None
+
+
+class CheckpointConfig(_Section):
+    """When to write checkpoints and which to keep.
+
+    Attributes:
+        every: Steps between checkpoints.
+        keep_last: How many of the newest stay.
+        keep_every: Those at multiples of this many steps stay for ever; null for none.
+        url: Where they go instead of the output folder: any storage URL.
+    """
+
+    every: Positive = 1000
+    keep_last: Positive = 3
+    keep_every: Positive | None = None
+    url: str | None = None
+
+
+class WatchConfig(_Section):
+    """What is watched, and when the run is stopped.
+
+    Attributes:
+        non_finite_patience: Consecutive non-finite steps (each skipped) before the run stops.
+        collapse_patience: Consecutive collapsed steps before the run stops; 0 never stops.
+        collapse_after: Fraction of the run before collapse is looked for.
+        min_feature_std: Collapse: standard deviation of the normalised CLS features over the batch, times
+            sqrt(width) (1 when features are spread evenly over the sphere), lies below.
+        monitor_every: Steps between calls of the monitor (the online k-NN); null for the end alone.
+        loggers: Besides JSON lines and TensorBoard.
+    """
+
+    non_finite_patience: Positive = 5
+    collapse_patience: Annotated[int, Field(ge=0)] = 200
+    collapse_after: Fraction = 0.1
+    min_feature_std: float = 0.02
+    monitor_every: Positive | None = None
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
+
+
+class Recipe(_Section):
+    """A whole recipe; see the sections for what each setting means."""
+
+    name: str
+    seed: int = 0
+    method: MethodConfig
+    model: ModelConfig
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig
+    run: RunConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    watch: WatchConfig = WatchConfig()
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> Self:
+        for crop in self.crops():
+            if crop.size_px % self.model.patch_size:
+                msg = f"crops of {crop.size_px} px are no whole number of {self.model.patch_size} px patches"
+                raise ValueError(msg)
+        return self
+
+    def crops(self) -> tuple[CropConfig, ...]:
+        """The groups of crops that the stream has to give, largest first."""
+        if isinstance(self.method, MaeConfig):
+            return (self.method.crop,)
+        return (self.method.global_crops, self.method.local_crops)
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the (global) crop, for which the position embedding is made."""
+        return self.crops()[0].size_px
+
+    @property
+    def effective_lr(self) -> float:
+        """The peak learning rate after scaling with the batch."""
+        batch = self.run.global_batch
+        factor: float = {"sqrt_1024": (batch / 1024) ** 0.5, "linear_256": batch / 256, "none": 1.0}[
+            self.optim.lr_scaling
+        ]
+        return self.optim.base_lr * factor
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML, which `load_recipe` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("train") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe by name or path and set single values in it.
+
+    Args:
+        name_or_path: A name from `recipe_names()` or the path of a YAML file.
+        overrides: Dotted keys to values, such as `{"model.size": "small"}`.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, or settings are unknown or wrong; all of them are named, with
+            the nearest known key.
+    """
+    where, text = _read(str(name_or_path))
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{where}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    for key, value in (overrides or {}).items():
+        _set(document, key, value, where)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(error, document)}", hint="see train/recipes for examples") from error
+
+
+def _read(name: str) -> tuple[str, str]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"no recipe file {path}", hint=f"recipes by name: {', '.join(recipe_names())}")
+        return str(path), path.read_text(encoding="utf-8")
+    if name not in recipe_names():
+        near = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(recipe_names())}"
+        raise ConfigError(f"no recipe named {name}", hint=hint)
+    return f"{name}.yaml", (resources.files("train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _set(document: dict[str, Any], key: str, value: object, where: str) -> None:
+    *parents, last = key.split(".")
+    section = document
+    for part in parents:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{where}: cannot set {key}: {part} is a value, not a section")
+    section[last] = value
+
+
+def _explain(error: ValidationError, document: dict[str, Any]) -> str:
+    return "; ".join(_explain_one(item, document) for item in error.errors())
+
+
+def _explain_one(item: Any, document: dict[str, Any]) -> str:
+    path = [str(part) for part in item["loc"] if part not in {"mae", "dinov2"}]
+    key = ".".join(path) or "recipe"
+    if item["type"] != "extra_forbidden":
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+    known = _known_keys(path[:-1], document)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    return f"unknown key {key}" + (f" (nearest: {near[0]})" if near else f" (known: {', '.join(known)})")
+
+
+def _known_keys(path: list[str], document: dict[str, Any]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in path:
+        if part == "method":
+            model = MaeConfig if document.get("method", {}).get("name") == "mae" else DinoConfig
+            continue
+        annotation = model.model_fields[part].annotation
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else HeadConfig
+    return list(model.model_fields)

@@ -1,0 +1,147 @@
+"""Where a run's numbers go: JSON lines and TensorBoard always, Weights & Biases and MLflow on request."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shards.errors import ConfigError
+from train.recipe import Recipe
+
+__all__ = ["Recorder", "StepReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One optimiser step, averaged over ranks.
+
+    Attributes:
+        step: Steps done, from 1.
+        steps: Steps of the run.
+        epoch: Pass over the data that the batch came from.
+        batch: The batch's index in its epoch.
+        loss: What was minimised.
+        losses: Its summands, with their weights: they add up to `loss`.
+        watched: Health of the representation.
+        grad_norms: Of each module, before clipping.
+        lr: Learning rate, before the groups' multipliers.
+        weight_decay: Before the groups' multipliers.
+        momentum: EMA of the teacher.
+        teacher_temperature: Of the teacher's softmax.
+        images_per_second: Over all ranks, waiting included.
+        stall_share: Share of this step's time that the loop waited for data (0 to 1).
+        seconds: This step's time.
+        memory_bytes: Peak: the GPU's where there is one, else the process's.
+        skipped: The step was not finite and changed nothing.
+        monitored: What the monitor said after this step, if it was called.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    batch: int
+    loss: float
+    losses: Mapping[str, float]
+    watched: Mapping[str, float] = field(default_factory=dict)
+    grad_norms: Mapping[str, float] = field(default_factory=dict)
+    lr: float
+    weight_decay: float
+    momentum: float = 1.0
+    teacher_temperature: float = 1.0
+    images_per_second: float
+    stall_share: float
+    seconds: float
+    memory_bytes: int
+    skipped: bool = False
+    monitored: Mapping[str, float] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """One level of keys: `loss_mae`, `grad_norm_encoder`, `monitor_knn` ... beside the plain ones."""
+        out = asdict(self)
+        groups = {"losses": "loss_", "watched": "", "grad_norms": "grad_norm_", "monitored": "monitor_"}
+        for key, prefix in groups.items():
+            out |= {prefix + name: value for name, value in out.pop(key).items()}
+        return out
+
+
+class Recorder:
+    """Writes every step's report.
+
+    Args:
+        out: The run's folder.
+        recipe: Names the extra loggers.
+        start: Steps done already; later lines of an earlier, killed attempt are dropped.
+    """
+
+    def __init__(self, out: Path, recipe: Recipe, *, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = out / "metrics.jsonl"
+        _keep_lines(path, start)
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
+        self._extras = [_EXTRAS[name](out, recipe) for name in recipe.watch.loggers]
+
+    def write(self, report: StepReport) -> None:
+        """One step."""
+        flat = report.flat()
+        self._lines.write(json.dumps(flat) + "\n")
+        self._lines.flush()
+        numbers = {key: value for key, value in flat.items() if isinstance(value, (int, float)) and key != "step"}
+        for key, value in numbers.items():
+            self._board.add_scalar(key, value, report.step)
+        for log in self._extras:
+            log(numbers, report.step)
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._lines.close()
+        self._board.close()
+
+
+Log = Callable[[Mapping[str, float], int], None]
+
+
+def _keep_lines(path: Path, start: int) -> None:
+    """Drop what was written after the checkpoint that the run goes on from."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line)
+        except ValueError:  # the last line of a killed process may be cut
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105 - the atomic one
+
+
+def _need(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"watch.loggers asks for {module}, which is missing", hint=f"pip install {module}") from error
+
+
+def _wandb(out: Path, recipe: Recipe) -> Log:
+    wandb = _need("wandb")
+    run = wandb.init(project="biovfm", name=out.name, dir=str(out), config=recipe.model_dump(), resume="allow")
+    return lambda numbers, step: run.log(dict(numbers), step=step)
+
+
+def _mlflow(out: Path, recipe: Recipe) -> Log:
+    mlflow = _need("mlflow")
+    mlflow.set_experiment("biovfm")
+    mlflow.start_run(run_name=out.name)
+    mlflow.log_params({"recipe": recipe.name, "seed": recipe.seed, "steps": recipe.run.steps})
+    return lambda numbers, step: mlflow.log_metrics(dict(numbers), step=step)
+
+
+_EXTRAS: dict[str, Callable[[Path, Recipe], Log]] = {"wandb": _wandb, "mlflow": _mlflow}
