@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.nn import functional
 
 from shards.errors import ConfigError
 from train.backbone import Backbone, timm_settings
 from train.recipe import Recipe
 
-__all__ = ["read_weights", "timm_config", "timm_model", "timm_weights", "write_export"]
+__all__ = ["read_weights", "resize_positions", "timm_config", "timm_model", "timm_weights", "write_export"]
 
 
 def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, step: int, dataset: str = "") -> Path:
@@ -110,15 +110,30 @@ def read_weights(source: str, backbone: Backbone) -> dict[str, Tensor]:
     """
     weights = _read_timm(source.removeprefix("timm/")) if source.startswith("timm/") else _read_folder(Path(source))
     weights = {name: value for name, value in weights.items() if not name.startswith(("head.", "fc_norm."))}
-    wanted = backbone.positions.shape[1]
-    side = round((wanted - 1) ** 0.5)
-    positions = weights.get("pos_embed")
-    if positions is None:
-        return weights
-    if round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:  # no row for CLS: it is in the token already
-        positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
-    weights["pos_embed"] = resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=1)
+    if "pos_embed" in weights:
+        side = round((backbone.positions.shape[1] - 1) ** 0.5)
+        weights["pos_embed"] = resize_positions(weights["pos_embed"], side=side)
     return weights
+
+
+def resize_positions(positions: Tensor, *, side: int) -> Tensor:
+    """Another checkpoint's position embedding on our grid: bicubic, as MAE resizes it for fine-tuning.
+
+    Args:
+        positions: `(1, 1 + n * n, D)`, CLS first, or `(1, n * n, D)` where the CLS token has its position in it.
+        side: Patches a side wanted.
+
+    Returns:
+        `(1, 1 + side * side, D)`.
+    """
+    if round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
+        positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    old = round((positions.shape[1] - 1) ** 0.5)
+    if old == side:
+        return positions
+    grid = positions[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)], dim=1)
 
 
 def _read_timm(name: str) -> dict[str, Tensor]:
