@@ -1,0 +1,144 @@
+"""`biovfm sources` and `biovfm sources show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from infra.console import emit, stderr
+
+if TYPE_CHECKING:
+    from ingest.spec import SourceSpec
+
+app = App(name="sources", help="List the catalogue of public sources, show what to download from where.")
+
+Json = Annotated[bool, Parameter(name="--json")]
+
+
+@app.default
+@app.command(name="list")
+def list_sources(
+    *,
+    modality: tuple[str, ...] = (),
+    access: tuple[str, ...] = (),
+    licence: str = "",
+    overlap: str = "",
+    json_: Json = False,
+) -> None:
+    """List the sources that come with the package.
+
+    Example: `biovfm sources list --modality CT --access open`
+
+    Parameters
+    ----------
+    modality
+        Only sources with this modality tag; repeat for several.
+    access
+        Only sources with this access: open, registration, credentialed, gated, mixed.
+    licence
+        Only sources whose licence contains this text.
+    overlap
+        Only sources that share images with this MedMNIST task.
+    """
+    from ingest.spec import catalogue_ids, load_spec
+
+    specs = [spec for spec in map(load_spec, catalogue_ids()) if _matches(spec, modality, access, licence, overlap)]
+    if json_:
+        emit({"sources": [spec.model_dump(mode="json") for spec in specs]})
+        return
+    _print_list(specs)
+
+
+def _matches(spec: SourceSpec, modality: tuple[str, ...], access: tuple[str, ...], licence: str, overlap: str) -> bool:
+    wanted = {tag.lower() for tag in modality}
+    return (
+        (not wanted or bool(wanted & {tag.lower() for tag in spec.modality}))
+        and (not access or spec.access in access)
+        and licence.lower() in spec.licence.lower()
+        and (not overlap or overlap.lower() in {entry.task for entry in spec.eval_overlap})
+    )
+
+
+def _print_list(specs: list[SourceSpec]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{len(specs)} sources", title_justify="left", title_style="bold")
+    for name in ("id", "modality", "images", "access", "licence"):
+        table.add_column(name, justify="right" if name == "images" else "left", no_wrap=name == "id")
+    for spec in specs:
+        images = "unknown" if spec.expected_images is None else f"{spec.expected_images:,}"
+        table.add_row(spec.id, " ".join(spec.modality), images, spec.access, spec.licence)
+    stderr().print(table)
+    total = sum(spec.expected_images or 0 for spec in specs)
+    stderr().print(f"{total:,} images in all; `biovfm sources show ID` says what to download from where")
+
+
+@app.command
+def show(source: str, /, *, yaml: bool = False, json_: Json = False) -> None:
+    """Show what to download from where, under which terms, and how the raw folder must look.
+
+    Example: `biovfm sources show kvasir-capsule`
+
+    Parameters
+    ----------
+    source
+        Id of a catalogue source, or a YAML file.
+    yaml
+        Print the source as YAML on standard output: a start for one of your own.
+    """
+    from ingest.spec import load_spec
+
+    spec = load_spec(source)
+    if json_:
+        emit(spec.model_dump(mode="json"))
+    elif yaml:
+        _print_yaml(spec)
+    else:
+        _print_source(spec)
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON schema of a source's YAML file, for editors.
+
+    Example: `biovfm sources schema > source.schema.json`
+    """
+    from ingest.spec import SourceSpec
+
+    emit(SourceSpec.model_json_schema())
+
+
+def _print_yaml(spec: SourceSpec) -> None:
+    import sys
+
+    import yaml
+
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _print_source(spec: SourceSpec) -> None:
+    layout = spec.layout
+    files = ", ".join(layout.include) or f"every file that the {layout.reader} reader knows"
+    rule = spec.modality_rule
+    told = "" if rule is None else f" (told apart by {'the DICOM tag' if rule.by == 'dicom' else 'the raw path'})"
+    rows = {
+        "Name": spec.name + (f" ({spec.year})" if spec.year else ""),
+        "Modality": ", ".join(spec.modality) + told,
+        "Anatomy": ", ".join(spec.anatomy) or "unknown",
+        "Images expected": "unknown" if spec.expected_images is None else f"{spec.expected_images:,}",
+        "Licence": f"{spec.licence} (confidence: {spec.licence_confidence}; read the terms at the source)",
+        "Access": spec.access,
+        "Get it from": spec.url or "unknown",
+        "Packed as": f"{spec.archive or 'unknown'}, holding {spec.raw_format or 'unknown'}",
+        "Raw folder": f"{files}; archives stay packed" + (f". {layout.note}" if layout.note else ""),
+        "Reader": layout.reader,
+        "Grouped by": spec.grouping.by + (f" {spec.grouping.pattern}" if spec.grouping.pattern else ""),
+        "Shared with evaluation": "; ".join(f"{e.task}: {e.why}" for e in spec.eval_overlap) or "none known",
+        "Note": spec.note or "-",
+        "Then": f"biovfm ingest {spec.id} RAW_FOLDER DATASET",
+    }
+    console = stderr()
+    for name, value in rows.items():
+        console.print(f"[bold]{name:<23}[/bold] {value}", soft_wrap=True)

@@ -1,0 +1,180 @@
+"""Supervised local processes: a decoder that crashes or hangs costs its own file, never the job.
+
+Each worker is a spawned process with one pipe. It says which step (raw file) it begins; when it dies or is silent for
+too long, the supervisor starts another, tries the task again, and after `step_attempts` deaths on the same step tells
+the task to skip it. Workers end when their supervisor does, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    task: Task | None = None
+    step: int = -1
+    since: float = field(default_factory=time.monotonic)
+
+
+class LocalEngine:
+    """Runs tasks on this machine.
+
+    Args:
+        workers: Processes; 0 runs everything in this process, unsupervised (for tests and debuggers).
+        rules: How failures are met.
+    """
+
+    def __init__(self, workers: int = 1, rules: Supervision | None = None) -> None:
+        self._workers = workers
+        self._rules = rules or Supervision()
+
+    def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
+        """Run the tasks; see `Engine`."""
+        if self._workers == 0:
+            return _run_here(function, context, tasks)
+        return self._run_supervised(function, context, tasks)
+
+    def _run_supervised(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
+        todo = deque(tasks)
+        ledger = Ledger(self._rules)
+        workers: list[_Worker] = []
+        try:
+            while todo or any(worker.task for worker in workers):
+                while todo and len(workers) < self._workers:
+                    workers.append(_start(function, context))
+                for worker in workers:
+                    if worker.task is None and todo:
+                        _give(worker, todo.popleft(), ledger)
+                ready = set(wait([worker.pipe for worker in workers], timeout=_POLL_SECONDS))
+                for worker in list(workers):
+                    lost = False
+                    if worker.pipe in ready:
+                        event, lost = _receive(worker, ledger, todo)
+                        if event:
+                            yield event
+                    elif worker.task and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
+                        _bury(worker, ledger, todo, "timeout")
+                        lost = True
+                    if lost:
+                        workers.remove(worker)
+        finally:
+            for worker in workers:
+                _stop(worker)
+
+
+def _run_here(function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
+    for task in tasks:
+        result = function(context, task.payload, _ignore, {})
+        yield TaskEvent(index=task.index, done=True, result=result)
+
+
+def _ignore(_step: int) -> None:
+    pass
+
+
+def _start(function: Function, context: Any) -> _Worker:
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_work, args=(theirs, function, context, os.getpid()), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process=process, pipe=ours)
+
+
+def _give(worker: _Worker, task: Task, ledger: Ledger) -> None:
+    worker.task, worker.step, worker.since = task, -1, time.monotonic()
+    with suppress(BrokenPipeError, ConnectionError):  # a dead worker is noticed on its pipe
+        worker.pipe.send((task.payload, dict(ledger.skips(task.index))))
+
+
+def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEvent | None, bool]:
+    """One message of a worker, and whether the worker is lost."""
+    try:
+        kind, value = worker.pipe.recv()
+    except (EOFError, ConnectionError):
+        _bury(worker, ledger, todo, "crashed")
+        return None, True
+    task = worker.task
+    assert task is not None
+    worker.since = time.monotonic()
+    if kind == "step":
+        worker.step = value
+        return TaskEvent(index=task.index, step=value), False
+    worker.task = None
+    if kind == "error":
+        ledger.failure(task.index, value)
+        todo.append(task)
+        return None, False
+    return TaskEvent(index=task.index, done=True, result=value), False
+
+
+def _bury(worker: _Worker, ledger: Ledger, todo: deque[Task], reason: str) -> None:
+    _stop(worker)
+    if worker.task is not None:
+        ledger.death(worker.task.index, worker.step, reason)
+        todo.appendleft(worker.task)
+
+
+def _stop(worker: _Worker) -> None:
+    worker.pipe.close()
+    worker.process.kill()
+    worker.process.join()
+
+
+def _work(pipe: Connection, function: Function, context: Any, parent: int) -> None:
+    """The worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    _silence()
+    _one_thread()
+    while True:
+        try:
+            payload, skip = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            result = function(context, payload, lambda step: pipe.send(("step", step)), skip)
+        except BrokenPipeError:
+            return
+        except Exception as error:  # noqa: BLE001  # whatever it is, the supervisor decides
+            pipe.send(("error", f"{type(error).__name__}: {error}"))
+            continue
+        pipe.send(("done", result))
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
+
+
+def _silence() -> None:
+    """Native decoders print to standard error, some of it quoted from the file: it must not reach a log."""
+    if os.environ.get("BIOVFM_DEBUG") != "1":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _one_thread() -> None:
+    """Workers share the cores: libraries must not start as many threads again."""
+    import cv2
+
+    cv2.setNumThreads(1)

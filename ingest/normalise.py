@@ -1,0 +1,139 @@
+"""From what a file holds to an 8-bit picture, and from there to the stored image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ingest.jpeg import strip_metadata
+from ingest.readers.base import RawImage
+from shards.errors import ConfigError
+
+Picture = NDArray[np.uint8]
+"""`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """A dataset's encoding policy.
+
+    Attributes:
+        short_side_px: Pictures whose short side is longer are reduced to it, antialiased; 0 keeps every size.
+        jpeg_quality: 1 to 100, colour not subsampled.
+        format: `jpg`, `png`, or `auto` (JPEG).
+    """
+
+    short_side_px: int = 512
+    jpeg_quality: int = 95
+    format: Literal["auto", "jpg", "png"] = "auto"
+
+    @classmethod
+    def of_dataset(cls, settings: Mapping[str, Any]) -> Encoding:
+        """The policy in `dataset.json`.
+
+        Raises:
+            ConfigError: The dataset's policy names something this release does not know.
+        """
+        try:
+            return cls(**settings.get("encoding", {}))
+        except TypeError as error:
+            raise ConfigError(
+                f"dataset.json: unknown encoding policy ({error})", hint="use the release that made the dataset"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A stored image: its bytes, their extension, and the size and channels a decoder will find."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+    channels: int
+
+
+def to_picture(image: RawImage) -> Picture:
+    """The canonical 8-bit picture: window applied, MONOCHROME1 inverted, equal channels folded to gray."""
+    pixels = image.pixels
+    if image.low is not None and image.high is not None:
+        pixels = scale_to_8bit(pixels, image.low, image.high)
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"a reader gave {pixels.dtype} pixels without a range")
+    if image.invert:
+        pixels = ~pixels
+    return np.ascontiguousarray(_fold_gray(pixels))
+
+
+def scale_to_8bit(pixels: NDArray[Any], low: float, high: float) -> Picture:
+    """`low` becomes 0, `high` 255, linear between, rounded half up, clipped; NaN becomes 0."""
+    span = max(high - low, 1e-12)
+    if pixels.dtype == np.uint8:
+        if (low, high) == (0.0, 255.0):
+            return pixels
+        table = np.clip((np.arange(256, dtype=np.float64) - low) * (255 / span) + 0.5, 0, 255).astype(np.uint8)
+        return np.asarray(table[pixels])
+    real: NDArray[Any] = pixels.astype(np.float64 if pixels.dtype.itemsize > 4 else np.float32)
+    real -= low
+    real *= 255 / span
+    real += 0.5
+    if pixels.dtype.kind == "f":
+        np.nan_to_num(real, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.clip(real, 0, 255, out=real).astype(np.uint8)
+
+
+def _fold_gray(pixels: Picture) -> Picture:
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 1:
+        return pixels[..., 0]
+    probe = pixels[:: max(1, pixels.shape[0] // 16)]
+    for part in (probe, pixels):
+        if not (np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])):
+            return pixels
+    return pixels[..., 0]
+
+
+def encode(picture: Picture, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:
+    """The stored image of a picture.
+
+    Args:
+        picture: The canonical picture.
+        policy: The dataset's.
+        jpeg: The JPEG file that the picture was decoded from: kept, without metadata, where no pixel need change.
+    """
+    height, width = picture.shape[:2]
+    fits = not policy.short_side_px or min(width, height) <= policy.short_side_px
+    if jpeg is not None and fits and policy.format != "png":
+        stripped = strip_metadata(jpeg)
+        if stripped is not None:
+            channels = _num_components(stripped)
+            return Encoded(data=stripped, extension="jpg", width=width, height=height, channels=channels)
+    image = Image.fromarray(picture)
+    if not fits:
+        scale = policy.short_side_px / min(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    if policy.format == "png":
+        image.save(buffer, "PNG", compress_level=6)
+    else:
+        image.save(buffer, "JPEG", quality=policy.jpeg_quality, subsampling=0)
+    return Encoded(
+        data=buffer.getvalue(),
+        extension="png" if policy.format == "png" else "jpg",
+        width=image.width,
+        height=image.height,
+        channels=1 if picture.ndim == 2 else 3,
+    )
+
+
+def _num_components(jpeg: bytes) -> int:
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return len(image.getbands())

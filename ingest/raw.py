@@ -1,0 +1,186 @@
+"""Raw files where they lie: a folder, one file, or any fsspec URL, archive members included.
+
+A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip://b.png::a.zip`,
+`tar://b.png::a.tar.gz`, `gzip://b.ppm::b.ppm.gz`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from shards.errors import SourceError
+
+Kind = Literal["file", "zip", "tar", "stream", "gzip", "reject"]
+
+
+class RejectError(Exception):
+    """A raw file or image that is not taken; it becomes a row of `rejects/`.
+
+    Args:
+        reason: One word of the list in `ingest.quality`.
+        detail: Our own words or the name of an error class; never text out of the file (it may name a person).
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawItem:
+    """One listed raw file.
+
+    Attributes:
+        path: Path of the file, or of the archive that holds it, below the raw URL.
+        member: Path inside the archive; empty for plain files.
+        kind: How it is opened; `stream` is a member of a compressed tar, `reject` cannot be opened at all.
+        size: Bytes (packed size for `gzip`).
+        offset: First byte inside a plain tar, position inside a compressed one.
+        check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
+        detail: Why a `reject` is one, as `reason` or `reason:detail`.
+    """
+
+    path: str
+    member: str = ""
+    kind: Kind = "file"
+    size: int = 0
+    offset: int = 0
+    check: int = 0
+    detail: str = ""
+
+    @property
+    def raw_path(self) -> str:
+        """The fsspec chain below the raw URL."""
+        if not self.member or self.kind == "file":
+            return printable(self.path)
+        scheme = "gzip" if self.kind == "gzip" else "zip" if self.path.lower().endswith(".zip") else "tar"
+        return f"{scheme}://{printable(self.member)}::{printable(self.path)}"
+
+    @property
+    def inner_path(self) -> str:
+        """Archive and member as one path: what globs and expressions see."""
+        return f"{self.path}/{self.member}" if self.member and self.kind != "gzip" else self.path
+
+
+def printable(path: str) -> str:
+    """`path` as valid Unicode: bytes that are none are written as backslash, x and two hex digits."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFile:
+    """A raw file that a reader may open, as often as it likes.
+
+    Attributes:
+        path: The raw path.
+        name: Last part of the path, lower case; formats are told by it.
+        size: Bytes, as far as known.
+        opener: Gives a seekable binary stream.
+        beside: Opens a neighbour by file name, for formats that keep header and data apart.
+    """
+
+    path: str
+    name: str
+    size: int
+    opener: Callable[[], BinaryIO]
+    beside: Callable[[str], BinaryIO] | None = None
+
+    def open(self) -> BinaryIO:
+        """A seekable stream at the start of the file."""
+        return self.opener()
+
+    def read(self) -> bytes:
+        """All bytes."""
+        with self.opener() as stream:
+            return stream.read()
+
+    @classmethod
+    def of_bytes(cls, data: bytes, name: str) -> RawFile:
+        """A raw file in memory."""
+        return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
+
+
+class RawRoot:
+    """The raw URL of a source.
+
+    Args:
+        url: Folder or file, as a path or any fsspec URL.
+
+    Raises:
+        SourceError: Nothing is there, or its driver is missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        scheme, separator, rest = url.partition("://")
+        self._local = not separator or scheme == "file"
+        if self._local:
+            self._base = str(Path(rest if separator else url).expanduser().absolute())
+            if not Path(self._base).exists():
+                raise SourceError(
+                    f"no raw data at {url}", hint="check the path; `biovfm sources show ID` says what to get"
+                )
+            if Path(self._base).is_file():
+                self._base, self._only = os.path.split(self._base)
+            else:
+                self._only = ""
+        else:
+            self._open_remote(url)
+
+    def _open_remote(self, url: str) -> None:
+        import fsspec
+
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(url)
+            info = self._fs.info(self._base)
+        except (ImportError, ValueError, OSError) as error:
+            raise SourceError(f"cannot read {url}: {type(error).__name__}", hint="check URL and credentials") from error
+        self._only = ""
+        if info["type"] == "file":
+            self._base, _, self._only = self._base.rpartition("/")
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Every file as `(path below the URL, bytes)`, sorted by path."""
+        if self._only:
+            yield self._only, self.size(self._only)
+        elif self._local:
+            yield from self._walk_local()
+        else:
+            base = self._base.rstrip("/") + "/"
+            found = self._fs.find(self._base, detail=True)
+            yield from sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
+
+    def _walk_local(self) -> Iterator[tuple[str, int]]:
+        paths: list[str] = []
+        for parent, folders, names in os.walk(self._base):
+            folders[:] = [folder for folder in folders if folder not in ("__MACOSX", ".git")]
+            inner = os.path.relpath(parent, self._base)
+            paths += [name if inner == "." else f"{inner}/{name}" for name in names]
+        for path in sorted(paths):
+            try:
+                yield path, self.size(path)
+            except OSError:
+                yield path, -1
+
+    def size(self, path: str) -> int:
+        """Bytes of one file."""
+        if self._local:
+            return (Path(self._base) / path).stat().st_size
+        return int(self._fs.size(f"{self._base}/{path}") or 0)
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable stream.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
+        if self._local:
+            return (Path(self._base) / path).open("rb")
+        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=4 << 20)
+        return stream

@@ -1,0 +1,69 @@
+"""One reader a raw format, found by file name and loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import cast
+
+from ingest.raw import RejectError
+from ingest.readers.base import RawImage, Reader, ReadOptions
+
+__all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for"]
+
+EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "images": (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "gif", "webp"),
+        *("pgm", "ppm", "pnm", "pbm", "jp2", "j2k", "j2c", "jpx"),
+    ),
+    "dicom": ("dcm", "dicom", "ima", "dc3"),
+    "nifti": ("nii", "nii.gz"),
+    "nrrd": ("nrrd", "nhdr"),
+    "metaimage": ("mha", "mhd"),
+    "hdf5": ("h5", "hdf5", "hdf"),
+    "numpy": ("npy", "npz"),
+    "video": ("mp4", "avi", "mov", "mkv", "m4v", "mpg", "mpeg", "wmv", "webm"),
+    "slide": ("svs", "ndpi", "scn", "bif", "svslide"),
+}
+"""Reader → the extensions it takes when the spec says `auto`."""
+
+_BY_EXTENSION = {extension: reader for reader, extensions in EXTENSIONS.items() for extension in extensions}
+_MODULES = {reader: f"ingest.readers.{reader}" for reader in EXTENSIONS}
+
+
+def handles(reader: str, name: str) -> bool:
+    """Whether `reader` takes a file of this name when no glob says which.
+
+    `dicom` and `auto` also take names without a letter in their extension (`IM0001`, `1.2.840.113.5`).
+    """
+    found = _by_name(name)
+    return bool(found) if reader in ("auto", "list") else found == reader
+
+
+def reader_for(reader: str, name: str) -> Reader:
+    """The reader for a file.
+
+    Args:
+        reader: Name of a reader, or `auto`.
+        name: File name.
+
+    Raises:
+        RejectError: `auto`, and no reader takes such a name.
+    """
+    chosen = _by_name(name) if reader in ("auto", "list") else reader
+    if not chosen:
+        raise RejectError("unsupported", "no reader for this extension")
+    return cast("Reader", importlib.import_module(_MODULES[chosen]).read)
+
+
+def _by_name(name: str) -> str:
+    lower = name.lower()
+    if lower.endswith(".nii.gz"):
+        return "nifti"
+    stem, dot, extension = lower.rpartition(".")
+    if not dot or not stem or re.fullmatch(r"\d+", extension):
+        return "" if lower.startswith(".") or lower in _NO_IMAGE else "dicom"
+    return _BY_EXTENSION.get(extension, "")
+
+
+_NO_IMAGE = frozenset({"readme", "license", "licence", "dicomdir", "makefile", "changelog", "authors", "notice"})

@@ -1,0 +1,103 @@
+"""The seam of the readers: a raw file in, 2-D images out, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.raw import RawFile
+from ingest.settings import LimitSettings
+from ingest.spec import FrameRule, Window
+
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawImage:
+    """One 2-D image as its file holds it, before it is made an 8-bit picture.
+
+    Attributes:
+        pixels: `(H, W)` or `(H, W, 3)`; colour is RGB uint8, gray any integer or real type.
+        frame: Slice, frame, page or tile (`z0012`, `f0003`, `p0000`); empty where the file is one image.
+        modality: The tag that the file states, or empty.
+        bit_depth: Bits stored per raw sample.
+        low: Value that becomes 0, or None where uint8 pixels are taken as they are.
+        high: Value that becomes 255.
+        windowed: Whether `low` and `high` come from a window of the file or the spec (not from percentiles).
+        invert: Whether low values are bright (MONOCHROME1).
+        group: What the file says belongs together, keyed-hashed later; empty takes the file.
+        part_of_volume: A slice or frame of several: blank ones are `empty_slice`.
+        burned_in: Whether the file says that annotations are burned into the pixels.
+        region: `(top, left, bottom, right)` of the image proper where the file states it (ultrasound regions).
+        jpeg: The file's own bytes where it is an 8-bit JPEG whose pixels these are, unrotated.
+    """
+
+    pixels: Pixels
+    frame: str = ""
+    modality: str = ""
+    bit_depth: int = 8
+    low: float | None = None
+    high: float | None = None
+    windowed: bool = False
+    invert: bool = False
+    group: str = ""
+    part_of_volume: bool = False
+    burned_in: bool = False
+    region: tuple[int, int, int, int] | None = None
+    jpeg: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What the source's spec and the job's settings tell a reader."""
+
+    frames: FrameRule = field(default_factory=FrameRule)
+    window: Window | None = None
+    group_tag: str = "StudyInstanceUID"
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+class Reader(Protocol):
+    """Reads one raw format."""
+
+    def __call__(self, raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+        """The 2-D images of a file, in a fixed order.
+
+        Raises:
+            RejectError: The file, or the rest of it, cannot be read.
+            Exception: Whatever the decoding library raises on a broken file; the caller makes a reject of it.
+        """
+        ...
+
+
+def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    """The intensity range between two percentiles, widened to at least one value; NaN and infinities are left out."""
+    values = np.asarray(pixels).ravel()
+    if values.size > 1 << 22:
+        values = values[:: values.size // (1 << 22) + 1]
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    bottom, top = np.percentile(values, (low, high))
+    if top <= bottom:
+        bottom, top = float(values.min()), float(values.max())
+    return float(bottom), float(max(top, bottom + 1e-6 * max(1.0, abs(bottom))))
+
+
+def window_range(window: Window) -> tuple[float, float]:
+    """`low` and `high` of a window."""
+    return window.center - window.width / 2, window.center + window.width / 2
+
+
+def chosen_frames(count: int, rule: FrameRule) -> range | list[int]:
+    """The frame numbers that the rule takes out of `count`."""
+    frames = range(0, count, rule.every)
+    if rule.max_frames and len(frames) > rule.max_frames:
+        step = len(frames) / rule.max_frames
+        return [frames[int((i + 0.5) * step)] for i in range(rule.max_frames)]
+    return frames

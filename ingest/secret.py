@@ -1,0 +1,45 @@
+"""The user's secret: the key of group ids and hidden raw paths."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import SecretStr
+
+VARIABLE = "BIOVFM_SECRET"
+
+
+def secret_file() -> Path:
+    """Where the secret lies if the environment does not give one."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "biovfm" / "secret"
+
+
+def load_secret(*, create: bool = True) -> SecretStr:
+    """The secret of the environment (`BIOVFM_SECRET`), else of the user's file, made on first use.
+
+    Whoever holds it can tell whether a known patient is in a dataset; keep it as long as sources are to be added, since
+    another secret gives other group ids.
+
+    Args:
+        create: Make the file where there is none; else the secret is empty then.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if given:
+        return SecretStr(given)
+    path = secret_file()
+    if not path.exists():
+        if not create:
+            return SecretStr("")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_name(f".secret-{os.getpid()}")
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+        with suppress(FileExistsError):  # another process was quicker
+            os.link(partial, path)
+        partial.unlink()
+    return SecretStr(path.read_text(encoding="utf-8").strip())
