@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,19 +101,21 @@ class Decoder(Protocol):
         ...
 
 
-def slot_channels(num_blobs: int, crops: Sequence[Crops], out: Sequence[NDArray[np.uint8]]) -> int:
-    """Channels of the output, after checking that `out` fits.
+def slot_channels(num_blobs: int, crops: Sequence[Crops], out: Sequence[Any]) -> int:
+    """Channels of the output, after checking that `out` (numpy arrays, or torch tensors on a device) fits.
 
     Raises:
         ValueError: An array has another shape, another type or gaps, or the groups differ in channels.
     """
     if not crops or len(crops) != len(out):
         raise ValueError(f"{len(crops)} groups of crops for {len(out)} output arrays")
-    channels = out[0].shape[-1] if out[0].ndim else 0
+    channels = int(out[0].shape[-1]) if len(out[0].shape) else 0
     if channels not in {1, 3}:
         raise ValueError(f"output of {channels} channels; 1 and 3 are possible")
     for group, array in zip(crops, out, strict=True):
         want = (num_blobs, group.num, group.size_px, group.size_px, channels)
-        if array.shape != want or array.dtype != np.uint8 or not array.flags.c_contiguous or not array.flags.writeable:
-            raise ValueError(f"output is {array.dtype} {array.shape}, needs writeable contiguous uint8 {want}")
+        if tuple(array.shape) != want or str(array.dtype) not in {"uint8", "torch.uint8"}:
+            raise ValueError(f"output is {array.dtype} {tuple(array.shape)}, needs uint8 {want}")
+        if isinstance(array, np.ndarray) and not (array.flags.c_contiguous and array.flags.writeable):
+            raise ValueError(f"output {want} is not contiguous or not writeable")
     return channels

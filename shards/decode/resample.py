@@ -77,12 +77,13 @@ def _single(image: NDArray[np.uint8]) -> Any:
 def _with_opencv(part: NDArray[np.uint8], crops: Crops) -> NDArray[np.uint8]:
     size, smooth = crops.size_px, _OPENCV[crops.interpolation]
     height, width = part.shape[:2]
+    source: NDArray[Any] = part
     shrink_x, shrink_y = width / size, height / size
     if max(shrink_x, shrink_y) > _BLUR_LIMIT:
-        part = cv2.resize(part, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+        source = cv2.resize(part, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
     elif max(shrink_x, shrink_y) > 1:
-        part = cv2.sepFilter2D(part, -1, _blur(shrink_x), _blur(shrink_y), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(part, (size, size), interpolation=smooth), np.uint8)
+        source = cv2.sepFilter2D(part, -1, _blur(shrink_x), _blur(shrink_y), borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(source, (size, size), interpolation=smooth), np.uint8)
 
 
 def _blur(shrink: float) -> NDArray[np.float32]:

@@ -1,0 +1,71 @@
+/* Decode JPEG images into antialiased crops: what the files of this extension share.
+ *
+ *   crops.c      Philox, crop boxes and flips: the twin of shards/decode/boxes.py, equal in every bit
+ *   header.c     size, orientation, fitness of a JPEG: the twin of shards/decode/header.py
+ *   filter.c     antialiasing filters as fixed-point tables
+ *   resample.c   the two resampling passes in portable C, AVX2 and NEON, and their dispatch
+ *   decode.c     libjpeg-turbo: region, reduction, strips of rows; one call for a chunk of images
+ */
+#ifndef BIOVFM_DECODE_H
+#define BIOVFM_DECODE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define BV_API __declspec(dllexport)
+#else
+#define BV_API __attribute__((visibility("default")))
+#endif
+
+enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
+enum { BV_MAX_PIXELS = 1 << 26, BV_TRIES = 10, BV_STRIP = 16, BV_SLACK = 64 };
+
+/* One group of equally sized crops; see Crops in shards/decode/base.py. */
+typedef struct {
+    int32_t num, size, random, bicubic;
+    double scale_low, scale_high, log_ratio_low, log_ratio_high, ratio_low, ratio_high, flip;
+} bv_group;
+
+/* A crop of the upright image: left, top, width, height in pixels. */
+typedef struct {
+    double x, y, w, h;
+    int flip;
+} bv_box;
+
+typedef struct {
+    int32_t width, height, components, orientation, inverted;
+} bv_header;
+
+/* Filter of one axis: output i is the sum over k < taps of weight[i * taps + k] * input[first[i] + k], shifted right. */
+typedef struct {
+    int size, taps, shift;
+    int low, high; /* the inputs that any output looks at: [low, high) */
+    int32_t *first;
+    int32_t *count; /* taps in use; the others have weight 0 */
+    int16_t *weight;
+} bv_axis;
+
+/* Horizontal pass over up to BV_STRIP rows: 4-byte pixels in, 3 of the 4 bytes out; or 1-byte pixels in and out.
+ * Input rows may be read up to BV_SLACK bytes past their end; output rows may be written one byte past theirs. */
+typedef void (*bv_rows_fn)(const uint8_t *const *in, uint8_t *const *out, int rows, const bv_axis *axis, int origin,
+                           uint8_t *scratch);
+/* Vertical pass for one output row of n bytes; rows holds an even number of pointers, weight as many numbers. */
+typedef void (*bv_column_fn)(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out,
+                             int n);
+
+typedef struct {
+    const char *name;
+    bv_rows_fn color, gray;
+    bv_column_fn column;
+} bv_kernels;
+
+void bv_draw(uint64_t seed, int32_t group_index, const bv_group *group, int32_t crop, double width, double height,
+             bv_box *box);
+int bv_read_header(const uint8_t *data, size_t size, bv_header *header);
+int bv_axis_taps(double length, int size, int bicubic);
+void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
+                  float *scratch);
+const bv_kernels *bv_kernels_for(int portable);
+
+#endif

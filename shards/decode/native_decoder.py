@@ -1,0 +1,191 @@
+"""The native decoder: one call into C for a chunk of images, without the interpreter lock.
+
+JPEGs go to the extension on libjpeg-turbo in `shards/decode/native`; other codecs go to the library decoder, on the
+same interface. The extension is optional: `load` says why it is not there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode.base import Blob, Crops, Mode, Status, slot_channels
+from shards.decode.library import LibraryDecoder
+from shards.decode.native.build import HERE, LIBRARY, source_digest
+
+__all__ = ["NativeDecoder", "NativeUnavailableError", "group_array", "load"]
+
+_JPEG: Final = b"\xff\xd8"
+
+
+class NativeUnavailableError(Exception):
+    """The extension was not built, is older than its sources, or cannot run here."""
+
+
+class _Group(ctypes.Structure):
+    """`bv_group` of biovfm_decode.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("num", "size", "random", "bicubic")),
+        *(
+            (name, ctypes.c_double)
+            for name in (
+                "scale_low",
+                "scale_high",
+                "log_ratio_low",
+                "log_ratio_high",
+                "ratio_low",
+                "ratio_high",
+                "flip",
+            )
+        ),
+    )
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The extension.
+
+    Raises:
+        NativeUnavailableError: With the reason.
+    """
+    path = HERE / LIBRARY
+    if not path.exists():
+        raise NativeUnavailableError("it was not built")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeUnavailableError(str(error)) from error
+    pointer, i32 = ctypes.c_void_p, ctypes.c_int32
+    for name in ("bv_source", "bv_library", "bv_instructions"):
+        getattr(library, name).restype = ctypes.c_char_p
+    library.bv_open.restype, library.bv_open.argtypes = pointer, [i32, i32]
+    library.bv_close.restype, library.bv_close.argtypes = None, [pointer]
+    library.bv_instructions.argtypes = [pointer]
+    library.bv_decode.restype = None
+    library.bv_decode.argtypes = [pointer, i32, pointer, pointer, pointer, i32, pointer, pointer, i32, i32, pointer]
+    if library.bv_source().decode() != source_digest():
+        raise NativeUnavailableError("it was built from other sources")
+    context = library.bv_open(0, 0)
+    if not context:
+        raise NativeUnavailableError("the libjpeg found at run time is not the one it was compiled against")
+    library.bv_close(context)
+    return library
+
+
+def group_array(crops: Sequence[Crops]) -> ctypes.Array[_Group]:
+    """The groups as C reads them."""
+    return (_Group * len(crops))(
+        *(
+            _Group(
+                group.num,
+                group.size_px,
+                group.kind == "random",
+                group.interpolation == "bicubic",
+                *group.scale,
+                *(math.log(side) for side in group.ratio),
+                *group.ratio,
+                group.flip_probability,
+            )
+            for group in crops
+        )
+    )
+
+
+class NativeDecoder:
+    """The decoder on libjpeg-turbo; see `shards.decode.base.Decoder`.
+
+    Args:
+        mode: See `shards.decode.base.Mode`.
+        portable: Leave vector instructions alone; the pixels are the same in every bit.
+        read_all: Decode every row and column, not only those that the crops look at; the pixels are the same too.
+
+    Raises:
+        NativeUnavailableError: The extension cannot be used.
+    """
+
+    name = "native"
+
+    def __init__(self, *, mode: Mode = "fast", portable: bool = False, read_all: bool = False) -> None:
+        self.mode: Mode = mode
+        self._portable = portable
+        self._read_all = read_all
+        self._contexts: list[int] = []
+        self._library = load()
+        self._others = LibraryDecoder(mode=mode)
+
+    def decode(
+        self,
+        blobs: Sequence[Blob],
+        seeds: NDArray[np.uint64],
+        crops: Sequence[Crops],
+        out: Sequence[NDArray[np.uint8]],
+    ) -> NDArray[np.int32]:
+        """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
+        channels = slot_channels(len(blobs), crops, out)
+        seeds = np.ascontiguousarray(seeds, np.uint64)
+        status = np.empty(len(blobs), np.int32)
+        views = [np.frombuffer(blob, np.uint8) for blob in blobs]
+        addresses = np.array([view.__array_interface__["data"][0] for view in views], np.uintp)
+        sizes = np.array([len(view) for view in views], np.uint64)
+        slots = np.array([array.__array_interface__["data"][0] for array in out], np.uintp)
+        context = self._take()
+        self._library.bv_decode(
+            context,
+            len(blobs),
+            addresses.ctypes.data,
+            sizes.ctypes.data,
+            seeds.ctypes.data,
+            len(crops),
+            group_array(crops),
+            slots.ctypes.data,
+            channels,
+            self.mode == "exact",
+            status.ctypes.data,
+        )
+        self._contexts.append(context)
+        self._decode_others(blobs, seeds, crops, out, status)
+        return status
+
+    def _decode_others(
+        self,
+        blobs: Sequence[Blob],
+        seeds: NDArray[np.uint64],
+        crops: Sequence[Crops],
+        out: Sequence[NDArray[np.uint8]],
+        status: NDArray[np.int32],
+    ) -> None:
+        for row in np.flatnonzero(status != Status.OK).tolist():
+            if bytes(blobs[row][:2]) != _JPEG:
+                slots = [array[row : row + 1] for array in out]
+                status[row] = self._others.decode([blobs[row]], seeds[row : row + 1], crops, slots)[0]
+
+    def _take(self) -> int:
+        """A context that no other thread uses; there are as many as there were calls at the same time."""
+        try:
+            return self._contexts.pop()
+        except IndexError:
+            context: int | None = self._library.bv_open(self._portable, self._read_all)
+            if context is None:
+                raise MemoryError from None
+            return context
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return functools.partial(NativeDecoder, mode=self.mode, portable=self._portable, read_all=self._read_all), ()
+
+    def __del__(self) -> None:
+        for context in getattr(self, "_contexts", []):
+            self._library.bv_close(context)
+
+    @property
+    def description(self) -> str:
+        """Library and instruction set, such as `libjpeg-turbo 2.1.5, AVX2`."""
+        context = self._take()
+        self._contexts.append(context)
+        return f"{self._library.bv_library().decode()}, {self._library.bv_instructions(context).decode()}"
