@@ -23,14 +23,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
+    "pretrain": ("infra.commands.pretrain:pretrain", "Pretrain a Vision Transformer by DINOv2 or MAE."),
+    "export": ("infra.commands.export:export", "Write a run's backbone as a folder that timm loads."),
     "probe": ("infra.commands.probe:probe", "Linear probes of frozen backbones on MedMNIST, with intervals."),
     "knn": ("infra.commands.knn:knn", "Classify MedMNIST by the nearest neighbours of frozen features."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 
 
-def build() -> App:
-    """The command-line application."""
+def build(chosen: str = "") -> App:
+    """The command-line application; the chosen sub-command shows the help of its own docstring."""
     app = App(
         name="biovfm",
         help="The data platform on which biomedical vision foundation models are trained.",
@@ -38,7 +40,7 @@ def build() -> App:
         default_parameter=Parameter(negative=()),
     )
     for name, (target, line) in COMMANDS.items():
-        app.command(target, name=name, help=line)
+        app.command(target, name=name, help=None if name == chosen else line)
     return app
 
 
@@ -54,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         only where `BIOVFM_DEBUG=1` is set.
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = build()(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        result = build(words[0] if words else "")(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(["biovfm", *(error.command_chain or ())])
         return _fail(f"{' '.join(str(error).split())} — see `{command} --help`", 2)

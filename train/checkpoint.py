@@ -135,8 +135,8 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(f"writing a checkpoint to {self.folder} failed: {error}") from error
 
-    def load(self, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Fill model and optimiser in place, whatever the number of ranks then and now.
+    def load(self, step: int, method: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Fill model and optimiser (or the model alone) in place, whatever the number of ranks then and now.
 
         Raises:
             CheckpointError: Tensors are missing or of another shape.
@@ -175,8 +175,10 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
 
-def tensors(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def tensors(method: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
     """All state that is saved, as tensors that loading fills in place; the optimiser's under its parameters' names."""
+    if optimizer is None:
+        return {"method": method.state_dict()}
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     state = {names[id(parameter)]: dict(values) for parameter, values in optimizer.state.items()}
     return {"method": method.state_dict(), "optimizer": state}

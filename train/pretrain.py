@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from shards.errors import ConfigError
+from shards.errors import CheckpointError, ConfigError
 from train.checkpoint import Checkpoint, Checkpoints, check_digest, check_resumable
 from train.data import ImageStream, open_stream
 from train.distributed import World, check_batch, distribute, join_world
@@ -31,7 +31,7 @@ from train.pictures import save_reconstructions
 from train.recipe import Recipe, load_recipe
 from train.record import Recorder, StepReport
 
-__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "load_recipe", "pretrain"]
+__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "load_recipe", "pretrain"]
 
 OpenStream = Callable[[Recipe, str, int, int], ImageStream]
 
@@ -94,8 +94,7 @@ def pretrain(
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
         check_batch(recipe, world.size)
-        folder = Path(recipe.checkpoint.url) if recipe.checkpoint.url else out / "checkpoints"
-        checkpoints = Checkpoints(folder, recipe.checkpoint, rank=world.rank)
+        checkpoints = Checkpoints(_checkpoint_folder(recipe, out), recipe.checkpoint, rank=world.rank)
         found = _find(checkpoints, recipe, resume=resume)
         batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
         stack.callback(batches.close)
@@ -187,6 +186,38 @@ def whole_weights(method: Method) -> dict[str, Tensor]:
     """The exported backbone's tensors, gathered where they are sharded (so every rank must call it)."""
     state: Mapping[str, Tensor] = method.export_backbone().state_dict()
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -> Path:
+    """Write the backbone of one of a run's checkpoints as a timm folder.
+
+    Args:
+        run: The output folder of `pretrain`.
+        step: Which checkpoint; the newest where not given.
+        out: Folder to write; `<run>/export` where not given.
+
+    Raises:
+        CheckpointError: There is no such run or checkpoint.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise CheckpointError(
+            f"{run} is no run folder: it has no recipe.yaml", hint="give the --out of biovfm pretrain"
+        )
+    recipe = load_recipe(run / "recipe.yaml")
+    with join_world():
+        checkpoints = Checkpoints(_checkpoint_folder(recipe, run), recipe.checkpoint)
+        steps = checkpoints.steps()
+        chosen = step if step is not None else max(steps, default=None)
+        if chosen not in steps:
+            there = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(f"{checkpoints.folder} has no checkpoint of step {step}", hint=f"there are: {there}")
+        method = build_method(recipe)
+        checkpoints.load(chosen, method)
+    return write_export(whole_weights(method), recipe, out or run / "export", step=chosen)
+
+
+def _checkpoint_folder(recipe: Recipe, out: Path) -> Path:
+    return Path(recipe.checkpoint.url) if recipe.checkpoint.url else out / "checkpoints"
 
 
 def _finish(loop: Loop, out: Path, data: str) -> Path:

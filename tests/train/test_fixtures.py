@@ -51,7 +51,7 @@ from train.objectives.masks import batch_masks, block_mask
 from train.objectives.targets import EmaCenter, Sinkhorn
 from train.optim import build_optimizer, clip_each, layer_decay_multipliers, set_step_values
 from train.randomness import Purpose, Share
-from train.recipe import AugmentConfig, HeadConfig, OptimConfig
+from train.recipe import AugmentConfig, HeadConfig
 from train.schedules import Cosine, StepValues, mae_lr, schedule
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -1,0 +1,42 @@
+"""`biovfm export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from infra.console import emit, stderr
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    step: int | None = None,
+    out: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Write a run's backbone (the teacher's, for DINOv2) as a folder that timm and the Hugging Face hub load.
+
+    Example: `biovfm export runs/a --step 10000 --out exports/a-10000`
+
+    Then: `timm.create_model("local-dir:exports/a-10000", pretrained=True, num_classes=0)`
+
+    Parameters
+    ----------
+    run
+        Output folder of `biovfm pretrain`.
+    step
+        Which checkpoint; the newest without it.
+    out
+        Folder to write; RUN/export without it.
+    """
+    from train.pretrain import export_run
+
+    folder = export_run(run, step=step, out=out)
+    if json_:
+        emit({"export": str(folder)})
+    else:
+        stderr().print(f"wrote {folder}")

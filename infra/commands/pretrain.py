@@ -1,0 +1,151 @@
+"""`biovfm pretrain`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from cyclopts import Parameter
+
+from infra.console import emit, progress, stderr
+from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from train.loop import Monitor
+    from train.recipe import Recipe
+
+
+def pretrain(
+    data: str,
+    /,
+    *,
+    recipe: str = "tiny",
+    out: Path,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    fresh: bool = False,
+    knn_task: str | None = None,
+    knn_data: str | None = None,
+    knn_every: int | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Pretrain a Vision Transformer by DINOv2 or MAE on a dataset or a lock; the same command again goes on.
+
+    Example: `biovfm pretrain ct-us.lock.yaml --recipe dinov2-short --set model.size=small --out runs/a`
+
+    Several GPUs or nodes: `torchrun --nproc-per-node 8 -m infra.cli pretrain ...`
+
+    Parameters
+    ----------
+    data
+        A dataset (its newest version) or a lock file.
+    recipe
+        dinov2-short, dinov2-long, mae-paper, mae-default, tiny, tiny-dinov2, or a YAML file.
+    out
+        Folder of the run.
+    set_
+        A setting of the recipe, `run.steps=1000`; repeat for several.
+    fresh
+        Refuse to go on with a run that is already in the folder.
+    knn_task
+        MedMNIST task for the online k-NN (its validation split), such as breast.
+    knn_data
+        Folder of the MedMNIST archives; the medmnist cache, else a download, without it.
+    knn_every
+        Steps between measurements; only at the end without it.
+    """
+    from train.pretrain import load_recipe
+    from train.pretrain import pretrain as run
+    from train.record import StepReport
+
+    overrides = dict(_setting(text) for text in set_)
+    if knn_every is not None:
+        overrides["watch.monitor_every"] = knn_every
+    resolved = load_recipe(recipe, overrides)
+    monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
+    stderr().print(describe(resolved))
+    with progress(disable=json_) as bar:
+        line = bar.add_task(resolved.name, total=resolved.run.steps, note="")
+
+        def show(report: StepReport) -> None:
+            bar.update(line, completed=report.step, note=note(report.flat()))
+
+        result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor)
+    if json_:
+        emit(
+            {
+                "steps": result.steps,
+                "resumed_from": result.resumed_from,
+                "finished": result.finished,
+                "final_loss": result.final_loss,
+                "effective_lr": result.effective_lr,
+                "seconds": round(result.seconds, 2),
+                "out": str(out),
+                "export": str(result.export) if result.export else None,
+            }
+        )
+    elif not result.finished:
+        stderr().print(f"stopped at step {result.steps}, saved; the same command goes on")
+    else:
+        stderr().print(f"done: {result.export}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text}: expected key=value", hint="for example --set run.steps=1000")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+
+
+def describe(recipe: Recipe) -> str:
+    """What will run, in one line, with the learning rate that follows from the batch."""
+    run = recipe.run
+    return (
+        f"{recipe.name}: {recipe.method.name}, ViT-{recipe.model.size}/{recipe.model.patch_size} at "
+        f"{recipe.image_size_px} px, {run.steps:,} steps of {run.global_batch} images "
+        f"({run.steps * run.global_batch:,} in all), effective learning rate {recipe.effective_lr:.3g}, "
+        f"{run.precision}, {run.parallel}"
+    )
+
+
+def note(flat: Mapping[str, Any]) -> str:
+    """The end of the progress line."""
+    return (
+        f"loss {flat['loss']:.4f}  {flat['images_per_second']:,.0f} images/s  stall {flat['stall_share']:.1%}  "
+        f"lr {flat['lr']:.2g}"
+    )
+
+
+def knn_monitor(recipe: Recipe, task_name: str, *, data: str | None) -> Monitor:
+    """The online k-NN: AUC and ACC on the validation split of a MedMNIST task."""
+    from eval.backbone import Backbone, weights_digest
+    from eval.features import extract
+    from eval.knn import predict_knn
+    from eval.medmnist import load_task, task_names
+    from eval.metrics import evaluate
+
+    task = load_task(task_names(task_name)[0], root=data)
+
+    def measure(model: nn.Module, *, step: int) -> dict[str, float]:
+        device = str(next(model.parameters()).device)
+        backbone = Backbone(
+            spec=f"step {step}",
+            model=model,
+            digest=weights_digest(model),
+            image_size_px=recipe.image_size_px,
+            mean=recipe.augment.mean,
+            std=recipe.augment.std,
+        )
+        with tempfile.TemporaryDirectory() as cache:
+            features = extract(backbone, task, cache=Path(cache), device=device)
+            scores = predict_knn(features, task, device=device).val
+        return {f"knn_{task.name}_{key}": value for key, value in evaluate(task.val.labels, scores, task.kind).items()}
+
+    return measure
