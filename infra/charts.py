@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 _WIDTH, _HEIGHT = 760, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 14, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 30, 38
 _COLOURS = ("var(--accent)", "#d9822b", "#2f9e6e", "#b4488f")
 
 Points = Sequence[tuple[float, float]]
@@ -56,7 +56,7 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, y_label: str, titl
         if len(series) > 1:
             parts.append(_text(_WIDTH - _RIGHT, _TOP + 12 + 15 * number, name, anchor="end", colour=colour))
     parts.append(_text(_WIDTH / 2, _HEIGHT - 4, x_label, anchor="middle"))
-    parts.append(_text(4, _TOP - 2, y_label, anchor="start"))
+    parts.append(_text(4, 12, y_label, anchor="start"))
     return "".join([*parts, "</svg>"])
 
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("infra.commands.export:export", "Write a run's backbone as a folder that timm loads."),
     "probe": ("infra.commands.probe:probe", "Linear probes of frozen backbones on MedMNIST, with intervals."),
     "knn": ("infra.commands.knn:knn", "Classify MedMNIST by the nearest neighbours of frozen features."),
+    "scaling": ("infra.commands.scaling:scaling", "Power laws over model and data size, slopes, factors, figures."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = build(words[0] if words else "")(words, exit_on_error=False, print_error=False, result_action="return_value")
+        app = build(words[0] if words else "")
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(["biovfm", *(error.command_chain or ())])
         return _fail(f"{' '.join(str(error).split())} — see `{command} --help`", 2)

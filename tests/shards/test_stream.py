@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -136,7 +135,7 @@ def damaged(tmp_path: Path) -> Dataset:
     images[5] = images[5][:200]
     images[11] = b"this was never a picture"
     add_source(dataset, "alpha", "CT", images)
-    shard = sorted((tmp_path / "damaged" / "shards").rglob("*.tar"))[0]
+    shard = min((tmp_path / "damaged" / "shards").rglob("*.tar"))
     content = bytearray(shard.read_bytes())
     content[512 + 300] ^= 0xFF
     shard.write_bytes(content)
@@ -167,7 +166,7 @@ def test_bad_samples_raise_on_request(damaged: Dataset) -> None:
 
 def test_a_missing_shard_stops_the_stream_with_its_name(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
-    gone = sorted((tmp_path / "data" / "shards").rglob("*.tar"))[0]
+    gone = min((tmp_path / "data" / "shards").rglob("*.tar"))
     gone.unlink()
     with pytest.raises(Exception, match=gone.name):
         list(Stream(dataset.url, crops=ONE, global_batch=8, num_epochs=1))
@@ -209,4 +208,4 @@ def test_a_process_that_dies_leaves_nothing_that_stops_the_next(dataset: Dataset
     )
     assert process.returncode in ((-9,) if ending == "kill" else (1, 130, -2))
     assert len(take(Stream(dataset.url, crops=ONE, global_batch=8), 2)) == 2
-    assert not [name for name in os.listdir("/dev/shm") if "biovfm" in name]
+    assert not [file for file in Path("/dev/shm").iterdir() if "biovfm" in file.name]

@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all the set-up they need; a second run re-uses what stands.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+TORCH := $(if $(filter aarch64 arm64,$(shell uname -m)),torch==2.9.1 torchvision==0.24.1,torch==2.14.1 torchvision==0.29.1)
+EXTRAS := train,dev,s3-server
+export BIOVFM_MEDMNIST_ROOT ?= $(abspath $(wildcard ../shared/data))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint setup system demo-s3 clean
+
+demo: setup
+	$(BIN)/biovfm demo --out demo-out
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo-s3: setup
+	$(BIN)/python -m infra.s3_demo --out demo-out-s3
+
+setup: $(STAMP)
+
+# One pip call resolves everything; the compiler and libjpeg-turbo's headers make the fast decoder, where they are there.
+$(STAMP): pyproject.toml constraints.txt $(wildcard hatch_build.py)
+	@$(MAKE) --no-print-directory system
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Debian packages that help and are not needed: built into the set-up only where it runs as root with apt.
+system:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  missing=""; \
+	  for p in gcc libc6-dev libjpeg62-turbo-dev chromium; do \
+	    dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	  if [ -n "$$missing" ]; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
+	      >/dev/null || echo "could not install:$$missing (going on without)"; fi; fi
+
+clean:
+	rm -rf $(VENV) demo-out demo-out-s3
