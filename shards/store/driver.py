@@ -26,6 +26,31 @@ class DriverError(Exception):
         self.text = text
 
 
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestTimeTooSkewed"}
+_PASSING = {"RequestTimeout", "SlowDown", "ServiceUnavailable", "InternalError"}
+
+
+def kind_of(status: int, code: str, otherwise: Kind) -> Kind:
+    """What an HTTP status and an S3 error code mean for the next attempt.
+
+    Args:
+        status: HTTP status; 0 where there was none.
+        code: S3's word for the error; may be empty.
+        otherwise: What the client library made of it.
+    """
+    if code == "NoSuchBucket":
+        return "bucket"
+    if code in _EXPIRED:
+        return "denied"
+    if code in _PASSING:
+        return "transient"
+    if status == 416:
+        return "range"
+    if otherwise == "transient" and 400 <= status < 500 and status not in {408, 409, 425, 429}:
+        return "denied" if status in {401, 403} else "fatal"
+    return otherwise
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeReply:
     """The beginning of a reply to a range request.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from shards.store.base import ObjectInfo
-from shards.store.driver import DriverError, RangeReply
+from shards.store.driver import DriverError, Kind, RangeReply, kind_of
 from shards.store.options import S3_SCHEMES, fsspec_options, redact
 from shards.store.settings import StoreSettings
+
+_WRITER = "writer"
 
 
 class FsspecDriver:
@@ -22,7 +25,7 @@ class FsspecDriver:
     def __init__(self, url: str, settings: StoreSettings) -> None:
         self._url = url
         self._settings = settings
-        self._made: tuple[int, Any, str] | None = None
+        self._made: dict[tuple[int, str], tuple[Any, str]] = {}
 
     def __getstate__(self) -> tuple[str, StoreSettings]:
         return self._url, self._settings
@@ -72,7 +75,7 @@ class FsspecDriver:
 
     def create(self, path: str, data: bytes | Path) -> None:
         """Create an object: conditionally on S3; elsewhere by a check, a temporary name and a rename."""
-        system, root = self._system()
+        system, root = self._system("write")
         target = _join(root, path)
         with _failures():
             if self._conditional(system):
@@ -88,20 +91,20 @@ class FsspecDriver:
 
     def upload(self, path: str, data: bytes | Path) -> None:
         """Write an object of any size."""
-        system, root = self._system()
+        system, root = self._system("write")
         with _failures():
             self._write(system, _join(root, path), data)
 
     def copy(self, source: str, target: str) -> None:
         """Copy by reading and creating: fsspec has no conditional copy."""
-        system, root = self._system()
+        system, root = self._system("write")
         with _failures():
             data = system.cat_file(_join(root, source))
         self.create(target, data)
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects."""
-        system, root = self._system()
+        system, root = self._system("write")
         for path in paths:
             with _failures():
                 try:
@@ -111,35 +114,38 @@ class FsspecDriver:
 
     def reset(self) -> None:
         """Forget the file system."""
-        self._made = None
+        self._made.clear()
         import fsspec
 
         fsspec.get_filesystem_class(self._url.partition("://")[0]).clear_instance_cache()
 
-    def _system(self) -> tuple[Any, str]:
-        pid = os.getpid()
-        if self._made is None or self._made[0] != pid:
+    def _system(self, use: str = "read") -> tuple[Any, str]:
+        made = (os.getpid(), use)
+        if made not in self._made:
             with _failures():
-                self._made = (pid, *_make_system(self._url, self._settings))
-        return self._made[1], self._made[2]
+                self._made[made] = _make_system(self._url, self._settings, use)
+        return self._made[made]
 
     def _conditional(self, system: Any) -> bool:
         protocol = system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)
         return bool(S3_SCHEMES & set(protocol))
 
     def _create_conditionally(self, system: Any, target: str, data: bytes | Path) -> None:
+        # aiohttp silently repeats a PUT whose reply was lost, and would meet itself: the object says who wrote it.
+        writer = {_WRITER: uuid.uuid4().hex}
         try:
             if isinstance(data, Path):
-                system.put_file(str(data), target, mode="create")
+                system.put_file(str(data), target, mode="create", Metadata=writer)
             else:
-                system.pipe_file(target, data, mode="create")
+                system.pipe_file(target, data, mode="create", Metadata=writer)
         except OSError as error:
             taken = isinstance(error, FileExistsError) or (
                 error.errno == errno.EINVAL and "pre-condition" in str(error).lower()
             )
-            if taken:
+            if not taken:
+                raise
+            if system.metadata(target, refresh=True).get(_WRITER) != writer[_WRITER]:
                 raise DriverError("exists", "the name is taken") from None
-            raise
 
     def _write(self, system: Any, target: str, data: bytes | Path) -> None:
         if isinstance(data, Path):
@@ -148,14 +154,14 @@ class FsspecDriver:
             system.pipe_file(target, data)
 
 
-def _make_system(url: str, settings: StoreSettings) -> tuple[Any, str]:
+def _make_system(url: str, settings: StoreSettings, use: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     options = fsspec_options(url)
     if url.partition("://")[0] in S3_SCHEMES:
         options["config_kwargs"] |= {
             "connect_timeout": settings.connect_seconds,
-            "read_timeout": settings.read_seconds,
+            "read_timeout": settings.read_seconds if use == "read" else settings.write_seconds,
             "retries": {"total_max_attempts": 1},
             "max_pool_connections": 2 * settings.concurrency,
         }
@@ -182,34 +188,40 @@ def _join(root: str, path: str) -> str:
     return f"{root}/{path}" if root and path else root or path
 
 
+_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
+    (FileNotFoundError, "missing"),
+    (IsADirectoryError, "missing"),
+    (NotADirectoryError, "missing"),
+    (FileExistsError, "exists"),
+    (PermissionError, "denied"),
+    (NotImplementedError, "unsupported"),
+    (ImportError, "fatal"),
+    (ValueError, "fatal"),
+)
+
+
 @contextmanager
 def _failures() -> Iterator[None]:
     try:
         yield
     except DriverError:
         raise
-    except FileNotFoundError as error:
-        text = redact(str(error))
-        raise DriverError("bucket" if "bucket" in text.lower() else "missing", text) from None
-    except FileExistsError:
-        raise DriverError("exists", "the name is taken") from None
-    except PermissionError as error:
-        raise DriverError("denied", redact(str(error))) from None
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise DriverError("missing", redact(str(error))) from None
-    except NotImplementedError as error:
-        raise DriverError("unsupported", redact(str(error)) or "not supported by this file system") from None
-    except (ImportError, ValueError) as error:
-        raise DriverError("fatal", redact(str(error))) from None
     except Exception as error:  # noqa: BLE001 - each file system has its own errors; all end here as failed attempts
-        raise _other(error) from None
+        raise _explained(error) from None
 
 
-def _other(error: Exception) -> DriverError:
+def _explained(error: Exception) -> DriverError:
+    """What went wrong by the error's type and, for S3, by the server's own code, which s3fs keeps in the cause."""
+    kind: Kind = next((kind for family, kind in _KINDS if isinstance(error, family)), "transient")
     name = type(error).__name__
+    if "Credential" in name or name == "ClientAuthenticationError":
+        kind = "denied"
+    reply = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     text = redact(str(error)).replace("\n", " ")[:300] or name
-    if name in {"NoCredentialsError", "ClientAuthenticationError"} or "Credential" in name:
-        return DriverError("denied", text)
-    if isinstance(error, OSError) and error.errno == errno.EINVAL and "range" in text.lower():
-        return DriverError("range", text)
-    return DriverError("transient", f"{name}: {text}")
+    if isinstance(reply, dict):
+        code = str(reply.get("Error", {}).get("Code", ""))
+        status = int(reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return DriverError(kind_of(status, code, kind), f"{status} {code} {text}")
+    if kind == "transient" and "range" in text.lower() and "satisf" in text.lower():
+        kind = "range"
+    return DriverError(kind, f"{name}: {text}" if kind == "transient" else text)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from shards.errors import StoreError
 from shards.store.base import ObjectInfo
-from shards.store.driver import DriverError, Kind, RangeReply
+from shards.store.driver import DriverError, Kind, RangeReply, kind_of
 from shards.store.options import S3_SCHEMES, S3Options, s3_credentials
 from shards.store.settings import MIB, StoreSettings
 
@@ -216,21 +216,7 @@ def _explained(error: Exception, kind: Kind) -> DriverError:
     else:
         text = unquote(text.rpartition(" - ")[2] or text).replace("\n", " ")[:300]
         text = f"{text} ({_cause(str(error))})" if _cause(str(error)) else text
-    return DriverError(_kind_of(number, code[1] if code else "", kind), text)
-
-
-def _kind_of(status: int, code: str, kind: Kind) -> Kind:
-    if code == "NoSuchBucket":
-        return "bucket"
-    if code in {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}:
-        return "denied"
-    if code in {"RequestTimeout", "RequestTimeTooSkewed", "SlowDown"}:
-        return "denied" if code == "RequestTimeTooSkewed" else "transient"
-    if status == 416:
-        return "range"
-    if kind == "transient" and 400 <= status < 500 and status not in {408, 409, 425, 429}:
-        return "fatal"
-    return kind
+    return DriverError(kind_of(number, code[1] if code else "", kind), text)
 
 
 def _cause(text: str) -> str:
