@@ -1,0 +1,159 @@
+"""The scaling analysis as files: tables as CSV, figures as SVG and PNG, one self-contained page."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.pages import render_page, render_table
+
+if TYPE_CHECKING:
+    from eval.scaling import Correlation, Measurement, Slope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Everything that one run of `biovfm scaling` found."""
+
+    source: str
+    measurements: Sequence[Measurement]
+    slopes: Sequence[Slope]
+    factors: Sequence[Mapping[str, Any]]
+    correlations: Sequence[Correlation]
+
+
+def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
+    """Write tables, figures and the page.
+
+    Returns:
+        What → file.
+    """
+    from dataclasses import asdict
+
+    from eval.scaling import MEAN, mean_over_tasks
+
+    out.mkdir(parents=True, exist_ok=True)
+    with_mean = [*analysis.measurements, *mean_over_tasks(analysis.measurements)]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "measurements": [asdict(point) for point in with_mean],
+        "slopes": [slope.row() for slope in analysis.slopes],
+        "factors": list(analysis.factors),
+        "correlations": [item.row() for item in analysis.correlations],
+    }
+    files = {name: write_csv(out / f"{name}.csv", rows) for name, rows in tables.items() if rows}
+    figures = _figures(analysis, with_mean, out)
+    files |= {name: paths[0] for name, paths in figures.items()}
+    means = [point for point in with_mean if point.task == MEAN]
+    files["page"] = out / "index.html"
+    files["page"].write_text(_page(analysis, means, figures), encoding="utf-8")
+    return files
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write dictionaries with the same keys as a CSV file with a header."""
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _figures(analysis: Analysis, points: Sequence[Measurement], out: Path) -> dict[str, list[Path]]:
+    from eval.figures import plot_correlations, plot_curves, plot_slopes, save
+    from eval.scaling import AXES
+
+    drawn: dict[str, Any] = {}
+    for axis in AXES:
+        drawn[f"curves_{axis}"] = plot_curves(points, analysis.slopes, axis)
+        drawn[f"slopes_{axis}"] = plot_slopes(analysis.slopes, axis)
+        drawn[f"correlations_{axis}"] = plot_correlations(analysis.correlations, axis)
+    return {name: save(figure, out / "figures" / name) for name, figure in drawn.items() if figure is not None}
+
+
+def _page(analysis: Analysis, means: Sequence[Measurement], figures: dict[str, list[Path]]) -> str:
+    from eval.figures import AXIS_LABELS, title_of
+
+    parts = [_reading(analysis)]
+    if means:
+        columns = ["algorithm", "model", "data fraction", "modality", "mean AUC (%)"]
+        rows = [[p.algorithm, p.model, p.data_fraction, p.modality, round(p.auc_percent, 2)] for p in means]
+        parts.append(f"<h2>Mean over tasks</h2>{render_table(columns, rows)}")
+    for axis, label in AXIS_LABELS.items():
+        slopes = [slope for slope in analysis.slopes if slope.axis == axis]
+        if not slopes:
+            continue
+        parts.append(f"<h2>Over {html.escape(label)}</h2>")
+        parts += [_svg(figures[name][0]) for name in (f"curves_{axis}", f"slopes_{axis}") if name in figures]
+        parts.append(_slope_table(slopes, title_of))
+        found = [item for item in analysis.correlations if item.axis == axis]
+        if found:
+            figure = figures.get(f"correlations_{axis}")
+            parts.append("<h3>What the slopes go with</h3>" + (_svg(figure[0]) if figure else ""))
+            parts.append(_correlation_table(found))
+    if analysis.factors:
+        names = list(analysis.factors[0])
+        rows = [[row[name] for name in names] for row in analysis.factors]
+        parts.append(f"<h2>Properties of the tasks</h2>{render_table(names, rows)}")
+    return render_page(
+        title="Scaling", body="".join(parts), lead=f"{len(analysis.measurements)} results of {analysis.source}"
+    )
+
+
+def _reading(analysis: Analysis) -> str:
+    seeds = {point.seed for point in analysis.measurements}
+    fewest = min((slope.law.num_points for slope in analysis.slopes), default=0)
+    return (
+        "<p>Each law is a straight line through logarithms. <em>power</em>: AUC = c · x<sup>slope</sup>, as BioVFM "
+        "fits it. <em>saturating</em>: 100 − AUC = c · x<sup>slope</sup>; a slope of −0.1 means that ten times x "
+        "leaves 79 % of the error. Intervals are 95 % t-intervals of the fit and know nothing of the noise of one "
+        f"training run: these results have {len(seeds)} seed{'s' if len(seeds) != 1 else ''} a configuration, and the "
+        f"smallest fit has {fewest} points. A slope whose interval holds 0 shows no scaling; it does not show that "
+        "there is none.</p>"
+    )
+
+
+def _slope_table(slopes: Sequence[Slope], title_of: Any) -> str:
+    columns = ["task", "algorithm", "form", "held fixed", "slope", "95 % interval", "p", "R²", "points"]
+    rows = [
+        [
+            title_of(slope.task),
+            slope.algorithm,
+            slope.form,
+            slope.fixed,
+            f"{slope.law.slope:.4f}",
+            f"[{slope.law.lower:.4f}, {slope.law.upper:.4f}]",
+            f"{slope.law.p_value:.3f}",
+            f"{slope.law.r_squared:.3f}",
+            slope.law.num_points,
+        ]
+        for slope in slopes
+    ]
+    return render_table(columns, rows)
+
+
+def _correlation_table(items: Sequence[Correlation]) -> str:
+    columns = ["factor", "algorithm", "form", "Pearson", "p", "Spearman", "p", "tasks"]
+    rows = [
+        [
+            item.factor,
+            item.algorithm,
+            item.form,
+            f"{item.pearson:+.2f}",
+            f"{item.pearson_p:.3f}",
+            f"{item.spearman:+.2f}",
+            f"{item.spearman_p:.3f}",
+            item.num_tasks,
+        ]
+        for item in items
+    ]
+    return render_table(columns, rows)
+
+
+def _svg(path: Path) -> str:
+    """The figure itself, inside the page, on a light ground."""
+    text = path.read_text(encoding="utf-8")
+    return f'<figure style="background:#fff;border-radius:8px;padding:.5rem">{text[text.index("<svg") :]}</figure>'
