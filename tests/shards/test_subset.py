@@ -1,0 +1,109 @@
+"""Subsets: what a lock pins, and that it notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shards.dataset import Dataset
+from shards.errors import ConfigError, SubsetError
+from shards.export import export_list
+from shards.materialize import materialize
+from shards.subset import Lock, Selection, create, verify
+from tests.shards.builders import add_source, jpeg, small_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return small_dataset(tmp_path_factory.mktemp("subset") / "data")
+
+
+def keys(lock: Lock, folder: Path) -> set[str]:
+    path = folder / "lock.yaml"
+    lock.write(path)
+    return {line.split(".")[0] for line in list(export_list(str(path), format_="tsv"))[1:]}
+
+
+def test_tags_select(dataset: Dataset) -> None:
+    lock = create(dataset, Selection(modality=("ct", "US")))
+    assert lock.counts == {"CT": 60, "US": 40}
+    assert lock.num_samples == 100
+    assert create(dataset, Selection(source=("gamma",))).counts == {"Fundus": 20}
+
+
+def test_a_lock_survives_its_file(dataset: Dataset, tmp_path: Path) -> None:
+    lock = create(dataset, Selection(modality=("CT",), fraction=0.5, seed=4))
+    lock.write(tmp_path / "lock.yaml")
+    assert Lock.read(tmp_path / "lock.yaml") == lock
+    verify(lock, dataset)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.1, (6, 4, 2)), (0.5, (30, 20, 10)), (1.0, (60, 40, 20))])
+def test_a_fraction_of_each_group(dataset: Dataset, fraction: float, expected: tuple[int, int, int]) -> None:
+    counts = create(dataset, Selection(fraction=fraction)).counts
+    assert (counts["CT"], counts["US"], counts["Fundus"]) == expected
+
+
+def test_a_larger_fraction_contains_the_smaller(dataset: Dataset, tmp_path: Path) -> None:
+    small = keys(create(dataset, Selection(fraction=0.2, seed=1)), tmp_path)
+    large = keys(create(dataset, Selection(fraction=0.6, seed=1)), tmp_path)
+    other = keys(create(dataset, Selection(fraction=0.2, seed=2)), tmp_path)
+    assert small < large
+    assert small != other
+
+
+def test_a_count_of_each_group(dataset: Dataset) -> None:
+    assert create(dataset, Selection(count=25)).counts == {"CT": 25, "US": 25, "Fundus": 20}
+    assert create(dataset, Selection(count=25, per=())).num_samples == 25
+
+
+def test_a_lock_made_before_more_ingests_keeps_its_samples(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    lock = create(dataset, Selection(modality=("US",)))
+    before = keys(lock, tmp_path)
+    for number in range(3):
+        add_source(dataset, f"later{number}", "US", [jpeg(1000 + number)])
+    verify(lock, dataset)
+    assert keys(lock, tmp_path) == before
+    assert create(dataset, Selection(modality=("US",))).num_samples == 43
+
+
+def test_the_digest_is_about_samples_not_shards(tmp_path: Path) -> None:
+    one, two = Dataset.create(str(tmp_path / "one")), Dataset.create(str(tmp_path / "two"))
+    images = [jpeg(n) for n in range(20)]
+    add_source(one, "alpha", "CT", images, per_shard=5)
+    add_source(two, "alpha", "CT", images, per_shard=20)
+    assert create(one, Selection()).digest == create(two, Selection()).digest
+    add_source(two, "beta", "CT", [jpeg(99)])
+    assert create(one, Selection()).digest != create(two, Selection()).digest
+
+
+def test_materialized_subsets_hold_the_same_samples(dataset: Dataset, tmp_path: Path) -> None:
+    lock = create(dataset, Selection(fraction=0.4))
+    copy = materialize(lock, str(tmp_path / "copy"))
+    assert create(copy, Selection()).digest == lock.digest
+    assert materialize(lock, str(tmp_path / "copy")).version() == 0
+
+
+@pytest.mark.parametrize(
+    ("selection", "error", "message"),
+    [
+        (Selection(modality=("NM",)), SubsetError, "no sample of"),
+        (Selection(where="nonsense = 3"), ConfigError, "the predicate does not work"),
+        (Selection(where="key IN (SELECT content FROM read_text('/etc/hostname'))"), ConfigError, "does not work"),
+    ],
+)
+def test_selections_that_cannot_be_say_so(
+    dataset: Dataset, selection: Selection, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        create(dataset, selection)
+
+
+def test_a_lock_with_an_unknown_key_names_the_nearest(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "lock.yaml"
+    create(dataset, Selection()).write(path)
+    path.write_text(path.read_text().replace("num_samples:", "num_sampels:"))
+    with pytest.raises(ConfigError, match=r"lock\.yaml.*unknown key 'num_sampels', did you mean 'num_samples'"):
+        Lock.read(path)

@@ -1,0 +1,111 @@
+"""Shards: the same bytes every time, and readable by everybody's readers."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from PIL import Image
+
+from shards.errors import ShardError
+from shards.tar import Sample, ShardWriter, read_samples
+from tests.shards.builders import jpeg
+
+SAMPLES = [
+    Sample(key=f"alpha-{number:016x}", extension="jpg", image=jpeg(number), meta={"modality": "CT", "number": number})
+    for number in range(7)
+]
+
+
+def write(path: Path) -> Path:
+    writer = ShardWriter(path)
+    for sample in SAMPLES:
+        writer.add(sample)
+    writer.close()
+    return path
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.tar").read_bytes() == write(tmp_path / "b.tar").read_bytes()
+
+
+def test_placements_point_at_the_images(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "a.tar")
+    placements = [writer.add(sample) for sample in SAMPLES]
+    shard = writer.close()
+    content = (tmp_path / "a.tar").read_bytes()
+    assert shard.size == len(content)
+    assert shard.num_samples == 7
+    for row, (sample, placement) in enumerate(zip(SAMPLES, placements, strict=True)):
+        image = content[placement.byte_offset : placement.byte_offset + placement.byte_length]
+        assert image == sample.image
+        assert google_crc32c.value(image) == placement.crc32c
+        assert placement.shard_row == row
+
+
+def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
+    with write(tmp_path / "a.tar").open("rb") as stream:
+        assert list(read_samples(stream)) == SAMPLES
+
+
+def test_plain_tar_tools_read_it(tmp_path: Path) -> None:
+    with tarfile.open(write(tmp_path / "a.tar")) as tar:
+        assert tar.getnames()[:2] == [f"{SAMPLES[0].key}.jpg", f"{SAMPLES[0].key}.json"]
+        assert {member.mtime for member in tar.getmembers()} == {0}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_webdataset_reads_every_sample(tmp_path: Path) -> None:
+    import webdataset
+
+    shard = write(tmp_path / "a.tar")
+    read = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil"))
+    assert [sample["__key__"] for sample in read] == [sample.key for sample in SAMPLES]
+    for sample, expected in zip(read, SAMPLES, strict=True):
+        assert sample["json"] == dict(expected.meta)
+        assert sample["jpg"].tobytes() == Image.open(io.BytesIO(expected.image)).convert("RGB").tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_hugging_face_datasets_reads_every_sample(tmp_path: Path) -> None:
+    import datasets
+
+    shard = write(tmp_path / "a.tar")
+    stream = datasets.load_dataset(
+        "webdataset", data_files={"train": str(shard)}, split="train", streaming=True, cache_dir=str(tmp_path)
+    )
+    read = list(stream)
+    assert [sample["__key__"] for sample in read] == [sample.key for sample in SAMPLES]
+    assert [sample["json"]["number"] for sample in read] == list(range(7))
+
+
+@pytest.mark.parametrize(("key", "extension"), [("a.b", "jpg"), ("Alpha", "jpg"), ("a/b", "jpg"), ("a", "gif")])
+def test_names_that_readers_would_split_differently_are_refused(tmp_path: Path, key: str, extension: str) -> None:
+    with pytest.raises(ShardError, match="is no sample name"), ShardWriter(tmp_path / "a.tar") as writer:
+        writer.add(Sample(key=key, extension=extension, image=b"x", meta={}))
+    assert not (tmp_path / "a.tar").exists()
+
+
+@pytest.mark.parametrize("cut", [100, 700, 3000])
+def test_a_cut_shard_is_an_error(tmp_path: Path, cut: int) -> None:
+    content = write(tmp_path / "a.tar").read_bytes()
+    whole = len(json.dumps({})) + sum(len(sample.image) for sample in SAMPLES)
+    assert cut < whole
+    with pytest.raises(ShardError, match=r"c\.tar"):
+        list(read_samples(io.BytesIO(content[:cut]), name="c.tar"))
+
+
+def test_an_image_without_its_json_is_an_error() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("a.jpg", "b.jpg", "b.json"):
+            info = tarfile.TarInfo(name)
+            info.size = 2
+            tar.addfile(info, io.BytesIO(b"{}"))
+    with pytest.raises(ShardError, match=r"unexpected member b\.jpg"):
+        list(read_samples(io.BytesIO(buffer.getvalue())))
