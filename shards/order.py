@@ -16,7 +16,7 @@ resuming is computing. Permutations come from Philox keyed by seed, epoch, lane 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,26 @@ from shards.errors import ConfigError
 from shards.philox import fold, permutation
 
 Last = Literal["drop", "pad"]
+
+
+class Order(Protocol):
+    """What the stream asks of an order; see `EpochOrder`."""
+
+    num_batches: int
+
+    def batch(self, index: int, *, rank: int = 0, world_size: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The samples of one rank's part of a global batch."""
+        ...
+
+    def seeds(self, index: int, *, rank: int = 0, world_size: int = 1) -> NDArray[np.uint64]:
+        """The random keys of one rank's slots."""
+        ...
+
+    def substitute(self, index: int, slot: int, attempt: int) -> tuple[int, int]:
+        """The sample that stands in for a bad one."""
+        ...
+
+
 MAX_LANES = 64
 _SHARDS, _WINDOWS, _SAMPLES, _SUBSTITUTES = range(4)
 
@@ -116,6 +136,11 @@ class EpochOrder:
         """
         slots = rank_slots(self.settings.global_batch, rank=rank, world_size=world_size)
         return self.locate(self._positions(index, slots))
+
+    def locate_shuffled(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Shard numbers and rows of shuffled places of an epoch that has a single lane."""
+        assert self.settings.num_lanes == 1
+        return self.locate(self._shuffled(0, places))
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shard numbers and rows of positions in the epoch's sequence (taken modulo its length)."""

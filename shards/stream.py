@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from shards.buffers import BatchBuffers, Views
 from shards.decode import Crops, open_decoder
 from shards.errors import BiovfmError, ConfigError
-from shards.order import EpochOrder, Last, OrderSettings, rank_slots
+from shards.mixing import MixedOrder, Mixture
+from shards.order import EpochOrder, Last, Order, OrderSettings, rank_slots
 from shards.plan import Plan, plan_of
 from shards.reading import ShardReader
 from shards.stats import BadSample, StreamStats
@@ -90,6 +91,7 @@ class Stream:
         on_bad: `substitute` replaces an unreadable sample by another one, the same on any topology; `raise` stops.
         num_epochs: Stop after so many epochs (counted from epoch 0).
         prefetch: Batches under way.
+        mixture: Weights by modality or source; the samples as they are where None.
         decoder: Name of the decoder; `auto` takes the fastest.
 
     Raises:
@@ -114,6 +116,7 @@ class Stream:
         on_bad: OnBad = "substitute",
         num_epochs: int | None = None,
         prefetch: int = 3,
+        mixture: Mixture | None = None,
         decoder: Literal["auto", "native", "library", "device"] = "auto",
     ) -> None:
         import os
@@ -137,7 +140,8 @@ class Stream:
             on_bad=on_bad,
             stats=self._stats,
         )
-        self._order = EpochOrder(self.plan.counts, self.settings, epoch)
+        self._mixture = mixture
+        self._order = self._order_of(epoch)
         self.epoch, self.batch = epoch, 0
         self.load_state_dict({"epoch": epoch, "batch": batch})
 
@@ -215,10 +219,16 @@ class Stream:
             scheduler.join()
             pool.shutdown(wait=True)
 
-    def _walk(self) -> Iterator[tuple[int, int, EpochOrder]]:
+    def _order_of(self, epoch: int) -> Order:
+        if self._mixture is None:
+            return EpochOrder(self.plan.counts, self.settings, epoch)
+        groups = self.plan.modalities if self._mixture.by == "modality" else self.plan.sources
+        return MixedOrder(self.plan.counts, groups, self.settings, self._mixture, epoch)
+
+    def _walk(self) -> Iterator[tuple[int, int, Order]]:
         epoch, index = self.epoch, self.batch
         while self.num_epochs is None or epoch < self.num_epochs:
-            order = EpochOrder(self.plan.counts, self.settings, epoch)
+            order = self._order_of(epoch)
             for number in range(index, order.num_batches):
                 yield epoch, number, order
             epoch, index = epoch + 1, 0
@@ -244,7 +254,7 @@ class Stream:
             last = error
         _put(pending, last, stop)
 
-    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: EpochOrder) -> _Pending:
+    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order) -> _Pending:
         locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)
         views = self._buffers.take()

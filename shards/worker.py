@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shards.decode import Crops, Decoder, Status
 from shards.errors import ShardError
-from shards.order import EpochOrder
+from shards.order import Order
 from shards.plan import Plan
 from shards.reading import Location, ShardReader
 from shards.stats import BadSample, StreamStats
@@ -41,14 +41,14 @@ class ChunkWorker:
     on_bad: OnBad
     stats: StreamStats
 
-    def locations(self, order: EpochOrder, index: int, *, rank: int, world_size: int) -> list[Location]:
+    def locations(self, order: Order, index: int, *, rank: int, world_size: int) -> list[Location]:
         """Where the samples of one rank's part of a batch lie."""
         shards, rows = order.batch(index, rank=rank, world_size=world_size)
         return self._locate(shards, rows)
 
     def run(
         self,
-        order: EpochOrder,
+        order: Order,
         index: int,
         *,
         first_slot: int,
