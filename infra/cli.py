@@ -22,12 +22,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
+    "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
     "pretrain": ("infra.commands.pretrain:pretrain", "Pretrain a Vision Transformer by DINOv2 or MAE."),
     "export": ("infra.commands.export:export", "Write a run's backbone as a folder that timm loads."),
     "probe": ("infra.commands.probe:probe", "Linear probes of frozen backbones on MedMNIST, with intervals."),
     "knn": ("infra.commands.knn:knn", "Classify MedMNIST by the nearest neighbours of frozen features."),
     "scaling": ("infra.commands.scaling:scaling", "Power laws over model and data size, slopes, factors, figures."),
+    "sweep": ("infra.commands.sweep:sweep", "Pretrain and probe a grid of recipes, models and data subsets."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""
 

@@ -1,0 +1,113 @@
+"""`biovfm sweep`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from infra.console import emit, stderr
+from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from infra.sweep.plan import Plan, PlannedRun
+
+
+def sweep(
+    grid: Path | None = None,
+    /,
+    *,
+    out: Path = Path("sweep"),
+    plan: bool = False,
+    only: int | None = None,
+    collect: bool = False,
+    slurm: bool = False,
+    submit: bool = False,
+    ray: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Pretrain and probe every combination of recipe, model, data fraction and modality mix; finished ones are skipped.
+
+    Example: `biovfm sweep grid.yaml --out sweeps/sizes && biovfm scaling sweeps/sizes/results.csv`
+
+    Parameters
+    ----------
+    grid
+        YAML with dataset, recipes, models, fractions, modalities, seeds, set, probe; without it, the plan in OUT.
+    out
+        Folder of the sweep: plan, locks, recipes, runs, results.csv.
+    plan
+        Only pin locks and recipes and print the runs.
+    only
+        Execute run N of the plan alone (an array task).
+    collect
+        Only gather the results of finished runs.
+    slurm
+        Write a SLURM array script instead of running.
+    submit
+        With --slurm: submit it.
+    ray
+        Run on Ray at this address (`auto`, `local`, or host:port) instead of here.
+    """
+    from infra.sweep.grid import read_grid
+    from infra.sweep.launch import run_on_ray, submit_slurm, write_slurm_script
+    from infra.sweep.plan import make_plan, read_plan
+    from infra.sweep.run import collect as collect_results
+    from infra.sweep.run import execute, run_pending
+
+    chosen = [name for name, on in (("--plan", plan), ("--collect", collect), ("--slurm", slurm), ("--ray", ray)) if on]
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} exclude one another", hint="give one of them")
+    if submit and not slurm:
+        raise ConfigError("--submit belongs to --slurm")
+    planned = make_plan(read_grid(grid), out) if grid else read_plan(out)
+    failed: list[str] = []
+    script: Path | None = None
+    if only is not None:
+        run = _nth(planned, only)
+        if not planned.is_finished(run):
+            execute(planned, run)
+        collect_results(planned)
+    elif slurm:
+        script = write_slurm_script(planned)
+        stderr().print(submit_slurm(script) if submit else f"submit it with: sbatch {script}")
+    elif ray:
+        failed = run_on_ray(planned, ray, tell=_tell)
+    elif not plan and not collect:
+        failed = run_pending(planned, tell=_tell)
+    results = collect_results(planned)
+    if json_:
+        emit(
+            {
+                "runs": [run.id for run in planned.runs],
+                "finished": [run.id for run in planned.runs if planned.is_finished(run)],
+                "failed": failed,
+                "results": str(results) if results else None,
+                "script": str(script) if script else None,
+            }
+        )
+    else:
+        sys.stdout.write(_table(planned))
+    return 1 if failed else 0
+
+
+def _nth(plan: Plan, number: int) -> PlannedRun:
+    if not 0 <= number < len(plan.runs):
+        raise ConfigError(f"there is no run {number}", hint=f"0 to {len(plan.runs) - 1}")
+    return plan.runs[number]
+
+
+def _tell(run: PlannedRun, what: str) -> None:
+    stderr().print(f"{run.id}: {what}")
+
+
+def _table(plan: Plan) -> str:
+    from infra.report_probe import text_table
+
+    rows = [
+        [str(number), run.id, f"{run.num_images:,}", str(run.steps), "finished" if plan.is_finished(run) else "to do"]
+        for number, run in enumerate(plan.runs)
+    ]
+    return text_table(["", "run", "images", "steps", "state"], rows)

@@ -1,0 +1,242 @@
+"""From a grid to a list of runs, each with its lock and its resolved recipe on disk.
+
+    <out>/plan.json               the runs, in order
+    <out>/locks/<mix>.lock.yaml   one for each mix and fraction
+    <out>/recipes/<run>.yaml      the whole recipe of a run
+    <out>/runs/<run>/             the run; finished when `result.json` is there
+    <out>/results.csv             what `biovfm scaling` reads
+
+Planning again keeps the locks that are there, so a dataset that grew since does not change a sweep half-way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.sweep.grid import Grid, Modality, ProbeSettings
+from shards.errors import ConfigError
+from shards.files import write_text
+
+if TYPE_CHECKING:
+    from shards.subset import Lock
+    from train.recipe import Recipe
+
+PLAN: Final = "plan.json"
+RESULT: Final = "result.json"
+RESULTS: Final = "results.csv"
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One run, pinned.
+
+    Attributes:
+        id: Readable parts and a digest of everything that decides the result.
+        recipe: Name or file as the grid has it.
+        algorithm: `mae` or `dinov2`.
+        model: Size of the network.
+        fraction: Share of the samples.
+        modality: Tags joined by `+`, or `all`.
+        seed: Of the run.
+        lock: Lock file, below the sweep's folder.
+        lock_digest: Of the samples.
+        num_images: Samples of the lock.
+        recipe_file: Resolved recipe, below the sweep's folder.
+        steps: Of the run.
+        params_total: Trained weights (encoder and decoder or heads).
+        params_encoder: Weights of the encoder.
+    """
+
+    id: str
+    recipe: str
+    algorithm: str
+    model: str
+    fraction: float
+    modality: str
+    seed: int
+    lock: str
+    lock_digest: str
+    num_images: int
+    recipe_file: str
+    steps: int
+    params_total: int
+    params_encoder: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All runs of a sweep.
+
+    Attributes:
+        out: The sweep's folder.
+        grid: What was asked for.
+        runs: In the order in which they run.
+    """
+
+    out: Path
+    grid: Grid
+    runs: tuple[PlannedRun, ...]
+
+    def folder(self, run: PlannedRun) -> Path:
+        """Where a run lies."""
+        return self.out / "runs" / run.id
+
+    def is_finished(self, run: PlannedRun) -> bool:
+        """Whether a run's result is there."""
+        return (self.folder(run) / RESULT).is_file()
+
+    def pending(self) -> list[PlannedRun]:
+        """Runs without a result."""
+        return [run for run in self.runs if not self.is_finished(run)]
+
+
+def make_plan(grid: Grid, out: Path) -> Plan:
+    """Pin locks and recipes and write `plan.json`.
+
+    Raises:
+        ConfigError: A recipe or a setting is wrong.
+        SubsetError: A mix selects nothing.
+    """
+    runs = []
+    for mix, fraction in itertools.product(grid.modalities, grid.fractions):
+        path, lock = _pin_lock(grid, out, mix, fraction)
+        for recipe, model, seed in itertools.product(grid.recipes, grid.models, grid.seeds):
+            resolved = _resolve(grid, recipe, model, seed)
+            runs.append(_plan_run(grid, out, resolved, lock, path, recipe=recipe, mix=mix, fraction=fraction))
+    plan = Plan(out=out, grid=grid, runs=tuple({run.id: run for run in runs}.values()))
+    document = {"format": _FORMAT, "grid": grid.model_dump(mode="json"), "runs": [asdict(run) for run in plan.runs]}
+    write_text(out / PLAN, json.dumps(document, indent=2) + "\n")
+    return plan
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan of a sweep's folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = out / PLAN
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}", hint="plan it first: biovfm sweep GRID.yaml --out OUT --plan")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    runs = tuple(PlannedRun(**run) for run in document["runs"])
+    return Plan(out=out, grid=Grid.model_validate(document["grid"]), runs=runs)
+
+
+def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float) -> tuple[Path, Lock]:
+    from shards.dataset import Dataset
+    from shards.subset import Lock, Selection, create
+
+    selection = Selection(
+        modality=() if mix == "all" else tuple(mix),
+        fraction=None if fraction == 1 else fraction,
+        seed=grid.subset_seed,
+    )
+    asked = json.dumps([grid.dataset, grid.index_version, selection.model_dump(mode="json")])
+    path = out / "locks" / f"{_mix_slug(mix)}-{fraction:g}-{_digest(asked)}.lock.yaml"
+    if path.is_file():
+        return path, Lock.read(path)
+    lock = create(Dataset.open(grid.dataset), selection, version=grid.index_version or _pinned_version(out))
+    lock.write(path)
+    return path, lock
+
+
+def _pinned_version(out: Path) -> int | None:
+    """The index version of the locks that are there already, so that all runs see one version."""
+    from shards.subset import Lock
+
+    versions = {Lock.read(path).index_version for path in (out / "locks").glob("*.lock.yaml")}
+    return max(versions, default=None)
+
+
+def _resolve(grid: Grid, recipe: str, model: str | None, seed: int) -> Recipe:
+    from train.recipe import load_recipe
+
+    return load_recipe(recipe, {**grid.set, **({"model.size": model} if model else {}), "seed": seed})
+
+
+def _plan_run(
+    grid: Grid, out: Path, resolved: Recipe, lock: Lock, lock_path: Path, *, recipe: str, mix: Modality, fraction: float
+) -> PlannedRun:
+    text = resolved.to_yaml()
+    digest = _digest("\n".join([text, lock.digest, ProbeSettings.model_dump_json(grid.probe)]))
+    parts = [resolved.name, resolved.model.size, _mix_slug(mix), f"{fraction:g}", f"s{resolved.seed}", digest]
+    name = "-".join(parts)
+    recipe_path = out / "recipes" / f"{name}.yaml"
+    if not recipe_path.is_file():
+        write_text(recipe_path, text)
+    total, encoder = count_weights(resolved)
+    return PlannedRun(
+        id=name,
+        recipe=recipe,
+        algorithm=resolved.method.name,
+        model=resolved.model.size,
+        fraction=fraction,
+        modality="all" if mix == "all" else "+".join(mix),
+        seed=resolved.seed,
+        lock=str(lock_path.relative_to(out)),
+        lock_digest=lock.digest,
+        num_images=lock.num_samples,
+        recipe_file=str(recipe_path.relative_to(out)),
+        steps=resolved.run.steps,
+        params_total=total,
+        params_encoder=encoder,
+    )
+
+
+def count_weights(recipe: Recipe) -> tuple[int, int]:
+    """Trained weights of the whole network and of the encoder, without making them."""
+    import torch
+
+    from train.methods import build_method
+
+    with torch.device("meta"):
+        method = build_method(recipe)
+    total = sum(weight.numel() for weight in method.network.parameters() if weight.requires_grad)
+    return total, sum(weight.numel() for weight in method.export_backbone().parameters())
+
+
+def _mix_slug(mix: Modality) -> str:
+    return "all" if mix == "all" else "_".join(tag.lower() for tag in mix)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def rows_of(plan: Plan) -> Iterator[dict[str, Any]]:
+    """One row for each finished run and task, as `biovfm scaling` reads them."""
+    for run in plan.runs:
+        if not plan.is_finished(run):
+            continue
+        document = json.loads((plan.folder(run) / RESULT).read_text(encoding="utf-8"))
+        for result in document["results"]:
+            auc, acc = result["metrics"]["auc"], result["metrics"]["acc"]
+            yield {
+                "run": run.id,
+                "task": result["task"],
+                "algorithm": run.algorithm,
+                "recipe": run.recipe,
+                "model": run.model,
+                "params_total_m": run.params_total / 1e6,
+                "params_encoder_m": run.params_encoder / 1e6,
+                "num_images": run.num_images,
+                "data_fraction": run.fraction,
+                "modality": run.modality,
+                "seed": run.seed,
+                "auc": auc["value"],
+                "auc_lower": auc["lower"],
+                "auc_upper": auc["upper"],
+                "acc": acc["value"],
+                "steps": run.steps,
+                "pretrain_seconds": document["pretrain_seconds"],
+                "lock_digest": run.lock_digest,
+                "weights": result["provenance"]["weights"],
+            }

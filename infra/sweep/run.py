@@ -1,0 +1,126 @@
+"""Execute planned runs: the package's own sub-commands as child processes, one folder a run.
+
+A run that is killed goes on when the sweep is started again: `pretrain` from its last checkpoint, `probe` from its
+cached features. A run that fails leaves its log and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.report_scaling import write_csv
+from infra.sweep.plan import RESULT, RESULTS, Plan, PlannedRun, rows_of
+from shards.errors import BiovfmError
+from shards.files import write_text
+
+
+class RunFailedError(BiovfmError):
+    """A child process of a sweep ended with an error."""
+
+
+def run_pending(plan: Plan, *, tell: Callable[[PlannedRun, str], None]) -> list[str]:
+    """Execute every run that has no result, one after the other.
+
+    Args:
+        plan: From `infra.sweep.plan`.
+        tell: Called with a run and `running`, `done`, `failed: …` or `finished before`.
+
+    Returns:
+        Ids of the runs that failed.
+    """
+    failed = []
+    for run in plan.runs:
+        if plan.is_finished(run):
+            tell(run, "finished before")
+            continue
+        tell(run, "running")
+        try:
+            execute(plan, run)
+        except RunFailedError as error:
+            failed.append(run.id)
+            tell(run, f"failed: {error.message}")
+        else:
+            tell(run, "done")
+        collect(plan)
+    collect(plan)
+    return failed
+
+
+def execute(plan: Plan, run: PlannedRun) -> None:
+    """Pretrain, probe, write the result.
+
+    Raises:
+        RunFailedError: A child process failed; its log is named.
+    """
+    folder = plan.folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    launcher = plan.grid.launcher or [sys.executable]
+    trained = _child([*launcher, "-m", "infra.cli", *pretrain_arguments(plan, run)], folder / "pretrain.log")
+    if not trained.get("finished", True):
+        raise RunFailedError(f"pretraining stopped at step {trained.get('steps')}", hint="start the sweep again")
+    seconds = time.perf_counter() - started
+    probed = _child([sys.executable, "-m", "infra.cli", *probe_arguments(plan, run)], folder / "probe.log")
+    document = {
+        "run": asdict(run),
+        "pretrain": trained,
+        "pretrain_seconds": round(seconds, 1),
+        "results": probed["results"],
+        "missing_tasks": probed["missing_tasks"],
+    }
+    write_text(folder / RESULT, json.dumps(document, indent=2) + "\n")
+
+
+def pretrain_arguments(plan: Plan, run: PlannedRun) -> list[str]:
+    """What follows `biovfm` to pretrain a run."""
+    lock, recipe = plan.out / run.lock, plan.out / run.recipe_file
+    return ["pretrain", str(lock), "--recipe", str(recipe), "--out", str(plan.folder(run)), "--json"]
+
+
+def probe_arguments(plan: Plan, run: PlannedRun) -> list[str]:
+    """What follows `biovfm` to probe a run."""
+    settings = plan.grid.probe
+    words = ["probe", str(plan.folder(run)), "--tasks", settings.tasks, "--size", str(settings.size), "--json"]
+    words += ["--pooling", settings.pooling, "--resamples", str(settings.resamples)]
+    words += ["--data", settings.data] if settings.data else []
+    words += ["--image-size", str(settings.image_size)] if settings.image_size else []
+    words += ["--skip-missing"] if settings.skip_missing else []
+    return words
+
+
+def collect(plan: Plan) -> Path | None:
+    """Write the results of all finished runs to `results.csv`; None where none is finished."""
+    rows = list(rows_of(plan))
+    if not rows:
+        return None
+    path = plan.out / RESULTS
+    partial = path.with_suffix(".partial")
+    write_csv(partial, rows)
+    partial.replace(path)
+    return path
+
+
+def _child(command: Sequence[str], log: Path) -> dict[str, Any]:
+    """Run a child; its standard error goes to `log`, the JSON object on its standard output is returned."""
+    with log.open("a", encoding="utf-8") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603 - our own
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode != 0:
+        raise RunFailedError(f"{log.stem} ended with {process.returncode}", hint=f"see {log}")
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise RunFailedError(f"{log.stem} gave no result", hint=f"see {log}")
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result
