@@ -109,9 +109,9 @@ def _is_bomb(size: int, packed: int, limits: LimitSettings) -> bool:
 class _Guarded(io.RawIOBase):
     """A decompressing stream that stops when it has grown out of all proportion to the bytes it came from."""
 
-    def __init__(self, stream: BinaryIO, packed: int, limits: LimitSettings, limit: int | None = None) -> None:
+    def __init__(self, stream: io.BufferedIOBase, packed: int, limits: LimitSettings) -> None:
         self._stream = stream
-        self._most = min(limit or limits.max_file_bytes, max(_FREE_BYTES, int(packed * limits.max_ratio)))
+        self._most = max(_FREE_BYTES, int(packed * limits.max_ratio))
         self._count = 0
 
     def readable(self) -> bool:
@@ -119,7 +119,7 @@ class _Guarded(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]  # the io protocol types it as a bare object
-        data = self._stream.read(len(view))
+        data = self._stream.read1(len(view))  # what comes before a break is still given
         view[: len(data)] = data
         self._count += len(data)
         if self._count > self._most:
@@ -134,8 +134,8 @@ def _unpacked(stream: BinaryIO, path: str, packed: int, limits: LimitSettings) -
         opener = bz2.open
     elif name.endswith(("xz", "txz")):
         opener = lzma.open
-    inner = cast("BinaryIO", opener(stream))
-    return cast("BinaryIO", io.BufferedReader(_Guarded(inner, packed, limits, limit=1 << 62), 1 << 20))
+    inner = cast("io.BufferedIOBase", opener(stream))
+    return cast("BinaryIO", io.BufferedReader(_Guarded(inner, packed, limits), 1 << 18))
 
 
 def open_items(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Iterator[tuple[RawItem, RawFile]]:
@@ -293,12 +293,15 @@ def _spool(stream: object, packed: int, limits: LimitSettings) -> BinaryIO:
     most = min(limits.max_file_bytes, max(_FREE_BYTES, int(packed * limits.max_ratio)))
     spooled = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the caller closes it
     count = 0
-    while chunk := source.read(1 << 20):
-        count += len(chunk)
-        if count > most:
-            spooled.close()
-            raise RejectError("decompression_bomb", f"more than {most} bytes")
-        spooled.write(chunk)
+    try:
+        while chunk := source.read(1 << 20):
+            count += len(chunk)
+            if count > most:
+                raise RejectError("decompression_bomb", f"more than {most} bytes")
+            spooled.write(chunk)
+    except BaseException:
+        spooled.close()
+        raise
     spooled.seek(0)
     return cast("BinaryIO", spooled)
 

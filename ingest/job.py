@@ -75,7 +75,7 @@ class JobReport:
         repeated: The job was committed before; nothing was done now (the counts are of that time).
         files: Raw files listed.
         ignored: Files that no glob or reader asks for, by extension.
-        items: Images and unreadable files: `kept + rejected`.
+        items: Images, and files (or the rest of one) that could not be read: `kept + rejected`.
         kept: Images that the dataset gained.
         rejected: Images and files in `rejects/`.
         reasons: Rejects by reason.
@@ -150,9 +150,9 @@ def run_job(
     runner = engine or LocalEngine(workers, rules)
     units, resumed = job.map(runner)
     resolution, packs, promoted = job.settle(runner, units)
-    version = job.commit(units, resolution, packs, promoted)
-    report = job.report(units, resolution, packs, version)
-    return replace(report, resumed_units=resumed, seconds=time.monotonic() - started)
+    report = job.report(units, resolution, packs)
+    version = job.commit(units, resolution, packs, promoted, report)
+    return replace(report, version=version, resumed_units=resumed, seconds=time.monotonic() - started)
 
 
 def _ignore(_progress: Progress) -> None:
@@ -264,6 +264,7 @@ class _Job:
         resolution: Resolution,
         packs: Sequence[Pack],
         promoted: Mapping[int, Promoted],
+        report: JobReport,
     ) -> int:
         """Add the rows to the tables in one step, then remove the staging folder."""
         self._tell(Progress(stage="commit"))
@@ -274,6 +275,13 @@ class _Job:
             rows=index_schema().empty_table() if rows is None else rows,
             rejects=self._rejects(units, resolution),
             fingerprints=cast("pa.Table", prints),
+            summary={
+                "source": report.source,
+                "listed": report.items,
+                "kept": report.kept,
+                "rejected": report.rejected,
+                "files": report.files,
+            },
         )
         sweep(self.dataset, self.context.staging)
         return version
@@ -297,10 +305,8 @@ class _Job:
                 tables.append(table.select(rejects_schema().names).cast(rejects_schema()))
         return pa.concat_tables(tables)
 
-    def report(
-        self, units: Sequence[UnitReport], resolution: Resolution, packs: Sequence[Pack], version: int
-    ) -> JobReport:
-        """The counts of a run that committed."""
+    def report(self, units: Sequence[UnitReport], resolution: Resolution, packs: Sequence[Pack]) -> JobReport:
+        """The counts of a run that is about to commit."""
         reasons: Counter[str] = Counter()
         for unit in units:
             reasons.update(unit.rejected)
@@ -313,10 +319,10 @@ class _Job:
             job_id=self.job_id,
             source=self.spec.id,
             dataset=self.dataset.url,
-            version=version,
+            version=-1,
             files=len(self.listing.items),
             ignored=dict(self.listing.ignored),
-            items=kept + rejected,
+            items=sum(unit.items for unit in units),
             kept=kept,
             rejected=rejected,
             reasons=dict(sorted(reasons.items())),

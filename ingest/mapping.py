@@ -72,6 +72,7 @@ class UnitReport:
     Attributes:
         index: The unit.
         files: Raw files read.
+        items: Images met, and raw files (or the rest of one) that could not be read.
         kept: Images staged.
         rejected: Rejected images and files, by reason.
         shards: Staged tar → number of samples in it and its SHA-256 (hex), in the order they were begun.
@@ -79,6 +80,7 @@ class UnitReport:
 
     index: int
     files: int
+    items: int
     kept: int
     rejected: Mapping[str, int]
     shards: Mapping[str, tuple[int, str]]
@@ -122,7 +124,7 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
                 beat(position)
                 writer.begin(item)
                 if position in skip:
-                    writer.reject(skip[position])
+                    writer.reject_file(skip[position])
                 else:
                     _map_file(context, item, raw, writer)
         report = writer.report(len(unit.items))
@@ -158,6 +160,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
             raise RejectError("not_listed")
         for image in reader_for(layout.reader, raw.name)(raw, options):
             count += 1
+            writer.items += 1
             try:
                 _map_image(context, item, image, writer)
             except RejectError as error:
@@ -165,11 +168,11 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
         if count == 0:
             raise RejectError("no_image")
     except RejectError as error:
-        writer.reject(error.reason, error.detail)
+        writer.reject_file(error.reason, error.detail)
     except MemoryError:
-        writer.reject("out_of_memory")
+        writer.reject_file("out_of_memory")
     except Exception as error:  # noqa: BLE001  # decoders raise anything on broken files; a bad file is data
-        writer.reject("undecodable" if count else "unreadable", type(error).__name__)
+        writer.reject_file("undecodable" if count else "unreadable", type(error).__name__)
 
 
 def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: _UnitWriter) -> None:
@@ -229,6 +232,7 @@ class _UnitWriter:
     index: int
     folder: Path
     raw_path: str = ""
+    items: int = 0
     _item: RawItem = field(default_factory=lambda: RawItem(path=""))
     _kept: int = 0
     _rejected: Counter[str] = field(default_factory=Counter)
@@ -268,6 +272,11 @@ class _UnitWriter:
         row = {"source": self.context.spec.id, "modality": modality, "raw_path": self.raw_path, "raw_frame": frame}
         self._tables["rejects"].add({**row, "reason": reason, "detail": detail, "job_id": self.context.job_id})
 
+    def reject_file(self, reason: str, detail: str = "") -> None:
+        """Note a raw file, or the rest of one, that cannot be read."""
+        self.items += 1
+        self.reject(reason, detail)
+
     def check_new(self, digest: str) -> None:
         """Raise where the unit holds these pixels already."""
         if digest in self._seen:
@@ -305,7 +314,14 @@ class _UnitWriter:
     def report(self, files: int) -> UnitReport:
         """The counts, once all is written."""
         shards = {name: (self._finished[name].num_samples, self._finished[name].sha256) for name in self._names}
-        return UnitReport(index=self.index, files=files, kept=self._kept, rejected=dict(self._rejected), shards=shards)
+        return UnitReport(
+            index=self.index,
+            files=files,
+            items=self.items,
+            kept=self._kept,
+            rejected=dict(sorted(self._rejected.items())),
+            shards=shards,
+        )
 
     def files(self) -> list[Path]:
         """Everything to publish, tables last."""

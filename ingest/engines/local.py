@@ -70,7 +70,7 @@ class LocalEngine:
                         event, lost = _receive(worker, ledger, todo)
                         if event:
                             yield event
-                    elif worker.task and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
+                    elif worker.step >= 0 and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
                         _bury(worker, ledger, todo, "timeout")
                         lost = True
                     if lost:
@@ -118,7 +118,7 @@ def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEv
     if kind == "step":
         worker.step = value
         return TaskEvent(index=task.index, step=value), False
-    worker.task = None
+    worker.task, worker.step = None, -1
     if kind == "error":
         ledger.failure(task.index, value)
         todo.append(task)

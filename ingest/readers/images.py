@@ -7,18 +7,20 @@ Only pixels leave this reader: metadata segments are read for the orientation al
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from ingest.raw import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
 Image.MAX_IMAGE_PIXELS = None  # the limit of the settings is checked on the header, before any pixel is decoded
 
-_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "WEBP", "MPO")
+_PLUGINS: Final = (Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)  # Pillow loads these late
+_FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "WEBP")
 _ORIENTATION: Final = 0x0112
 _TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -108,7 +110,7 @@ def _read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
 
     try:
         tiff = tifffile.TiffFile(io.BytesIO(data))
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError) as error:
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error) as error:
         raise RejectError("unreadable", type(error).__name__) from error
     with tiff:
         pages = [page for page in tiff.pages if not getattr(page, "is_reduced", False)]

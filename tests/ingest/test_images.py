@@ -1,0 +1,175 @@
+"""Ordinary image files: orientation, depth, palettes, pages, and what is no image."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ingest.normalise import Encoding, encode, scale_to_8bit, to_picture
+from ingest.raw import RawFile, RejectError
+from ingest.readers import RawImage, ReadOptions, handles, reader_for
+from ingest.readers.images import read
+from ingest.settings import LimitSettings
+from tests.ingest.material import encoded, photo
+
+
+def images(data: bytes, name: str = "x.png", **options: Any) -> list[RawImage]:
+    return list(read(RawFile.of_bytes(data, name), ReadOptions(**options)))
+
+
+def pictures(data: bytes) -> list[Any]:
+    return [to_picture(image) for image in images(data)]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_formats_give_their_pixels(format_: str, channels: int) -> None:
+    pixels = photo(1, channels=channels)
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    (picture,) = pictures(encoded(pixels, format_, **options))
+    np.testing.assert_array_equal(picture, pixels)
+
+
+def test_gif_frames_are_images() -> None:
+    frames = [Image.fromarray(photo(seed, channels=1)) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    found = images(buffer.getvalue(), "x.gif")
+    assert [image.frame for image in found] == ["p0000", "p0001", "p0002"]
+    for image, frame in zip(found, frames, strict=True):
+        np.testing.assert_array_equal(to_picture(image), np.asarray(frame))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "TIFF"])
+def test_orientation_is_applied_before_anything_else(orientation: int, format_: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = Image.fromarray(photo(2))
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that `orientation` asks a viewer to undo
+    stored = upright.transpose(Image.Transpose(turn[orientation])) if orientation > 1 else upright
+    buffer = io.BytesIO()
+    if format_ == "TIFF":
+        tifffile.imwrite(buffer, np.asarray(stored), photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    else:
+        stored.save(buffer, format_, exif=exif, **({"quality": 100, "subsampling": 0} if format_ == "JPEG" else {}))
+    (image,) = images(buffer.getvalue())
+    picture = to_picture(image)
+    assert picture.shape == (96, 128, 3)
+    assert np.abs(picture.astype(int) - np.asarray(upright)).max() <= (12 if format_ == "JPEG" else 0)
+    assert (image.jpeg is not None) == (format_ == "JPEG" and orientation == 1)
+
+
+def test_sixteen_bit_gray_is_spread_over_its_percentiles_not_clipped() -> None:
+    pixels = (np.linspace(1000, 5000, 96 * 128).reshape(96, 128)).astype(np.uint16)
+    for data in (encoded(pixels), _tiff(pixels), _tiff(pixels, bigtiff=True)):
+        (image,) = images(data)
+        assert image.bit_depth == 16
+        picture = to_picture(image)
+        assert (picture.min(), picture.max()) == (0, 255)
+        assert 120 < picture.mean() < 135
+
+
+def test_float_tiff_with_nan() -> None:
+    pixels = np.linspace(-3, 5, 96 * 128, dtype=np.float32).reshape(96, 128).copy()
+    pixels[0, 0] = np.nan
+    (picture,) = pictures(_tiff(pixels))
+    assert picture[0, 0] == 0
+    assert picture.max() == 255
+
+
+def test_palette_transparency_bilevel_and_gray_in_rgb() -> None:
+    pixels = photo(3)
+    palette = Image.fromarray(pixels).quantize(256)
+    np.testing.assert_array_equal(pictures(_save(palette))[0], np.asarray(palette.convert("RGB")))
+    clear = Image.fromarray(np.dstack([pixels, np.zeros((96, 128), np.uint8)]), "RGBA")
+    assert not pictures(_save(clear))[0].any()
+    gray = photo(4, channels=1)
+    assert pictures(encoded(np.dstack([gray] * 3)))[0].shape == (96, 128)
+    bits = Image.fromarray(gray).convert("1")
+    np.testing.assert_array_equal(pictures(_save(bits))[0], np.asarray(bits).astype(np.uint8) * 255)
+
+
+def test_pages_and_planes_of_a_tiff_are_images_but_thumbnails_are_not() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, bigtiff=True) as tiff:
+        tiff.write(photo(5), photometric="rgb")
+        tiff.write(photo(6), photometric="rgb")
+        tiff.write(photo(6)[::4, ::4], photometric="rgb", subfiletype=1)
+    assert [image.frame for image in images(buffer.getvalue())] == ["p0000", "p0001"]
+    planar = io.BytesIO()
+    tifffile.imwrite(planar, np.moveaxis(photo(7), -1, 0), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(pictures(planar.getvalue())[0], photo(7))
+
+
+def test_white_is_zero_tiffs_are_inverted() -> None:
+    gray = photo(8, channels=1)
+    np.testing.assert_array_equal(pictures(_tiff(gray, photometric="miniswhite"))[0], ~gray)
+
+
+@pytest.mark.parametrize("data", [b"not an image", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0\x07", b"\xff\xd8\xff\xe0"])
+def test_what_is_no_image_is_unreadable(data: bytes) -> None:
+    with pytest.raises((RejectError, OSError, SyntaxError)):
+        images(data)
+
+
+def test_truncated_jpeg_raises() -> None:
+    data = encoded(photo(9), "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        images(data[: len(data) // 2])
+
+
+def test_absurd_headers_are_bombs_before_decoding() -> None:
+    data = encoded(np.zeros((2000, 2000), np.uint8))
+    with pytest.raises(RejectError) as caught:
+        images(data, limits=LimitSettings(max_pixels=1_000_000))
+    assert caught.value.reason == "decompression_bomb"
+
+
+def test_small_jpegs_keep_their_compressed_data_and_large_ones_do_not() -> None:
+    data = encoded(photo(10), "JPEG", quality=60)
+    (image,) = images(data)
+    policy = Encoding(short_side_px=96)
+    kept = encode(to_picture(image), policy, jpeg=image.jpeg)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(kept.data))), to_picture(image))
+    assert len(kept.data) < len(data) + 32
+    reduced = encode(to_picture(image), Encoding(short_side_px=48), jpeg=image.jpeg)
+    assert (reduced.width, reduced.height, reduced.channels) == (64, 48, 3)
+    assert encode(to_picture(image), Encoding(format="png"), jpeg=image.jpeg).extension == "png"
+
+
+def test_scale_to_8bit_rounds_half_up_and_clips() -> None:
+    values = np.array([[-1, 0, 1, 2, 3, 4, 9]], np.int16)
+    np.testing.assert_array_equal(scale_to_8bit(values, 0, 4), [[0, 0, 64, 128, 191, 255, 255]])
+    np.testing.assert_array_equal(
+        scale_to_8bit(values.clip(0, 9).astype(np.uint8), 0, 4), [[0, 0, 64, 128, 191, 255, 255]]
+    )
+
+
+def test_readers_go_by_name() -> None:
+    assert handles("auto", "a.nii.gz")
+    assert handles("auto", "IM000001")
+    assert handles("auto", "1.2.840.113619.2.1")
+    assert not handles("auto", "labels.csv")
+    assert not handles("auto", ".DS_Store")
+    assert not handles("images", "a.dcm")
+    with pytest.raises(RejectError):
+        reader_for("auto", "a.docx")
+
+
+def _save(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _tiff(pixels: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    bigtiff = options.pop("bigtiff", False)
+    tifffile.imwrite(buffer, pixels, bigtiff=bigtiff, **options)
+    return buffer.getvalue()
