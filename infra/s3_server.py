@@ -8,6 +8,7 @@ Run it by hand with `python -m infra.s3_server FOLDER`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -24,10 +25,14 @@ from shards.errors import ConfigError, StoreError
 
 _HOST = "127.0.0.1"
 _GRPC_OFFSET = 10_000
+_FIRST_PORT = 12_000
+_STARTS = 3
 _SOCKET_FOLDER = Path("/tmp")  # noqa: S108 - where the server itself puts its sockets
 _SERVICES = ("s3", "master", "volume", "filer", "admin")
 # The shell waits on a pipe that only the starting process holds: when that ends, so does the server.
-_GUARD = '"$@" </dev/null & child=$!; trap "kill $child" TERM; cat >/dev/null; kill $child 2>/dev/null; wait $child'
+_GUARD = (
+    'exec 3<&0; "$@" </dev/null 3<&- & child=$!; (cat <&3 >/dev/null; kill $child 2>/dev/null) & exec 3<&-; wait $child'
+)
 
 
 class Server:
@@ -185,7 +190,7 @@ class Server:
                 client.put_object(Bucket="ready", Key="probe", Body=b"x")
                 client.delete_object(Bucket="ready", Key="probe")
             except (BotoCoreError, ClientError) as error:
-                if time.monotonic() > end:
+                if time.monotonic() > end or not self._process or self._process.poll() is not None:
                     tail = self._log.read_text(errors="replace")[-300:].replace("\n", " ")
                     raise StoreError(f"the local S3 server does not answer: {tail}", hint="try again") from error
                 time.sleep(0.05)
@@ -204,7 +209,14 @@ def start(folder: str | Path, *, port: int = 0) -> Server:
         ConfigError: The `weed` program is not installed, or the port is taken.
         StoreError: The server does not answer in time.
     """
-    server = Server(Path(folder).expanduser().absolute(), port=port)
+    folder = Path(folder).expanduser().absolute()
+    for _ in range(_STARTS - 1):
+        server = Server(folder, port=port)
+        # Another process may take a free port before the server does.
+        with contextlib.suppress(StoreError):
+            server.launch()
+            return server
+    server = Server(folder, port=port)
     server.launch()
     return server
 
@@ -231,7 +243,7 @@ def _free_ports(count: int, *, first: int) -> list[int]:
     """Ports that are free, each with the one 10,000 above it, which the server takes for its inner protocol."""
     ports: list[int] = []
     while len(ports) < count:
-        wanted = first if first and not ports else 15_000 + secrets.randbelow(17_000)
+        wanted = first if first and not ports else _FIRST_PORT + secrets.randbelow(_GRPC_OFFSET)
         if wanted not in ports and _is_free(wanted) and _is_free(wanted + _GRPC_OFFSET):
             ports.append(wanted)
         elif wanted == first:

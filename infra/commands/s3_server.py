@@ -1,4 +1,4 @@
-"""`biovfm s3-server`: a local S3 server to try things out on."""
+"""`biovfm s3-server`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,42 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from infra import s3_server as servers
 from infra.console import emit
 
 
 def s3_server(
-    folder: Path = Path("biovfm-s3"), /, *, port: int = 8333, bucket: str = "biovfm", json: bool = False
+    folder: Path = Path("biovfm-s3"),
+    /,
+    *,
+    port: int = 8333,
+    bucket: str = "biovfm",
+    json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """Start a local S3 server (SeaweedFS, loopback only) and print the environment that clients need.
+    """Start a local S3 server (SeaweedFS, loopback only) and print the environment that its clients need.
 
-    It runs until it is interrupted; its data stay in FOLDER. Needs `pip install 'biovfm[s3-server]'`.
+    It runs until it is interrupted; its data stay in the folder. Needs `pip install 'biovfm[s3-server]'`.
 
-    Example:
-        biovfm s3-server ./biovfm-s3
+    Example: `biovfm s3-server ./biovfm-s3`
 
-    Args:
-        folder: Where the server keeps its data.
-        port: Port on 127.0.0.1; 0 takes a free one.
-        bucket: A bucket to make.
-        json: Print the environment as one JSON object.
+    Parameters
+    ----------
+    folder
+        Where the server keeps its data.
+    port
+        Port on 127.0.0.1; 0 takes a free one.
+    bucket
+        A bucket to make.
+    json_
+        Print the environment as one JSON object.
     """
     with servers.start(folder, port=port) as server:
         url = server.make_bucket(bucket)
-        if json:
+        if json_:
             emit({"url": url, "env": server.env})
         else:
             lines = [f"export {name}={shlex.quote(value)}" for name, value in server.env.items()]

@@ -6,9 +6,10 @@ from shards.store.base import ObjectInfo, Store, join_url
 from shards.store.local import LocalStore
 from shards.store.memory import MemoryStore
 from shards.store.options import S3Options, duckdb_secret, fsspec_options, redact, storage_options
-from shards.store.settings import StoreSettings
+from shards.store.settings import MIB, StoreSettings
 
 __all__ = [
+    "MIB",
     "LocalStore",
     "MemoryStore",
     "ObjectInfo",

@@ -55,8 +55,7 @@ class S3Options:
     @classmethod
     def from_environment(cls) -> S3Options:
         """What the AWS environment variables and the profile say."""
-        session = _session()
-        scoped: dict[str, Any] = session.get_scoped_config() if session else {}
+        scoped = _profile()
         variables = os.environ
         return cls(
             endpoint=_first(
@@ -186,21 +185,11 @@ def s3_credentials() -> Callable[[], dict[str, Any]]:
     Raises:
         StoreError: No credentials are found; at the call of the provider too.
     """
-    session = _session()
-    found = session.get_credentials() if session else None
-    if found is None:
-        raise StoreError(
-            "no S3 credentials are found",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
-            "or AWS_SKIP_SIGNATURE=true for a public bucket",
-        )
+    found = _credentials()
 
     def provide() -> dict[str, Any]:
-        current = found
-        if getattr(found, "method", "") in {"env", "shared-credentials-file", "config-file"}:
-            fresh = _session()
-            current = (fresh.get_credentials() if fresh else None) or found
-        frozen = current.get_frozen_credentials()
+        static = found.method in {"env", "shared-credentials-file", "config-file"}
+        frozen = (_credentials() if static else found).get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -211,6 +200,18 @@ def s3_credentials() -> Callable[[], dict[str, Any]]:
     return provide
 
 
+def credential_source() -> str:
+    """Where the S3 credentials come from, in words; nothing of the credentials.
+
+    Raises:
+        StoreError: No credentials are found.
+    """
+    if S3Options.from_environment().anonymous:
+        return "none: requests are not signed"
+    profile = os.environ.get("AWS_PROFILE", "")
+    return f"found by {_credentials().method}" + (f", profile {profile}" if profile else "")
+
+
 def redact(url: str) -> str:
     """`url` without a password and without the query, where signatures live."""
     url = re.sub(r"(://[^/@:]+):[^/@]*@", r"\1:***@", url)
@@ -218,11 +219,34 @@ def redact(url: str) -> str:
 
 
 def _session() -> Any:
-    try:
-        import botocore.session
-    except ImportError:
-        return None
+    import botocore.session
+
     return botocore.session.Session()
+
+
+def _profile() -> dict[str, Any]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return dict(_session().get_scoped_config())
+    except BotoCoreError as error:
+        raise StoreError(f"the AWS configuration cannot be read: {error}", hint="check AWS_PROFILE") from None
+
+
+def _credentials() -> Any:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = _session().get_credentials()
+    except BotoCoreError as error:
+        raise StoreError(f"S3 credentials cannot be fetched: {error}", hint="check AWS_PROFILE") from None
+    if found is None:
+        raise StoreError(
+            "no S3 credentials are found",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+            "or AWS_SKIP_SIGNATURE=true for a public bucket",
+        )
+    return found
 
 
 def _scheme(url: str) -> str:
