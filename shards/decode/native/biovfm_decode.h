@@ -40,6 +40,7 @@ typedef struct {
 /* Filter of one axis: output i is the sum over k < taps of weight[i * taps + k] * input[first[i] + k], shifted right. */
 typedef struct {
     int size, taps, shift;
+    int most;      /* the largest count */
     int low, high; /* the inputs that any output looks at: [low, high) */
     int32_t *first;
     int32_t *count; /* taps in use; the others have weight 0 */

@@ -20,7 +20,8 @@ __all__ = ["LIBRARY", "BuildError", "build", "source_digest"]
 HERE = Path(__file__).parent
 LIBRARY = "_biovfm_decode.so"
 """File name of the shared library, beside the sources."""
-_FLAGS = ["-std=c11", "-O3", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+_FLAGS = ["-std=c11", "-O3", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra"]
+_FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
 class BuildError(Exception):

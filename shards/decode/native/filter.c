@@ -67,6 +67,7 @@ void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int 
                   float *scratch) {
     double step = length / axis->size, wide = stretch(length, axis->size), reach = (bicubic ? 2 : 1) * wide;
     float largest = 0;
+    axis->most = 0;
     axis->low = clip_high;
     axis->high = clip_low;
     for (int i = 0; i < axis->size; i++) {
@@ -81,6 +82,7 @@ void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int 
         for (int k = 0; k < to - from; k++) largest = weight[k] > largest ? weight[k] : largest;
         axis->first[slot] = from;
         axis->count[slot] = to - from;
+        axis->most = to - from > axis->most ? to - from : axis->most;
         axis->low = from < axis->low ? from : axis->low;
         axis->high = to > axis->high ? to : axis->high;
     }

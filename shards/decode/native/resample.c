@@ -65,23 +65,31 @@ AVX2 static inline __m256i pair_pixels(const uint8_t *pixel) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)pixel)), order);
 }
 
-AVX2 static inline __m128i fold_halves(__m256i sum, __m128i half, __m128i shift) {
-    __m128i both = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    return _mm_sra_epi32(_mm_add_epi32(both, half), shift);
+/* Sums of two rows from their halves: row a in the low half, row b in the high one. */
+AVX2 static inline __m256i fold_halves(__m256i a, __m256i b, __m256i shift) {
+    __m256i sum = _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xF0), _mm256_permute2x128_si256(a, b, 0x21));
+    return _mm256_srav_epi32(sum, shift);
 }
 
-static inline void store4(uint8_t *to, int32_t value) { memcpy(to, &value, 4); }
+static inline void store4(uint8_t *to, uint64_t value) {
+    uint32_t bytes = (uint32_t)value;
+    memcpy(to, &bytes, 4);
+}
 
-/* Four rows at once; every output pixel takes 4 bytes, of which the next pixel overwrites 4 - step. */
-AVX2 static void four_rows(const uint8_t *const in[4], uint8_t *const out[4], const bv_axis *axis, int origin,
-                           ptrdiff_t step) {
-    const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-    const __m128i half = _mm_set1_epi32(1 << axis->shift >> 1), shift = _mm_cvtsi32_si128(axis->shift);
+/* Four rows at once, `taps` (a multiple of 4) taps an output; 0 takes as many as each output needs. Every output
+ * pixel takes 4 bytes, of which the next pixel overwrites 4 - step. */
+AVX2 static inline __attribute__((always_inline)) void
+four_rows_of(const uint8_t *const in[4], uint8_t *const out[4], const bv_axis *axis, int origin, ptrdiff_t step,
+             int taps) {
+    const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), shift = _mm256_set1_epi32(axis->shift);
+    const int one = 1 << axis->shift >> 1;
+    const __m256i half = _mm256_setr_epi32(one, one, one, one, 0, 0, 0, 0);
     for (int i = 0; i < axis->size; i++) {
         const int16_t *weight = axis->weight + (ptrdiff_t)i * axis->taps;
         ptrdiff_t at = 4 * (ptrdiff_t)(axis->first[i] - origin);
-        __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-        for (int k = 0; k < axis->count[i]; k += 4, at += 16) {
+        int count = taps ? taps : axis->count[i];
+        __m256i a = half, b = half, c = half, d = half;
+        for (int k = 0; k < count; k += 4, at += 16) {
             __m128i four = _mm_loadl_epi64((const __m128i *)(weight + k));
             __m256i w = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(four), spread);
             a = _mm256_add_epi32(a, _mm256_madd_epi16(pair_pixels(in[0] + at), w));
@@ -89,14 +97,26 @@ AVX2 static void four_rows(const uint8_t *const in[4], uint8_t *const out[4], co
             c = _mm256_add_epi32(c, _mm256_madd_epi16(pair_pixels(in[2] + at), w));
             d = _mm256_add_epi32(d, _mm256_madd_epi16(pair_pixels(in[3] + at), w));
         }
-        __m128i ab = _mm_packs_epi32(fold_halves(a, half, shift), fold_halves(b, half, shift));
-        __m128i cd = _mm_packs_epi32(fold_halves(c, half, shift), fold_halves(d, half, shift));
-        __m128i bytes = _mm_packus_epi16(ab, cd);
-        store4(out[0] + step * i, _mm_cvtsi128_si32(bytes));
-        store4(out[1] + step * i, _mm_extract_epi32(bytes, 1));
-        store4(out[2] + step * i, _mm_extract_epi32(bytes, 2));
-        store4(out[3] + step * i, _mm_extract_epi32(bytes, 3));
+        __m256i words = _mm256_packs_epi32(fold_halves(a, b, shift), fold_halves(c, d, shift));
+        __m256i bytes = _mm256_packus_epi16(words, words);
+        uint64_t ac = (uint64_t)_mm_cvtsi128_si64(_mm256_castsi256_si128(bytes));
+        uint64_t bd = (uint64_t)_mm_cvtsi128_si64(_mm256_extracti128_si256(bytes, 1));
+        store4(out[0] + step * i, ac);
+        store4(out[1] + step * i, bd);
+        store4(out[2] + step * i, ac >> 32);
+        store4(out[3] + step * i, bd >> 32);
     }
+}
+
+/* A fixed number of taps saves the branch that is hardest to predict; few enough that reads stay within BV_SLACK. */
+AVX2 static void four_rows(const uint8_t *const in[4], uint8_t *const out[4], const bv_axis *axis, int origin,
+                           ptrdiff_t step) {
+    if (axis->most <= 4)
+        four_rows_of(in, out, axis, origin, step, 4);
+    else if (axis->most <= 8)
+        four_rows_of(in, out, axis, origin, step, 8);
+    else
+        four_rows_of(in, out, axis, origin, step, 0);
 }
 
 AVX2 static void color_avx2(const uint8_t *const *in, uint8_t *const *out, int rows, const bv_axis *axis, int origin,
@@ -133,10 +153,11 @@ AVX2 static void separate(const uint8_t *in, uint8_t *const out[4], int n) {
     int x = 0;
     for (; x + 4 <= n; x += 4) {
         __m128i four = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(in + 4 * x)), order);
-        store4(out[0] + x, _mm_cvtsi128_si32(four));
-        store4(out[1] + x, _mm_extract_epi32(four, 1));
-        store4(out[2] + x, _mm_extract_epi32(four, 2));
-        store4(out[3] + x, _mm_extract_epi32(four, 3));
+        uint64_t low = (uint64_t)_mm_cvtsi128_si64(four), high = (uint64_t)_mm_extract_epi64(four, 1);
+        store4(out[0] + x, low);
+        store4(out[1] + x, low >> 32);
+        store4(out[2] + x, high);
+        store4(out[3] + x, high >> 32);
     }
     for (; x < n; x++)
         for (int k = 0; k < 4; k++) out[k][x] = in[4 * x + k];
@@ -166,28 +187,36 @@ AVX2 static void gray_avx2(const uint8_t *const *in, uint8_t *const *out, int ro
     }
 }
 
+AVX2 static inline __m256i weighted(__m256i sum, __m256i pairs, __m256i w) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, w));
+}
+
 AVX2 static void column_avx2(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out,
                              int n) {
-    if (n < 16) {
+    if (n < 32) {
         column_portable(rows, weight, count, shift, out, n);
         return;
     }
-    const __m256i half = _mm256_set1_epi32(1 << shift >> 1);
-    const __m128i by = _mm_cvtsi32_si128(shift);
-    for (int start = 0; start < n; start += 16) {
-        int x = start + 16 <= n ? start : n - 16;
-        __m256i low = half, high = half;
+    const __m256i half = _mm256_set1_epi32(1 << shift >> 1), by = _mm256_set1_epi32(shift);
+    const __m256i zero = _mm256_setzero_si256();
+    for (int start = 0; start < n; start += 32) {
+        int x = start + 32 <= n ? start : n - 32;
+        __m256i s0 = half, s1 = half, s2 = half, s3 = half;
         for (int k = 0; k < count; k += 2) {
-            __m256i w = _mm256_set1_epi32((uint16_t)weight[k] | (int32_t)((uint32_t)(uint16_t)weight[k + 1] << 16));
-            __m128i a = _mm_loadu_si128((const __m128i *)(rows[k] + x));
-            __m128i b = _mm_loadu_si128((const __m128i *)(rows[k + 1] + x));
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)), w));
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)), w));
+            int32_t pair;
+            memcpy(&pair, weight + k, 4);
+            __m256i w = _mm256_set1_epi32(pair);
+            __m256i a = _mm256_loadu_si256((const __m256i *)(rows[k] + x));
+            __m256i b = _mm256_loadu_si256((const __m256i *)(rows[k + 1] + x));
+            __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
+            s0 = weighted(s0, _mm256_unpacklo_epi8(low, zero), w);
+            s1 = weighted(s1, _mm256_unpackhi_epi8(low, zero), w);
+            s2 = weighted(s2, _mm256_unpacklo_epi8(high, zero), w);
+            s3 = weighted(s3, _mm256_unpackhi_epi8(high, zero), w);
         }
-        __m256i words = _mm256_packs_epi32(_mm256_sra_epi32(low, by), _mm256_sra_epi32(high, by));
-        words = _mm256_permute4x64_epi64(words, 0xD8);
-        __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        _mm_storeu_si128((__m128i *)(out + x), bytes);
+        __m256i low = _mm256_packs_epi32(_mm256_srav_epi32(s0, by), _mm256_srav_epi32(s1, by));
+        __m256i high = _mm256_packs_epi32(_mm256_srav_epi32(s2, by), _mm256_srav_epi32(s3, by));
+        _mm256_storeu_si256((__m256i *)(out + x), _mm256_packus_epi16(low, high));
     }
 }
 

@@ -1,0 +1,44 @@
+/* Compares the vector kernels of this machine with portable C, bit by bit, over JPEG files; for other processors:
+ *
+ *   aarch64-linux-gnu-gcc -static -O3 -ffp-contract=off -I LIBJPEG tests/shards/fuzz/same_kernels.c \
+ *     shards/decode/native/[a-z]*.c LIBJPEG/libjpeg.a -lm -o same_kernels && qemu-aarch64-static ./same_kernels *.jpg */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../../shards/decode/native/biovfm_decode.h"
+
+typedef struct bv_context bv_context;
+bv_context *bv_open(int32_t portable, int32_t read_all);
+const char *bv_instructions(const bv_context *context);
+void bv_decode(bv_context *context, int32_t n, const uint8_t *const *data, const uint64_t *sizes,
+               const uint64_t *seeds, int32_t num_groups, const bv_group *groups, uint8_t *const *outs,
+               int32_t channels, int32_t exact, int32_t *status);
+
+int main(int argc, char **argv) {
+    static uint8_t data[1 << 22], out[2][224 * 224 * 3];
+    bv_context *contexts[2] = {bv_open(0, 0), bv_open(1, 0)};
+    int compared = 0, different = 0;
+    for (int file = 1; file < argc; file++) {
+        FILE *stream = fopen(argv[file], "rb");
+        if (!stream) continue;
+        uint64_t size = fread(data, 1, sizeof data, stream);
+        fclose(stream);
+        for (int trial = 0; trial < 24; trial++) {
+            int32_t status[2], channels = trial & 1 ? 3 : 1, sizes[] = {7, 10, 21, 96, 224, 33};
+            bv_group group = {1, sizes[trial % 6], trial % 5 != 0, trial >> 1 & 1, 0.05, 1.0, -0.28, 0.28, 0.75, 1.33, 0.5};
+            for (int k = 0; k < 2; k++) {
+                const uint8_t *blob = data;
+                uint8_t *slot = out[k];
+                uint64_t seed = (uint64_t)trial;
+                memset(out[k], 7, sizeof out[k]);
+                bv_decode(contexts[k], 1, &blob, &size, &seed, 1, &group, &slot, channels, trial >> 2 & 1, &status[k]);
+            }
+            compared += status[0] == BV_OK;
+            different += status[0] != status[1] || memcmp(out[0], out[1], sizeof out[0]) != 0;
+        }
+    }
+    printf("%s: %d crops compared, %d differ from portable C\n", bv_instructions(contexts[0]), compared, different);
+    return different != 0 || compared == 0;
+}
