@@ -54,8 +54,7 @@ def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     """A table; numbers are set right-aligned with thousands separated."""
     materialised = [list(row) for row in rows]
     numeric = [
-        bool(materialised) and all(isinstance(row[i], int | float) for row in materialised)
-        for i in range(len(columns))
+        bool(materialised) and all(isinstance(row[i], int | float) for row in materialised) for i in range(len(columns))
     ]
     head = "".join(
         f'<th class="num">{html.escape(name)}</th>' if right else f"<th>{html.escape(name)}</th>"

@@ -1,0 +1,53 @@
+"""Opens a page in headless Chromium and says what its console said."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a page showed: its text, the sizes of its pictures, console errors, and requests that left the page."""
+
+    text: str
+    picture_widths: list[int]
+    errors: list[str]
+    requests: list[str]
+
+
+def open_page(path: Path, *, screenshot: Path | None = None) -> Seen:
+    """Open a local page; skips the test where there is no Chromium."""
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if binary is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    requests: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.absolute().as_uri())
+        text = page.inner_text("body")
+        widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+        if screenshot is not None:
+            page.screenshot(path=str(screenshot), full_page=True)
+        browser.close()
+    outside = [url for url in requests if not url.startswith(("file:", "data:"))]
+    return Seen(text=text, picture_widths=widths, errors=errors, requests=outside)
