@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
+    "verify": ("infra.commands.verify:verify_dataset", "Compare a dataset's objects with its index."),
     "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
     "pretrain": ("infra.commands.pretrain:pretrain", "Pretrain a Vision Transformer by DINOv2 or MAE."),

@@ -42,12 +42,13 @@ class Server:
         endpoint: `http://127.0.0.1:<port>`.
         env: The environment variables with which every client finds the server. They hold its secret key.
         folder: Where the server keeps its data.
+        ports: Its ports by service.
     """
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         self.folder = folder
-        self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES), first=port), strict=True))
-        self.endpoint = f"http://{_HOST}:{self._ports['s3']}"
+        self.ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES), first=port), strict=True))
+        self.endpoint = f"http://{_HOST}:{self.ports['s3']}"
         self.env = {
             "AWS_ACCESS_KEY_ID": "local" + secrets.token_hex(8),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
@@ -135,7 +136,7 @@ class Server:
         client.delete_bucket(Bucket=name)
 
     def _remove_sockets(self) -> None:
-        for port in self._ports.values():
+        for port in self.ports.values():
             for number in (port, port + _GRPC_OFFSET):
                 for file in _SOCKET_FOLDER.glob(f"seaweedfs-*-{number}.sock"):
                     file.unlink(missing_ok=True)
@@ -145,7 +146,7 @@ class Server:
         return self.folder / "server.log"
 
     def _command(self) -> list[str]:
-        ports = [f"-{name}.port={number}" for name, number in self._ports.items()]
+        ports = [f"-{name}.port={number}" for name, number in self.ports.items()]
         return [
             find_program(),
             "mini",
@@ -244,14 +245,15 @@ def _free_ports(count: int, *, first: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         wanted = first if first and not ports else _FIRST_PORT + secrets.randbelow(_GRPC_OFFSET)
-        if wanted not in ports and _is_free(wanted) and _is_free(wanted + _GRPC_OFFSET):
+        if wanted not in ports and is_free(wanted) and is_free(wanted + _GRPC_OFFSET):
             ports.append(wanted)
         elif wanted == first:
             raise ConfigError(f"port {first} is taken", hint="choose another --port")
     return ports
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -125,6 +125,11 @@ class FaultProxy:
         requests: `METHOD path` of every request seen, in order.
         sent: Body bytes sent to clients.
         latency_seconds: Waited before every reply.
+
+    Args:
+        upstream: URL of the server.
+        latency_seconds: See above.
+        bytes_per_second: Bandwidth shared by all connections; 0 for no limit.
     """
 
     def __init__(self, upstream: str, *, latency_seconds: float = 0.0, bytes_per_second: float = 0.0) -> None:
@@ -286,5 +291,6 @@ def _read_head(reader: io.BufferedReader) -> _Head | None:
 
 def _error_reply(fault: Fault) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>made up</Message></Error>".encode()
-    head = f"HTTP/1.1 {fault.status} Made Up\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = (f"HTTP/1.1 {fault.status} Made Up", "Content-Type: application/xml", 'ETag: "made-up"')
+    head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", ""))
     return head.encode() + body

@@ -39,17 +39,20 @@ def s3_server(
     json_
         Print the environment as one JSON object.
     """
-    with servers.start(folder, port=port) as server:
-        url = server.make_bucket(bucket)
-        if json_:
-            emit({"url": url, "env": server.env})
-        else:
-            lines = [f"export {name}={shlex.quote(value)}" for name, value in server.env.items()]
-            sys.stdout.write("\n".join([*lines, f"# datasets go below {url}", ""]))
-        sys.stdout.flush()
-        sys.stderr.write(f"serving {url} at {server.endpoint}; paste the lines above into another shell, Ctrl-C ends\n")
-        try:
+    try:
+        with servers.start(folder, port=port) as server:
+            _show(server, server.make_bucket(bucket), as_json=json_)
             signal.pause()
-        except KeyboardInterrupt:
-            sys.stderr.write("stopped\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
     return 0
+
+
+def _show(server: servers.Server, url: str, *, as_json: bool) -> None:
+    if as_json:
+        emit({"url": url, "env": server.env})
+    else:
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in server.env.items()]
+        sys.stdout.write("\n".join([*lines, f"# datasets go below {url}", ""]))
+    sys.stdout.flush()
+    sys.stderr.write(f"serving {url} at {server.endpoint}; paste the lines above into another shell, Ctrl-C ends\n")

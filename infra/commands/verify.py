@@ -1,0 +1,82 @@
+"""`biovfm verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from infra.console import emit, progress
+from shards.dataset import Dataset
+from shards.verify import Orphan, Report, remove_orphans, verify
+
+_SHOWN = 20
+
+
+def verify_dataset(
+    dataset: str,
+    /,
+    *,
+    deep: bool = False,
+    remove_orphan_objects: bool = False,
+    older_than_hours: float = 24.0,
+    threads: int = 4,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Compare a dataset's objects with its index; change nothing unless told to.
+
+    Orphans are objects that no index row names: a job that died, or one that has not committed yet, left them. They
+    harm nobody and do not fail the check.
+
+    Example: `biovfm verify s3://my-bucket/my-dataset --deep`
+
+    Parameters
+    ----------
+    dataset
+        The dataset's folder or URL.
+    deep
+        Read every shard: hashes, tar structure, checksum of every image.
+    remove_orphan_objects
+        Delete orphans that are older than `--older-than-hours`.
+    older_than_hours
+        Age from which an orphan cannot belong to a job that still runs.
+    threads
+        Shards read side by side.
+    json_
+        Print one JSON object.
+    """
+    opened = Dataset.open(dataset)
+    with progress(disable=json_ or not deep) as bar:
+        task = bar.add_task("shards", total=None, note="")
+        report = verify(
+            opened,
+            deep=deep,
+            threads=threads,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    removed: Sequence[Orphan] = ()
+    if remove_orphan_objects:
+        removed = remove_orphans(opened, report.orphans, older_than_seconds=3600 * older_than_hours)
+    if json_:
+        emit({"ok": not report.problems, **asdict(report), "removed": [orphan.path for orphan in removed]})
+    else:
+        _show(report, removed)
+    return 1 if report.problems else 0
+
+
+def _show(report: Report, removed: Sequence[Orphan]) -> None:
+    lines = [
+        f"{report.url} version {report.version}: {report.num_samples} samples in {report.num_shards} shards, "
+        f"{report.num_bytes / 2**20:.1f} MiB" + (", every byte read" if report.deep else "")
+    ]
+    lines += [f"  {problem.kind:<10} {problem.path}: {problem.detail}" for problem in report.problems[:_SHOWN]]
+    if len(report.problems) > _SHOWN:
+        lines.append(f"  … and {len(report.problems) - _SHOWN} more")
+    lines.append(f"{len(report.problems)} problems" if report.problems else "sound")
+    if report.orphans:
+        size = sum(orphan.size for orphan in report.orphans) / 2**20
+        lines.append(f"{len(report.orphans)} orphans ({size:.1f} MiB) that no index row names; {len(removed)} removed")
+    sys.stdout.write("\n".join(lines) + "\n")

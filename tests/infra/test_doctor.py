@@ -1,0 +1,101 @@
+"""`doctor` says what works and, in words, what does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from infra.s3_server import Server
+from shards.store import StoreSettings
+from shards.store.probe import Finding, probe
+from tests.faults import Fault, FaultProxy
+
+STEPS = ["list", "conditional put", "range reads", "multipart", "rename", "index commit", "clock", "throughput"]
+FAST = StoreSettings(budget_seconds=0.5, connect_seconds=1.0, read_seconds=1.0)
+
+
+def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for word in ("deltalake", "decoder", "processors", "memory", "GiB free"):
+        assert word in told
+
+
+def test_a_folder_can_do_everything_and_stays_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [check["name"] for check in told["checks"]] == [*STEPS, "delete"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    findings = {finding.name: finding for finding in probe(str(tmp_path / "file"))}
+    assert not findings["conditional put"].ok
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("driver", ["obstore", "fsspec"])
+def test_s3_can_do_everything_and_stays_as_it_was(bucket: str, s3_env: Server, driver: str) -> None:
+    findings = list(probe(f"{bucket}/data", StoreSettings(driver=driver)))
+    assert [finding for finding in findings if not finding.ok] == []
+    assert [finding.name for finding in findings] == ["credentials", *STEPS, "delete"]
+    assert s3_env.env["AWS_SECRET_ACCESS_KEY"] not in repr(findings)
+
+
+@pytest.mark.s3
+def test_wrong_credentials_are_said_to_be_wrong(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    findings = by_name(bucket)
+    assert "SignatureDoesNotMatch" in findings["list"].detail
+    assert "not-the-secret" not in repr(findings)
+
+
+@pytest.mark.s3
+def test_no_credentials_are_said_to_be_missing(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    findings = by_name(bucket)
+    assert list(findings) == ["credentials"]
+    assert "AWS_PROFILE" in findings["credentials"].detail
+
+
+@pytest.mark.s3
+def test_a_read_only_place_is_named_and_its_ranges_are_checked(
+    bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultProxy(s3_env.endpoint) as proxy:
+        proxy.add(Fault.answer(403, "AccessDenied"), method="PUT", times=99)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        findings = by_name(bucket)
+        assert "can be read, not written" in findings["conditional put"].missing
+        assert "nothing to read" in findings["range reads"].detail
+
+
+@pytest.mark.s3
+def test_a_store_that_ignores_conditions_is_found_out(
+    bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultProxy(s3_env.endpoint) as proxy:
+        proxy.add(Fault.delay(0.0), method="PUT", path="/once")
+        proxy.add(Fault.answer(200, ""), method="PUT", path="/once")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        findings = by_name(bucket)
+    assert "ignores If-None-Match" in findings["conditional put"].missing
+    assert findings["range reads"].ok
+
+
+@pytest.mark.s3
+def test_parts_that_are_refused_are_named(bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultProxy(s3_env.endpoint) as proxy:
+        proxy.add(Fault.answer(501, "NotImplemented"), method="POST", path="uploads", times=99)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        findings = by_name(bucket)
+    assert "cannot be written" in findings["multipart"].missing
+
+
+def by_name(url: str) -> dict[str, Finding]:
+    return {finding.name: finding for finding in probe(url, FAST)}
