@@ -249,7 +249,25 @@ def _open_rejects(root: RawRoot, items: list[RawItem], limits: LimitSettings) ->
         yield item, _failing(item, reason, detail)
 
 
+def _open_url(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Iterator[tuple[RawItem, RawFile]]:
+    """Files anywhere, named by a list."""
+    import fsspec
+
+    del root
+    for item in items:
+
+        def fetch(item: RawItem = item) -> BinaryIO:
+            try:
+                with fsspec.open(item.path, "rb") as stream:
+                    return _spool(stream, limits.max_file_bytes, limits)
+            except (ImportError, ValueError, KeyError) as error:
+                raise RejectError("unreadable", type(error).__name__) from error
+
+        yield item, _file(item, fetch, limits=limits)
+
+
 _OPENERS = {
+    "url": _open_url,
     "file": _open_plain,
     "zip": _open_zip,
     "tar": _open_tar,
@@ -314,7 +332,7 @@ def _file(
     beside: Callable[[str], BinaryIO] | None = None,
 ) -> RawFile:
     def checked() -> BinaryIO:
-        if item.size == 0 and item.kind != "gzip":
+        if item.size == 0 and item.kind not in ("gzip", "url"):
             raise RejectError("empty_file")
         if item.size > limits.max_file_bytes:
             raise RejectError("too_large", f"more than {limits.max_file_bytes} bytes")
@@ -324,7 +342,22 @@ def _file(
             raise RejectError("unreadable", type(error).__name__) from error
 
     name = (item.member or item.path).rpartition("/")[2].lower()
+    if item.kind in ("zip", "tar", "stream") and archive_kind(name) == "gzip":
+        return RawFile(path=item.raw_path, name=name[:-3], size=item.size, opener=_gunzip(checked, item, limits))
     return RawFile(path=item.raw_path, name=name, size=item.size, opener=checked, beside=beside)
+
+
+def _gunzip(opener: Callable[[], BinaryIO], item: RawItem, limits: LimitSettings) -> Callable[[], BinaryIO]:
+    """Members of archives that are gzipped themselves."""
+
+    def unpack() -> BinaryIO:
+        try:
+            with opener() as packed, gzip.open(packed) as stream:
+                return _spool(stream, item.size, limits)
+        except _BROKEN as error:
+            raise RejectError("unreadable", type(error).__name__) from error
+
+    return unpack
 
 
 def _failing(item: RawItem, reason: str, detail: str) -> RawFile:

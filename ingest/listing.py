@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ingest.archives import archive_kind, members
+from ingest.lists import listed_items
 from ingest.raw import RawItem, RawRoot, printable
 from ingest.readers import handles
 from ingest.settings import IngestSettings
@@ -49,12 +50,13 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
     items: list[RawItem] = []
     ignored: Counter[str] = Counter()
     digest = hashlib.sha256()
-    for item in _all_items(root, settings):
-        if not wanted(item):
+    from_list = spec.layout.reader == "list"
+    for item in listed_items(root) if from_list else _all_items(root, settings):
+        if not from_list and not wanted(item):
             ignored[_extension(item.inner_path)] += 1
             continue
         items.append(item)
-        line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\n"
+        line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return Listing(items=tuple(items), ignored=ignored, digest=digest.hexdigest())
 
@@ -98,8 +100,9 @@ class _selector:  # noqa: N801  # reads as a verb where it is used
     def __call__(self, item: RawItem) -> bool:
         if item.kind == "reject" and not item.member:
             return True
-        path = item.path.removesuffix(".gz") if item.kind == "gzip" else item.inner_path
-        path = printable(path)
+        path = printable(item.inner_path)
+        if archive_kind(path) == "gzip":
+            path = path[:-3]
         if any(pattern.fullmatch(path) for pattern in self._exclude):
             return False
         if self._include:

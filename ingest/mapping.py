@@ -177,6 +177,8 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
 
 def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: _UnitWriter) -> None:
     settings = context.settings
+    if image.fault:
+        raise RejectError(image.fault)
     if context.listed is not None and image.frame not in context.listed[writer.raw_path]:
         raise RejectError("not_listed")
     modality = _modality(context.spec, item, image)
@@ -195,7 +197,7 @@ def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
     rule = spec.modality_rule
     if rule is None:
         return spec.modality[0]
-    tag = image.modality
+    tag = item.stated.modality if rule.by == "list" else image.modality
     if rule.by == "path":
         tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
     if tag not in spec.modality:
@@ -338,7 +340,7 @@ class _UnitWriter:
             "key": self._key(digest),
             "source": spec.id,
             "modality": modality,
-            "anatomy": "|".join(spec.anatomy),
+            "anatomy": self._item.stated.anatomy or "|".join(spec.anatomy),
             "group_id": group_id,
             "extension": encoded.extension,
             "width": encoded.width,
@@ -347,7 +349,7 @@ class _UnitWriter:
             "pixel_sha256": digest,
             "raw_path": self.raw_path,
             "raw_frame": image.frame,
-            "licence": spec.licence,
+            "licence": self._item.stated.licence or spec.licence,
             "bit_depth": image.bit_depth,
             "window_center": (high + low) / 2 if ranged else math.nan,  # type: ignore[operator]  # `ranged` says both are numbers
             "window_width": high - low if ranged else math.nan,  # type: ignore[operator]

@@ -94,6 +94,8 @@ def group_of(spec: SourceSpec, item: RawItem, *, frame: str, stated: str) -> str
         stated: What the file itself says (DICOM).
     """
     rule = spec.grouping
+    if item.stated.group:
+        return item.stated.group
     if rule.by == "none":
         return f"{item.raw_path}#{frame}"
     if rule.by == "folder":

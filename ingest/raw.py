@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from shards.errors import SourceError
 
-Kind = Literal["file", "zip", "tar", "stream", "gzip", "reject"]
+Kind = Literal["file", "zip", "tar", "stream", "gzip", "url", "reject"]
 
 
 class RejectError(Exception):
@@ -32,6 +32,18 @@ class RejectError(Exception):
         self.detail = detail
 
 
+class Stated(NamedTuple):
+    """What a list of files says of one of them; empty where it says nothing."""
+
+    modality: str = ""
+    group: str = ""
+    licence: str = ""
+    anatomy: str = ""
+
+
+_NOTHING = Stated()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawItem:
     """One listed raw file.
@@ -44,6 +56,7 @@ class RawItem:
         offset: First byte inside a plain tar, position inside a compressed one.
         check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
         detail: Why a `reject` is one, as `reason` or `reason:detail`.
+        stated: What a list says of the file.
     """
 
     path: str
@@ -53,6 +66,7 @@ class RawItem:
     offset: int = 0
     check: int = 0
     detail: str = ""
+    stated: Stated = _NOTHING
 
     @property
     def raw_path(self) -> str:

@@ -21,8 +21,8 @@ def secret_file() -> Path:
 def load_secret(*, create: bool = True) -> SecretStr:
     """The secret of the environment (`BIOVFM_SECRET`), else of the user's file, made on first use.
 
-    Whoever holds it can tell whether a known patient is in a dataset; keep it as long as sources are to be added, since
-    another secret gives other group ids.
+    Whoever holds it can tell whether a known patient is in a dataset; keep it as long as sources are to be added,
+    since another secret gives other group ids.
 
     Args:
         create: Make the file where there is none; else the secret is empty then.

@@ -60,7 +60,9 @@ class _Model(BaseModel):
 class ModalityRule(_Model):
     """How the images of a source with several modalities are told apart."""
 
-    by: Literal["dicom", "path"] = Field(description="`dicom`: the Modality tag; `path`: the patterns below.")
+    by: Literal["dicom", "path", "list"] = Field(
+        description="`dicom`: the Modality tag; `path`: the patterns below; `list`: the list's column `modality`."
+    )
     patterns: Mapping[str, Regex] = Field(
         default_factory=dict, description="Modality tag → regular expression searched in the raw path."
     )

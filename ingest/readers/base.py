@@ -34,6 +34,7 @@ class RawImage:
         burned_in: Whether the file says that annotations are burned into the pixels.
         region: `(top, left, bottom, right)` of the image proper where the file states it (ultrasound regions).
         jpeg: The file's own bytes where it is an 8-bit JPEG whose pixels these are, unrotated.
+        fault: The reason for which the reader itself rejects the image; then it has no pixels.
     """
 
     pixels: Pixels
@@ -49,6 +50,7 @@ class RawImage:
     burned_in: bool = False
     region: tuple[int, int, int, int] | None = None
     jpeg: bytes | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ class Reader(Protocol):
 
 def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
     """The intensity range between two percentiles, widened to at least one value; NaN and infinities are left out."""
-    values = np.asarray(pixels).ravel()
+    values = np.asarray(pixels).ravel(order="K")
     if values.size > 1 << 22:
         values = values[:: values.size // (1 << 22) + 1]
     if values.dtype.kind == "f":

@@ -42,6 +42,7 @@ def _load(raw: RawFile, options: ReadOptions) -> Any:
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     data = raw.read()
     if data[:2] == b"\x1f\x8b":
@@ -49,7 +50,7 @@ def _load(raw: RawFile, options: ReadOptions) -> Any:
     kind = Nifti2Image if data[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else Nifti1Image
     try:
         return kind.from_bytes(data)
-    except (ImageFileError, HeaderDataError, ValueError, OSError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError) as error:
         raise RejectError("unreadable", type(error).__name__) from error
 
 

@@ -8,6 +8,7 @@ spacing are stretched along the coarser side, so that a circle stays a circle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,7 +64,7 @@ def volume_slices(
         low, high = window_range(options.window) if options.window else percentile_range(volume)
     rows_step, columns_step = [steps[a] for a in (2, 1, 0) if a != across]
     for number in chosen_frames(volume.shape[across], options.frames):
-        plane = np.take(volume, number, axis=across)
+        plane = np.moveaxis(volume, across, 0)[number]
         pixels = np.ascontiguousarray(np.flip(np.swapaxes(plane, 0, 1), 0))
         yield RawImage(
             pixels=_square(pixels, rows_step, columns_step),
@@ -85,3 +86,25 @@ def _square(pixels: Pixels, rows_step: float, columns_step: float) -> Pixels:
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     real = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
     return np.asarray(cv2.resize(real, size, interpolation=cv2.INTER_LINEAR))
+
+
+def to_ras(volume: Pixels, directions: Any, spacing: Sequence[float]) -> tuple[Pixels, list[float]]:
+    """Permute and flip a volume into the orientation closest to RAS.
+
+    Args:
+        volume: Three axes of space, then any others.
+        directions: `(3, 3)`, row i is the direction in RAS that the array's axis i runs along.
+        spacing: Millimetres a voxel along each axis.
+
+    Returns:
+        The volume and its spacing in the new order of axes.
+    """
+    matrix = np.abs(np.asarray(directions, dtype=float))
+    order: list[int] = [-1, -1, -1]
+    for _ in range(3):
+        axis, target = np.unravel_index(int(np.argmax(matrix)), matrix.shape)
+        order[int(target)] = int(axis)
+        matrix[axis, :] = matrix[:, target] = -1
+    turned = np.transpose(volume, [*order, *range(3, volume.ndim)])
+    backwards = [target for target, axis in enumerate(order) if directions[axis][target] < 0]
+    return np.flip(turned, tuple(backwards)), [float(spacing[axis]) for axis in order]

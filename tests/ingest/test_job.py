@@ -136,15 +136,15 @@ def test_committed_images_win_over_a_later_source(raw: Path, tmp_path: Path) -> 
 def test_a_killed_job_goes_on_from_its_finished_units(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "whole", **SMALL)
 
-    class Stop(Exception):
+    class StopHereError(Exception):
         pass
 
     def stop_in_the_middle(progress: object) -> None:
         if getattr(progress, "done", 0) >= 15:
-            raise Stop
+            raise StopHereError
 
     settings = IngestSettings(**SMALL)
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run_job(public_spec(), str(raw), str(tmp_path / "d"), workers=0, settings=settings, progress=stop_in_the_middle)
     assert Dataset.open(str(tmp_path / "d")).version() == -1
     report = ingest(raw, tmp_path / "d", **SMALL)
@@ -157,15 +157,15 @@ def test_a_killed_job_goes_on_from_its_finished_units(raw: Path, tmp_path: Path)
 def test_a_promoted_but_uncommitted_job_leaves_no_orphan(raw: Path, tmp_path: Path) -> None:
     """Killed before its commit, and overtaken by another job that holds some of its images."""
 
-    class Stop(Exception):
+    class StopHereError(Exception):
         pass
 
     def stop_at_commit(progress: object) -> None:
         if getattr(progress, "stage", "") == "commit":
-            raise Stop
+            raise StopHereError
 
     settings = IngestSettings(**SMALL)
-    with pytest.raises(Stop):
+    with pytest.raises(StopHereError):
         run_job(public_spec(), str(raw), str(tmp_path / "d"), workers=0, settings=settings, progress=stop_at_commit)
     assert shard_bytes(tmp_path / "d")
     other = write_folder(tmp_path / "other", {f"{i}.png": encoded(photo(i)) for i in range(0, 40, 3)})

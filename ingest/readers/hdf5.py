@@ -1,0 +1,108 @@
+"""HDF5 files: arrays of images (PatchCamelyon), and k-space of MR scanners (fastMRI).
+
+The k-space reconstruction is that of Roemer et al. 1990, "The NMR phased array": each coil's k-space goes through a
+centred, orthonormal inverse FFT, the magnitudes are squared, summed over coils, and the root taken; the centre of the
+field of view is cut out where the file states its size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ingest.raw import RawFile, RejectError
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range
+from ingest.readers.stacks import array_images
+
+_FIRST = ("reconstruction_rss", "reconstruction_esc", "images", "image", "x", "data")
+
+
+def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+    """The images of the named array; else a finished reconstruction, k-space, or the largest image-like array."""
+    import h5py
+
+    with raw.open() as stream:
+        try:
+            file = h5py.File(stream, "r")
+        except OSError as error:
+            raise RejectError("unreadable", type(error).__name__) from error
+        with file:
+            name = options.frames.dataset or _choose(h5py, file)
+            if name not in file or not isinstance(file[name], h5py.Dataset):
+                raise RejectError("no_image", "no array of images")
+            group = _patient(file)
+            if np.issubdtype(file[name].dtype, np.complexfloating):
+                yield from _kspace_images(file, file[name], options, group)
+            else:
+                yield from array_images(file[name], options, group=group)
+
+
+def _choose(h5py: Any, file: Any) -> str:
+    found: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and len(item.shape) >= 2 and min(item.shape[-3:-1] or (0,)) > 1:
+            found[name] = item
+
+    file.visititems(visit)
+    for name in (*_FIRST, "kspace"):
+        if name in found:
+            return name
+    images = {name: item for name, item in found.items() if item.dtype.kind in "uif" and not _is_mask(name)}
+    return max(sorted(images), key=lambda name: images[name].size, default="")
+
+
+def _is_mask(name: str) -> bool:
+    return re.search(r"mask|label|seg", name, re.IGNORECASE) is not None
+
+
+def _patient(file: Any) -> str:
+    value = file.attrs.get("patient_id", "")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _kspace_images(file: Any, kspace: Any, options: ReadOptions, group: str) -> Iterator[RawImage]:
+    """`(slices, coils, H, W)` or, of one coil, `(slices, H, W)`."""
+    if len(kspace.shape) not in (3, 4):
+        raise RejectError("unsupported", "k-space of other dimensions")
+    size = _field_of_view(file)
+    numbers = list(chosen_frames(kspace.shape[0], options.frames))
+    slices = [root_sum_of_squares(np.asarray(kspace[number]), size) for number in numbers]
+    low, high = percentile_range(np.stack(slices)) if slices else (0.0, 1.0)
+    for number, pixels in zip(numbers, slices, strict=True):
+        frame = f"f{number:06d}"
+        yield RawImage(pixels=pixels, frame=frame, bit_depth=32, low=low, high=high, part_of_volume=True, group=group)
+
+
+def root_sum_of_squares(kspace: Pixels, size: tuple[int, int] | None = None) -> Pixels:
+    """The magnitude image of one slice.
+
+    Args:
+        kspace: `(coils, H, W)` or `(H, W)` complex, zero frequency in the centre.
+        size: Height and width of the centre to keep.
+
+    Returns:
+        `(H, W)` float32.
+    """
+    coils = kspace if kspace.ndim == 3 else kspace[None]
+    shifted = np.fft.ifftshift(coils, axes=(-2, -1))
+    images = np.fft.fftshift(np.fft.ifft2(shifted, norm="ortho"), axes=(-2, -1))
+    combined: Pixels = np.sqrt((np.abs(images) ** 2).sum(axis=0)).astype(np.float32)
+    if size is None:
+        return combined
+    height, width = min(size[0], combined.shape[0]), min(size[1], combined.shape[1])
+    top, left = (combined.shape[0] - height) // 2, (combined.shape[1] - width) // 2
+    return combined[top : top + height, left : left + width]
+
+
+def _field_of_view(file: Any) -> tuple[int, int] | None:
+    """Height and width of the reconstruction, from the ISMRMRD header; nothing else of that header is looked at."""
+    if "ismrmrd_header" not in file:
+        return None
+    header = file["ismrmrd_header"][()]
+    text = header.decode("utf-8", "replace") if isinstance(header, bytes) else str(header)
+    space = re.search(r"<reconSpace>.*?<matrixSize>\s*<x>(\d+)</x>\s*<y>(\d+)</y>", text, re.DOTALL)
+    return (int(space[1]), int(space[2])) if space else None
