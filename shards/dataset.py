@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
-from shards.store import Store, join_url, open_store
+from shards.store import Store, join_url, open_store, storage_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -212,7 +212,4 @@ class Dataset:
         return table is not None and table.transaction_version(job_id) is not None
 
     def _storage_options(self) -> dict[str, str]:
-        from shards import store
-
-        options = getattr(store, "storage_options", None)
-        return options(self.url) if options else {}
+        return storage_options(self.url)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+DENSE_SHARE = 0.4
+"""Reading a shard whole pays off where at least this share of its bytes is wanted."""
+
 _ROW_COLUMNS = ("key", "shard", "shard_row", "byte_offset", "byte_length", "crc32c", "extension")
 
 
@@ -43,6 +46,14 @@ class ShardRows:
     byte_offset: NDArray[np.int64]
     byte_length: NDArray[np.int64]
     crc32c: NDArray[np.int64]
+
+    @property
+    def dense_end(self) -> int:
+        """The end of the last image where the selected images fill most of the shard up to it, else 0."""
+        if not len(self.byte_offset):
+            return 0
+        end = int(self.byte_offset[-1] + self.byte_length[-1])
+        return end if int(self.byte_length.sum()) >= DENSE_SHARE * end else 0
 
 
 class RowSource(Protocol):

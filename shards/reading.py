@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import google_crc32c
 
@@ -20,24 +21,57 @@ COALESCE_GAP_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where one compressed image lies: key, shard path, first byte, bytes and their CRC-32C."""
+    """Where one compressed image lies.
+
+    Attributes:
+        key: Sample key.
+        shard: Shard path below the dataset.
+        offset: First byte in the shard.
+        length: Bytes.
+        crc32c: CRC-32C of these bytes.
+        dense_end: Where most of the shard's bytes are selected, the end of the last selected image; else 0.
+    """
 
     key: str
     shard: str
     offset: int
     length: int
     crc32c: int
+    dense_end: int = 0
 
 
-class ShardReader:
-    """Reads samples from the shards of one dataset; safe to use from several threads.
+class ShardReader(Protocol):
+    """Reads samples from the shards of one dataset; safe to use from several threads."""
 
-    Shards on a local disk are memory-mapped, others are read by ranges through the store.
+    bytes_read: int
+    lookahead_bytes: int
+
+    def prefetch(self, locations: Sequence[Location]) -> None:
+        """Begin to fetch what will be read soon."""
+        ...
+
+    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
+        """The compressed images, in order; a `ShardError` in the place of one that is not what the index says.
+
+        Raises:
+            StoreError: The storage failed, or a shard is missing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class MappedReader:
+    """Reads from memory-mapped shards on a local disk.
 
     Args:
-        store: The dataset's store.
+        store: The dataset's store; has a file for every shard.
         capacity: Mapped shards to keep open.
     """
+
+    lookahead_bytes = 0
 
     def __init__(self, store: Store, *, capacity: int = 256) -> None:
         self._store = store
@@ -46,20 +80,16 @@ class ShardReader:
         self._lock = threading.Lock()
         self.bytes_read = 0
 
-    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
-        """The compressed images, in order; a `ShardError` in the place of one that is not what the index says.
+    def prefetch(self, locations: Sequence[Location]) -> None:
+        """Nothing: the page cache reads ahead."""
 
-        Raises:
-            StoreError: The storage failed, or a shard is missing.
-        """
-        by_shard: dict[str, list[int]] = {}
-        for number, location in enumerate(locations):
-            by_shard.setdefault(location.shard, []).append(number)
-        found: list[bytes | ShardError] = [b""] * len(locations)
-        for shard, numbers in by_shard.items():
-            wanted = [locations[number] for number in numbers]
-            for number, location, data in zip(numbers, wanted, self._read_shard(shard, wanted), strict=True):
-                found[number] = self._checked(location, data)
+    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
+        """The compressed images, in order."""
+        found: list[bytes | ShardError] = []
+        for location in locations:
+            view = self._map(location.shard)
+            data = view[location.offset : location.offset + location.length]
+            found.append(checked(location, data, where=self._store.url))
         with self._lock:
             self.bytes_read += sum(location.length for location in locations)
         return found
@@ -69,17 +99,12 @@ class ShardReader:
         with self._lock:
             self._maps.clear()
 
-    def _read_shard(self, shard: str, wanted: Sequence[Location]) -> list[bytes]:
-        file = self._store.local_path(shard)
-        if file is None:
-            return read_coalesced(self._store, shard, [(location.offset, location.length) for location in wanted])
-        view = self._map(shard, file)
-        return [view[location.offset : location.offset + location.length] for location in wanted]
-
-    def _map(self, shard: str, file: Path) -> mmap.mmap:
+    def _map(self, shard: str) -> mmap.mmap:
         with self._lock:
             view = self._maps.get(shard)
             if view is None:
+                file = self._store.local_path(shard)
+                assert file is not None
                 view = self._maps[shard] = _open_map(file)
                 if len(self._maps) > self._capacity:
                     self._maps.popitem(last=False)  # closed when the last thread that reads it lets go
@@ -87,13 +112,15 @@ class ShardReader:
                 self._maps.move_to_end(shard)
             return view
 
-    def _checked(self, location: Location, data: bytes) -> bytes | ShardError:
-        if len(data) == location.length and google_crc32c.value(data) == location.crc32c:
-            return data
-        return ShardError(
-            f"{self._store.url}: {location.key} in {location.shard} at offset {location.offset} fails its checksum",
-            hint="run `biovfm verify --deep` on the dataset",
-        )
+
+def checked(location: Location, data: bytes, *, where: str) -> bytes | ShardError:
+    """The data, or the error that it is not what the index says."""
+    if len(data) == location.length and google_crc32c.value(data) == location.crc32c:
+        return data
+    return ShardError(
+        f"{where}: {location.key} in {location.shard} at offset {location.offset} fails its checksum",
+        hint="run `biovfm verify --deep` on the dataset",
+    )
 
 
 def read_coalesced(store: Store, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

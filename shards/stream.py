@@ -13,9 +13,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -28,11 +30,13 @@ from shards.errors import BiovfmError, ConfigError
 from shards.mixing import MixedOrder, Mixture
 from shards.order import EpochOrder, Last, Order, OrderSettings, rank_slots
 from shards.plan import Plan, plan_of
-from shards.reading import ShardReader
+from shards.reading import Location
+from shards.remote_reading import open_reader
 from shards.stats import BadSample, StreamStats
 from shards.worker import ChunkWorker, OnBad
 
 CHUNK_IMAGES = 32
+MAX_LOOKAHEAD = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,8 @@ class Stream:
         num_epochs: Stop after so many epochs (counted from epoch 0).
         prefetch: Batches under way.
         mixture: Weights by modality or source; the samples as they are where None.
+        cache: Folder for blocks of remote shards, kept for the next run; in memory where None.
+        cache_bytes: Budget of the cache; 1 GiB in memory or 64 GiB on disk where None.
         decoder: Name of the decoder; `auto` takes the fastest.
 
     Raises:
@@ -117,6 +123,8 @@ class Stream:
         num_epochs: int | None = None,
         prefetch: int = 3,
         mixture: Mixture | None = None,
+        cache: Path | None = None,
+        cache_bytes: int | None = None,
         decoder: Literal["auto", "native", "library", "device"] = "auto",
     ) -> None:
         import os
@@ -130,7 +138,7 @@ class Stream:
         self._threads = num_threads or os.cpu_count() or 1
         self._prefetch = prefetch
         self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)
-        self._reader = ShardReader(self.dataset.store)
+        self._reader = open_reader(self.dataset.store, cache=cache, cache_bytes=cache_bytes)
         self._stats = StreamStats()
         self._worker = ChunkWorker(
             plan=self.plan,
@@ -238,8 +246,8 @@ class Stream:
     ) -> None:
         last: BaseException | None = None
         try:
-            for epoch, index, order in self._walk():
-                item = self._submit(pool, epoch, index, order)
+            for epoch, index, order, locations in self._look_ahead():
+                item = self._submit(pool, epoch, index, order, locations)
                 started = time.perf_counter()
                 if not _put(pending, item, stop):
                     return
@@ -254,8 +262,23 @@ class Stream:
             last = error
         _put(pending, last, stop)
 
-    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order) -> _Pending:
-        locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
+    def _look_ahead(self) -> Iterator[tuple[int, int, Order, list[Location]]]:
+        """The batches, with what lies up to `lookahead_bytes` ahead of each already being fetched."""
+        ahead: deque[tuple[int, int, Order, list[Location]]] = deque()
+        ahead_bytes = 0
+        for epoch, index, order in self._walk():
+            locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
+            self._reader.prefetch(locations)
+            ahead.append((epoch, index, order, locations))
+            ahead_bytes += _num_bytes(locations)
+            while ahead and (ahead_bytes > self._reader.lookahead_bytes or len(ahead) > MAX_LOOKAHEAD):
+                ahead_bytes -= _num_bytes(ahead[0][3])
+                yield ahead.popleft()
+        yield from ahead
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: list[Location]
+    ) -> _Pending:
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)
         views = self._buffers.take()
         chunks = [
@@ -304,6 +327,10 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _num_bytes(locations: Sequence[Location]) -> int:
+    return sum(location.length for location in locations)
 
 
 def _put(

@@ -118,6 +118,7 @@ class ChunkWorker:
     def _locate(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Location]:
         numbers, place = np.unique(shards, return_inverse=True)
         tables = self.plan.source.rows([int(number) for number in numbers])
+        ends = [table.dense_end for table in tables]
         return [
             Location(
                 key=tables[at].key[row].as_py(),
@@ -125,6 +126,7 @@ class ChunkWorker:
                 offset=int(tables[at].byte_offset[row]),
                 length=int(tables[at].byte_length[row]),
                 crc32c=int(tables[at].crc32c[row]),
+                dense_end=ends[at],
             )
             for at, row in zip(place.tolist(), rows.tolist(), strict=True)
         ]

@@ -14,7 +14,8 @@ from shards.dataset import Dataset
 from shards.decode import Crops, Status, open_decoder
 from shards.errors import ShardError
 from shards.index import connect, quote, scan
-from shards.reading import Location, ShardReader
+from shards.reading import Location
+from shards.remote_reading import open_reader
 
 TILE_PX = 96
 COLUMNS = 12
@@ -47,7 +48,7 @@ def contact_sheet(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> bytes:
         )
         for row in rows
     ]
-    blobs = [b"" if isinstance(blob, ShardError) else blob for blob in ShardReader(dataset.store).read(places)]
+    blobs = [b"" if isinstance(blob, ShardError) else blob for blob in open_reader(dataset.store).read(places)]
     crops = (Crops(size_px=TILE_PX, kind="center", flip_probability=0.0),)
     out = np.zeros((len(rows), 1, TILE_PX, TILE_PX, 3), np.uint8)
     status = open_decoder().decode(blobs, np.zeros(len(rows), np.uint64), crops, (out,))

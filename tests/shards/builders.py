@@ -86,9 +86,9 @@ def add_source(
     return [row["key"] for row in rows]
 
 
-def small_dataset(folder: Path) -> Dataset:
+def small_dataset(url: Path | str) -> Dataset:
     """120 images of three modalities in nine shards."""
-    dataset = Dataset.create(str(folder))
+    dataset = Dataset.create(str(url))
     add_source(dataset, "alpha", "CT", [jpeg(n) for n in range(60)])
     add_source(dataset, "beta", "US", [jpeg(n) for n in range(60, 100)])
     add_source(dataset, "gamma", "Fundus", [jpeg(n, gray=True) for n in range(100, 120)])
