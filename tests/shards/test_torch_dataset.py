@@ -1,0 +1,58 @@
+"""The PyTorch face of the stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from shards.decode import Crops
+from shards.stream import Stream
+from shards.torch_dataset import StreamDataset, channels_first
+from tests.shards.builders import small_dataset
+
+CROPS = (Crops(num=2, size_px=32), Crops(num=3, size_px=16))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return small_dataset(tmp_path_factory.mktemp("torch") / "data").url
+
+
+def test_batches_are_tensors_over_the_stream_s_memory() -> None:
+    pixels = np.zeros((4, 2, 8, 8, 3), np.uint8)
+    tensor = channels_first(pixels)
+    assert tensor.shape == (4, 2, 3, 8, 8)
+    assert tensor[:, 0].is_contiguous(memory_format=torch.channels_last) or tensor.stride(-3) == 1
+    pixels[1, 1, 2, 3, 0] = 7
+    assert tensor[1, 1, 0, 2, 3] == 7
+
+
+def test_a_data_loader_goes_on_from_its_state(url: str) -> None:
+    def loader(dataset: StreamDataset) -> DataLoader:
+        return DataLoader(dataset, batch_size=None, num_workers=0)
+
+    whole = StreamDataset(Stream(url, crops=CROPS, global_batch=24, num_epochs=1))
+    batches = [(batch["keys"], [view.clone() for view in batch["views"]]) for batch in loader(whole)]
+    assert len(batches) == 5
+    assert [tuple(view.shape) for view in batches[0][1]] == [(24, 2, 3, 32, 32), (24, 3, 3, 16, 16)]
+
+    first = StreamDataset(Stream(url, crops=CROPS, global_batch=24, num_epochs=1))
+    for _, _ in zip(range(2), loader(first), strict=False):
+        pass
+    second = StreamDataset(Stream(url, crops=CROPS, global_batch=24, num_epochs=1))
+    second.load_state_dict({"epoch": 0, "batch": 2})
+    for (keys, views), batch in zip(batches[2:], loader(second), strict=True):
+        assert batch["keys"] == keys
+        assert all(torch.equal(one, two) for one, two in zip(views, batch["views"], strict=True))
+
+
+@pytest.mark.slow
+def test_worker_processes_are_refused(url: str, tmp_path: Path) -> None:
+    dataset = StreamDataset(Stream(url, crops=CROPS, global_batch=24))
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(Exception, match="num_workers=0"):
+        next(iter(loader))
