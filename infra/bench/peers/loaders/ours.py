@@ -1,0 +1,34 @@
+"""Our stream, as a user calls it. Torch is imported first, as in any training, so that its memory is not counted."""
+
+from collections.abc import Iterator
+
+import torch  # noqa: F401 - what a training process has in memory anyway
+
+from infra.bench.peers.loaders.harness import WORKERS, Job, main
+from shards.decode import Crops
+from shards.stream import Stream
+
+CROPS = {
+    "A": (Crops(size_px=224),),
+    "B": (Crops(size_px=224, kind="center"),),
+    "C": (),
+    "M": (Crops(num=2, size_px=224, scale=(0.32, 1.0)), Crops(num=8, size_px=96, scale=(0.05, 0.32))),
+}
+
+
+def batches(job: Job) -> Iterator[int]:
+    """Variants: fast, exact, and library, which leaves the extension alone."""
+    stream = Stream(
+        str(job.data),
+        crops=CROPS[job.workload],
+        global_batch=job.batch,
+        num_threads=WORKERS,
+        mode="exact" if job.variant == "exact" else "fast",
+        decoder="library" if job.variant == "library" else "native",
+    )
+    for batch in stream:
+        yield len(batch.keys)
+
+
+if __name__ == "__main__":
+    main(batches)
