@@ -70,6 +70,20 @@ class Backbone:
         """Tokens in front of the patch tokens (CLS and registers)."""
         return int(getattr(self.model, "num_prefix_tokens", 0))
 
+    def check_image_size(self, image_size_px: int) -> None:
+        """Refuse images that the network cannot cut into whole patches.
+
+        Raises:
+            ConfigError: The size is no multiple of the patch size.
+        """
+        patch: Any = getattr(getattr(self.model, "patch_embed", None), "patch_size", None)
+        patch_px = _edge(patch) if patch else 1
+        if image_size_px % patch_px:
+            raise ConfigError(
+                f"{image_size_px} px is no whole number of {patch_px} px patches",
+                hint=f"use --image-size {-(-image_size_px // patch_px) * patch_px}",
+            )
+
     def tokens(self, images_BCHW: Tensor, *, normed: bool = True) -> Tensor:
         """All tokens of the last block.
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from eval.metrics import METRICS, Floats, Labels, evaluate, evaluate_counts
 from eval.tasks import Kind
@@ -87,9 +88,10 @@ def boot_stats(
 def _over_resamples(stats: Callable[[npt.NDArray[Any]], Floats], num_images: int, num_resamples: int) -> Floats:
     starts = range(0, num_resamples, _CHUNK)
     sizes = [min(_CHUNK, num_resamples - start) for start in starts]
-    return np.concatenate(
-        [stats(resample_counts(num_images, size, start=start)) for start, size in zip(starts, sizes, strict=True)]
-    )
+    with threadpool_limits(1, user_api="blas"):
+        return np.concatenate(
+            [stats(resample_counts(num_images, size, start=start)) for start, size in zip(starts, sizes, strict=True)]
+        )
 
 
 def order_bounds(values: Floats, *, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -134,6 +134,7 @@ def extract(
     if pooling not in POOLINGS:
         raise ConfigError(f"no pooling {pooling!r}", hint=f"one of {', '.join(POOLINGS)}")
     preprocessing = Preprocessing.of(backbone, image_size_px=image_size_px)
+    backbone.check_image_size(preprocessing.image_size_px)
     key = feature_key(backbone, task, pooling, preprocessing)
     folder = (cache or feature_cache()) / key
     folder.mkdir(parents=True, exist_ok=True)

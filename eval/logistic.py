@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from eval.metrics import Floats, Labels
 from eval.tasks import BINARY, MULTI_LABEL, Kind
+from eval.threads import fitting_threads
 
 CS: Final = tuple(10.0**exponent for exponent in range(-7, 3))
 """Inverse penalties that are tried, strong to weak."""
@@ -91,7 +92,7 @@ class LogisticPath:
         self.device = device
         raw = torch.from_numpy(np.array(features, dtype=np.float32)).to(device)
         self.scaler = Scaler.of(raw)
-        self._x = raw.sub_(self.scaler.mean).div_(self.scaler.std)
+        self._x, self._span = _in_own_span(raw.sub_(self.scaler.mean).div_(self.scaler.std))
         self._sigmoid = kind in (BINARY, MULTI_LABEL)
         targets = torch.from_numpy(np.asarray(labels, dtype=np.int64).reshape(len(features), -1)).to(device)
         self._y = targets.float() if self._sigmoid else targets[:, 0]
@@ -103,12 +104,13 @@ class LogisticPath:
         start = torch.zeros(self._outputs, self._x.shape[1] + 1, dtype=torch.float64, device=self.device)
         fits = []
         for inverse_penalty in sorted(inverse_penalties):
-            found, passes = self._minimise(start, inverse_penalty)
+            with fitting_threads(self._x.numel() * self._outputs):
+                found, passes = self._minimise(start, inverse_penalty)
             start = found
             fits.append(
                 Fit(
                     inverse_penalty=inverse_penalty,
-                    weight=found[:, :-1].float(),
+                    weight=self._outer(found[:, :-1]),
                     bias=found[:, -1].float(),
                     num_passes=passes,
                 )
@@ -132,6 +134,10 @@ class LogisticPath:
             logits = nn.functional.linear(self.scaler(rows), fit.weight, fit.bias).double()
             parts.append(probabilities(logits, self.kind).cpu().numpy())
         return np.concatenate(parts)
+
+    def _outer(self, weight_KR: Tensor) -> Tensor:
+        """Weights on the features themselves."""
+        return (weight_KR if self._span is None else weight_KR @ self._span.T).float()
 
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvectors (D, D) and eigenvalues (D,) of the features' covariance."""
@@ -196,6 +202,16 @@ class LogisticPath:
             dim=1,
         )
         return float(loss), gradient
+
+
+def _in_own_span(x_ND: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Fewer rows than columns: the same rows in an orthonormal basis (D, R) of their span, where the solution lies."""
+    if x_ND.shape[0] >= x_ND.shape[1]:
+        return x_ND, None
+    values, vectors = torch.linalg.eigh((x_ND @ x_ND.T).double())
+    kept = values > 1e-6 * values[-1]
+    roots = values[kept].sqrt()
+    return (vectors[:, kept] * roots).float(), x_ND.T.double() @ (vectors[:, kept] / roots)
 
 
 def probabilities(logits_NK: Tensor, kind: Kind) -> Tensor:

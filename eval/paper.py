@@ -185,6 +185,7 @@ def probe_paper(
     loaded = load_backbone(backbone, device=device) if isinstance(backbone, str) else backbone
     if isinstance(loaded.model, PixelEncoder) or not hasattr(loaded.model, "blocks"):
         raise ConfigError("the paper's protocol is for ViTs", hint="leave out --paper-protocol")
+    loaded.check_image_size(image_size_px or loaded.image_size_px)
     options = {
         "num_epochs": num_epochs,
         "batch_size": batch_size,

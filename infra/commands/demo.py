@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,6 +18,7 @@ def demo(
     *,
     out: Path = Path("demo-out"),
     dataset: str | None = None,
+    s3: bool = False,
     steps: int = 400,
     workers: int | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
@@ -33,11 +35,31 @@ def demo(
         Folder of raw data, lock, run and report.
     dataset
         Where the dataset goes, a folder or an object-store URL; inside `out` without it.
+    s3
+        Start a local S3 server for the length of the demo and keep the dataset there.
     steps
         Pretraining steps.
     workers
         Ingest processes; the number of cores without it.
     """
+    with contextlib.ExitStack() as stack:
+        url = dataset or (_local_s3(out / "s3", stack) if s3 else str(out / "dataset"))
+        result = _run(out, url, steps=steps, workers=workers or os.cpu_count() or 1)
+    if json_:
+        emit(result)
+    stderr().print(f"done in {result['seconds']} s; the report is {Path(result['report']).absolute()}", soft_wrap=True)
+
+
+def _local_s3(folder: Path, stack: contextlib.ExitStack) -> str:
+    from infra import s3_server
+
+    server = stack.enter_context(s3_server.start(folder))
+    os.environ.update(server.env)
+    stderr().print(f"a local S3 server keeps the dataset in {folder}")
+    return f"{server.make_bucket('biovfm-demo')}/dataset"
+
+
+def _run(out: Path, url: str, *, steps: int, workers: int) -> dict[str, Any]:
     from infra.demo import steps as demo_steps
     from infra.report.page import build_report
     from shards.dataset import Dataset
@@ -45,15 +67,10 @@ def demo(
     from shards.summary import summarise
 
     started = time.monotonic()
-    notes: list[str] = []
-    url, lock, run, page = (
-        dataset or str(out / "dataset"),
-        out / "radiology.lock.yaml",
-        out / "mae",
-        out / "report.html",
-    )
+    notes = ["Every image on this page comes out of an ordinary Python package; no patient data were added."]
+    lock, run, page = out / "radiology.lock.yaml", out / "mae", out / "report.html"
     demo_steps.fetch(out / "raw")
-    jobs = demo_steps.ingest_all(out / "raw", url, workers=workers or os.cpu_count() or 1)
+    jobs = demo_steps.ingest_all(out / "raw", url, workers=workers)
     there = Dataset.open(url)
     summary = summarise(there)
     print_summary(summary)
@@ -64,10 +81,9 @@ def demo(
     probes = demo_steps.attempt_probe(run / "export", say=notes.append)
     for row in probes:
         stderr().print(f"{row['task']}: AUC {row['auc']:.4f} ({row['low']:.3f} to {row['high']:.3f}), {row['model']}")
-    notes.insert(0, "Every image on this page comes out of an ordinary Python package; no patient data were added.")
     text = build_report(there, lock=lock, run=run, probes=probes, stream=streamed, notes=notes, title="biovfm demo")
     write_text(page, text)
-    result = {
+    return {
         "report": str(page),
         "dataset": there.url,
         "version": summary.version,
@@ -79,6 +95,3 @@ def demo(
         "probe": probes,
         "seconds": round(time.monotonic() - started, 1),
     }
-    if json_:
-        emit(result)
-    stderr().print(f"done in {result['seconds']} s; the report is {page.absolute()}", soft_wrap=True)
