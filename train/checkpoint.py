@@ -165,6 +165,8 @@ class Checkpoints:
         self._prune()
 
     def _prune(self) -> None:
+        for leftover in self.folder.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         steps = self.steps()
         every = self._config.keep_every
         for step in steps[: -self._config.keep_last]:

@@ -6,14 +6,16 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.checkpoint import Checkpoint, Checkpoints, code_version
@@ -136,13 +138,14 @@ class Loop:
         set_step_values(self.optimizer, values)
         scalars = self._forward_backward(batch.views)
         norms = clip_each(self.method.clip_modules(), self.recipe.optim.clip_norm)
-        figures = self._read(scalars, norms, stop)
+        figures = self._read(scalars, norms, checksum=self._checksum(batch.keys), stop=stop)
         losses = {name: figures[name] for name in scalars if name.startswith("loss")}
         grad_norms = {name: figures[f"norm/{name}"] for name in norms}
         good = watch.finite(losses, grad_norms, step=self.step + 1)
         if good:
             self.optimizer.step()
             self.method.update_teacher(values.momentum)
+        self.method.end_step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         seconds = time.perf_counter() - began
@@ -151,6 +154,7 @@ class Loop:
             steps=self.recipe.run.steps,
             epoch=batch.epoch,
             batch=batch.index,
+            keys_checksum=round(figures["checksum"] * self.world.size),
             loss=losses.pop("loss"),
             losses={name.removeprefix("loss/"): value for name, value in losses.items()},
             watched={name.removeprefix("watch/"): figures[name] for name in scalars if name.startswith("watch/")},
@@ -167,7 +171,7 @@ class Loop:
         )
         return report, figures["stop"] > 0
 
-    def _forward_backward(self, views: tuple[np.ndarray, ...] | Any) -> dict[str, Tensor]:
+    def _forward_backward(self, views: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
         """Gradients of the whole batch; means over micro-batches of the losses and what is watched."""
         run, device = self.recipe.run, self.world.device
         per_rank = run.global_batch // self.world.size
@@ -195,19 +199,26 @@ class Loop:
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / run.accumulate
         return sums
 
-    def _read(self, scalars: Mapping[str, Tensor], norms: Mapping[str, Tensor], stop: StopFlag) -> dict[str, float]:
+    def _read(
+        self, scalars: Mapping[str, Tensor], norms: Mapping[str, Tensor], *, checksum: int, stop: StopFlag
+    ) -> dict[str, float]:
         """All figures of a step by one transfer, averaged over the ranks; `stop` is above 0 if any rank wants it."""
         named = {**scalars, **{f"norm/{name}": value for name, value in norms.items()}}
-        packed = torch.stack([value.float() for value in named.values()])
-        packed = mean_over_ranks(torch.cat([packed, packed.new_tensor([float(stop.requested)])]))
-        return dict(zip([*named, "stop"], packed.tolist(), strict=True))
+        packed = torch.stack([value.double() for value in named.values()])
+        own = packed.new_tensor([float(checksum), float(stop.requested)])
+        packed = mean_over_ranks(torch.cat([packed, own]))
+        return dict(zip([*named, "checksum", "stop"], packed.tolist(), strict=True))
+
+    def _checksum(self, keys: Sequence[str]) -> int:
+        first = self.world.rank * len(keys)
+        return sum(zlib.crc32(f"{first + place} {key}".encode()) for place, key in enumerate(keys))
 
     def _monitor_is_due(self) -> bool:
         every = self.recipe.watch.monitor_every
         return self.step == self.recipe.run.steps or (every is not None and self.step % every == 0)
 
 
-def _to_device(view: np.ndarray, device: torch.device) -> Tensor:
+def _to_device(view: NDArray[np.uint8], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(view)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -215,8 +226,6 @@ def _to_device(view: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _with(report: StepReport, monitored: Mapping[str, float]) -> StepReport:
-    from dataclasses import replace
-
     return replace(report, monitored=dict(monitored))
 
 

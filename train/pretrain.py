@@ -95,6 +95,7 @@ def pretrain(
         world = stack.enter_context(join_world())
         check_batch(recipe, world.size)
         checkpoints = Checkpoints(_checkpoint_folder(recipe, out), recipe.checkpoint, rank=world.rank)
+        stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
         batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
         stack.callback(batches.close)

@@ -25,6 +25,7 @@ class StepReport:
         steps: Steps of the run.
         epoch: Pass over the data that the batch came from.
         batch: The batch's index in its epoch.
+        keys_checksum: Of the batch's sample keys and their places, over all ranks: equal numbers, equal samples.
         loss: What was minimised.
         losses: Its summands, with their weights: they add up to `loss`.
         watched: Health of the representation.
@@ -45,6 +46,7 @@ class StepReport:
     steps: int
     epoch: int
     batch: int
+    keys_checksum: int
     loss: float
     losses: Mapping[str, float]
     watched: Mapping[str, float] = field(default_factory=dict)

@@ -81,6 +81,9 @@ class Method(nn.Module, ABC):
     def export_backbone(self) -> Backbone:
         """The backbone that a finished run gives away (the teacher's, where there is one)."""
 
+    def end_step(self) -> None:
+        """What moves with every batch, whether the step was taken or skipped; nothing by default."""
+
     def update_teacher(self, momentum: float) -> None:
         """Move the teacher after an optimiser step; nothing where there is none."""
 

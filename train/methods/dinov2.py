@@ -179,6 +179,11 @@ class DinoV2(Method):
         """The teacher's."""
         return self.teacher.backbone
 
+    def end_step(self) -> None:
+        """Move the centres."""
+        self.dino_targets.move()
+        self.ibot_targets.move()
+
     def update_teacher(self, momentum: float) -> None:
         """Exponential moving average of backbone and heads."""
         move_average(self.teacher.parameters(), self.network.parameters(), momentum=momentum)

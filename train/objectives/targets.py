@@ -20,7 +20,11 @@ class Targets(Protocol):
     temperature: float
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The targets; to be called once a batch, with all rows of this rank."""
+        """The targets; to be called once a micro-batch, with all rows of this rank."""
+        ...
+
+    def move(self) -> None:
+        """End of a step: what is remembered from batch to batch moves on."""
         ...
 
 
@@ -34,7 +38,8 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 class EmaCenter(nn.Module):
     """Softmax of centred logits; the centre is an exponential mean of past logits.
 
-    The centre moves after it is used, so a batch is never centred by itself.
+    A batch is never centred by itself: the centre moves at the end of the step (`move`), by the mean over all
+    micro-batches and ranks.
 
     Args:
         num_prototypes: K.
@@ -42,22 +47,28 @@ class EmaCenter(nn.Module):
     """
 
     center: Tensor
+    seen: Tensor
 
     def __init__(self, num_prototypes: int, *, momentum: float = 0.9) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(1, num_prototypes))
+        self.register_buffer("seen", torch.zeros(1 + num_prototypes), persistent=False)
         self.momentum = momentum
         self.temperature = 1.0
 
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
-        """Softmax of `(logits - centre) / temperature`; then the centre takes the batch's mean in."""
-        targets = torch.softmax((logits - self.center) / self.temperature, dim=-1)
-        totals = sum_over_ranks(torch.cat([logits.sum(0), logits.new_tensor([float(len(logits))])]))
-        if totals[-1] > 0:
-            mean = totals[:-1] / totals[-1]
-            self.center.mul_(self.momentum).add_(mean.unsqueeze(0), alpha=1 - self.momentum)
-        return targets
+        """Softmax of `(logits - centre) / temperature`; the logits are kept in mind for the next centre."""
+        self.seen += torch.cat([logits.new_tensor([float(len(logits))]), logits.sum(0)])
+        return torch.softmax((logits - self.center) / self.temperature, dim=-1)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Take the mean of all logits since the last move into the centre; nothing where there were none."""
+        totals = sum_over_ranks(self.seen)
+        mean = torch.where(totals[0] > 0, totals[1:] / totals[0].clamp_min(1), self.center[0])
+        self.center.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
+        self.seen.zero_()
 
 
 class Sinkhorn(nn.Module):
@@ -82,6 +93,9 @@ class Sinkhorn(nn.Module):
             scores /= sum_over_ranks(scores.sum(0)).clamp_min(1e-38) * logits.shape[1]
             scores /= scores.sum(1, keepdim=True).clamp_min(1e-38) * num_rows
         return scores * num_rows
+
+    def move(self) -> None:
+        """Nothing is remembered."""
 
     def _largest(self, logits: Tensor) -> Tensor:
         largest = logits.max() if len(logits) else logits.new_tensor(float("-inf"))

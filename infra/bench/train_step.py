@@ -1,0 +1,147 @@
+"""Time of a training step against a plain restatement of the reference's, on this CPU.
+
+    python -m infra.bench.train_step [--case mae-tiny ...] [--steps 12]
+
+Both sides get the same sizes, the same batch in memory, float32, the same threads; data loading and augmentation are
+left out on both (the reference does them in other processes). The two alternate step by step, so that a noisy
+neighbour hurts both, and the medians are compared: a ratio above 1 means that ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from infra.bench.plain_reference import PlainDino, PlainMae
+from train.methods import DinoV2, Mae, build_method
+from train.optim import build_optimizer, clip_each, set_step_values
+from train.randomness import Share
+from train.recipe import DinoConfig, MaeConfig, Recipe, load_recipe
+from train.schedules import schedule
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mae-tiny": ("tiny", {}),
+    "dinov2-tiny": ("tiny-dinov2", {"method.centering": "ema"}),
+    "mae-vits": (
+        "mae-paper",
+        {"model.size": "small", "run.global_batch": 16, "run.unit_images": 16, "run.precision": "fp32"},
+    ),
+    "dinov2-vits": (
+        "dinov2-short",
+        {"model.size": "small", "run.global_batch": 4, "run.unit_images": 4, "run.precision": "fp32"},
+    ),
+}
+
+
+def main() -> None:
+    """Run the cases and print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for case in arguments.case:
+        print(json.dumps(measure(case, steps=arguments.steps)), flush=True)
+
+
+def measure(case: str, *, steps: int) -> dict[str, Any]:
+    """Median step times of both sides, in seconds, and their ratio."""
+    name, overrides = CASES[case]
+    recipe = load_recipe(name, overrides)
+    ours, plain = both_sides(recipe)
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    for number in range(steps + 2):
+        for side, run in (("ours", ours), ("plain", plain)):
+            began = time.perf_counter()
+            run()
+            if number >= 2:
+                times[side].append(time.perf_counter() - began)
+    medians = {side: statistics.median(values) for side, values in times.items()}
+    return {
+        "case": case,
+        "batch": recipe.run.global_batch,
+        "threads": torch.get_num_threads(),
+        "ours_seconds": round(medians["ours"], 4),
+        "plain_seconds": round(medians["plain"], 4),
+        "ratio": round(medians["plain"] / medians["ours"], 3),
+        "ours_fastest": round(min(times["ours"]), 4),
+        "plain_fastest": round(min(times["plain"]), 4),
+    }
+
+
+def both_sides(recipe: Recipe) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One step of ours and one of the plain restatement, on the same prepared batch."""
+    run = recipe.run
+    method = build_method(recipe)
+    generator = torch.Generator().manual_seed(0)
+    views = [
+        torch.randint(
+            256, (run.global_batch, crop.num, crop.size_px, crop.size_px, 3), dtype=torch.uint8, generator=generator
+        )
+        for crop in recipe.crops()
+    ]
+    share = Share(
+        seed=0, step=0, first_unit=0, num_units=run.global_batch // run.unit_images, unit_images=run.unit_images
+    )
+    inputs = method.prepare(views, share)
+    return our_step(recipe, method, inputs), plain_step(recipe, inputs)
+
+
+def our_step(recipe: Recipe, method: DinoV2 | Mae | Any, inputs: Any) -> Callable[[], object]:
+    """Forward, backward, clipping, AdamW, EMA as the loop does them."""
+    optimizer = build_optimizer(method.network, method.multipliers, recipe.optim)
+    values = schedule(recipe, recipe.run.steps // 2)
+
+    def step() -> float:
+        set_step_values(optimizer, values)
+        losses = method.losses(method.network, inputs, values)
+        losses.total.backward()
+        clip_each(method.clip_modules(), recipe.optim.clip_norm)
+        optimizer.step()
+        method.update_teacher(values.momentum)
+        method.end_step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(losses.total.detach())
+
+    return step
+
+
+def plain_step(recipe: Recipe, inputs: Any) -> Callable[[], object]:
+    """The restatement at the same sizes."""
+    from train.backbone import SIZES
+
+    size = SIZES[recipe.model.size]
+    vit: dict[str, object] = {
+        "size_px": recipe.image_size_px,
+        "patch": recipe.model.patch_size,
+        "width": size.width,
+        "depth": size.depth,
+        "heads": size.heads,
+        "scale": recipe.model.layer_scale,
+        "drop": recipe.model.drop_path,
+    }
+    config = recipe.method
+    if isinstance(config, MaeConfig):
+        from train.objectives.mae import unpatchify
+
+        plain = PlainMae(vit, width=config.decoder_width, depth=config.decoder_depth, heads=config.decoder_heads)
+        images = unpatchify(inputs.patches, recipe.model.patch_size)
+        noise = torch.rand(inputs.patches.shape[:2])
+        return lambda: plain.step(images, noise)
+    assert isinstance(config, DinoConfig)
+    head = config.head
+    dino = PlainDino(vit, {"hidden": head.hidden, "bottleneck": head.bottleneck, "prototypes": head.prototypes})
+    return lambda: dino.step(
+        inputs.global_images, inputs.local_images, inputs.masks, inputs.masked_rows, inputs.weights
+    )
+
+
+if __name__ == "__main__":
+    main()
