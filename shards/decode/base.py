@@ -14,6 +14,8 @@ from shards.errors import ConfigError
 
 MAX_PIXELS: Final = 1 << 26
 """Larger images are `UNSUPPORTED`: the bound on what a small, hostile file can make a decoder allocate."""
+MAX_SCANS: Final = 100
+"""A JPEG of more scans is `UNSUPPORTED`: each of them costs a pass over the whole image."""
 MAX_CROP_PX: Final = 4096
 MIN_RATIO: Final = 0.05
 

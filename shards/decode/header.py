@@ -2,7 +2,8 @@
 
 All decoders judge an image by these rules, so that a file has the same status in each of them:
 JPEG must be 8-bit Huffman-coded baseline, extended or progressive, with 1, 3 or 4 components, and complete (an
-end-of-image marker after the first scan); PNG must hold its last chunk; neither may exceed `MAX_PIXELS`.
+end-of-image marker after the first scan), of at most `MAX_SCANS` scans; PNG must hold its last chunk; neither may
+exceed `MAX_PIXELS`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from shards.decode.base import MAX_PIXELS, Blob, Status
+from shards.decode.base import MAX_PIXELS, MAX_SCANS, Blob, Status
 
 __all__ = ["ImageHeader", "read_header"]
 
@@ -91,18 +92,19 @@ def _read_jpeg(blob: Blob) -> ImageHeader | Status:
         elif marker == 0xEE and bytes(body[:5]) == b"Adobe":
             adobe = True
         elif marker == 0xDA:
-            return _judge(frame, orientation, adobe, complete=bytes(blob).rfind(b"\xff\xd9", position) > 0)
+            return _judge(frame, orientation, adobe, bytes(blob[position:]))
         position += 2 + length
     return Status.CORRUPT
 
 
 def _judge(
-    frame: tuple[int, int, int, int, int] | None, orientation: int, adobe: bool, *, complete: bool
+    frame: tuple[int, int, int, int, int] | None, orientation: int, adobe: bool, scans: bytes
 ) -> ImageHeader | Status:
-    if frame is None or not complete:
+    if frame is None or b"\xff\xd9" not in scans:
         return Status.CORRUPT
     marker, precision, height, width, components = frame
-    if marker not in _HUFFMAN_FRAMES or precision != 8 or components not in {1, 3, 4}:
+    known = marker in _HUFFMAN_FRAMES and precision == 8 and components in {1, 3, 4}
+    if not known or scans.count(b"\xff\xda") > MAX_SCANS:
         return Status.UNSUPPORTED
     return _bounded(
         ImageHeader(

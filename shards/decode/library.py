@@ -47,7 +47,7 @@ class LibraryDecoder:
         channels = slot_channels(len(blobs), crops, out)
         seeds = np.asarray(seeds, np.uint64)
         headers = [read_header(blob) for blob in blobs]
-        sizes = [(1, 1) if isinstance(header, Status) else upright_size(header) for header in headers]
+        sizes = [upright_size(header) if isinstance(header, ImageHeader) else (1, 1) for header in headers]
         boxes = [crop_boxes(seeds, group, wanted, *_columns(sizes)) for group, wanted in enumerate(crops)]
         status = np.empty(len(blobs), np.int32)
         for row, (blob, header) in enumerate(zip(blobs, headers, strict=True)):
@@ -82,7 +82,9 @@ def _columns(sizes: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArr
 
 
 def upright_size(header: ImageHeader) -> tuple[int, int]:
-    """Width and height after the orientation is applied."""
+    """Width and height after the orientation is applied; 1 x 1 where decoding alone can tell."""
+    if header.codec == "other":
+        return 1, 1
     return (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
 
 

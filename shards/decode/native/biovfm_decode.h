@@ -19,7 +19,7 @@
 #endif
 
 enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
-enum { BV_MAX_PIXELS = 1 << 26, BV_TRIES = 10, BV_STRIP = 16, BV_SLACK = 64 };
+enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_STRIP = 16, BV_SLACK = 64 };
 
 /* One group of equally sized crops; see Crops in shards/decode/base.py. */
 typedef struct {

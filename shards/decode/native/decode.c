@@ -13,7 +13,7 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-enum { MAX_SCANS = 100, MIN_REGION = 64, KEEP_BYTES = 64 << 20 };
+enum { MIN_REGION = 64, KEEP_BYTES = 64 << 20 };
 
 typedef struct {
     bv_box box; /* in stored, reduced pixels */
@@ -31,7 +31,6 @@ typedef struct {
 typedef struct bv_context {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_error_mgr errors;
-    struct jpeg_progress_mgr progress;
     jmp_buf escape;
     int failure;
     int read_all; /* decode every row and column: what regions are tested against */
@@ -93,25 +92,15 @@ static void on_message(j_common_ptr jpeg, int level) {
 
 static void on_output(j_common_ptr jpeg) { (void)jpeg; }
 
-/* A small file may hold thousands of scans over a large picture. */
-static void on_progress(j_common_ptr jpeg) {
-    if (((j_decompress_ptr)jpeg)->input_scan_number > MAX_SCANS) {
-        ((bv_context *)jpeg->client_data)->failure = BV_UNSUPPORTED;
-        longjmp(((bv_context *)jpeg->client_data)->escape, 1);
-    }
-}
-
 static void create_jpeg(bv_context *context) {
     memset(&context->jpeg, 0, sizeof context->jpeg);
     context->jpeg.err = jpeg_std_error(&context->errors);
     context->errors.error_exit = on_error;
     context->errors.emit_message = on_message;
     context->errors.output_message = on_output;
-    context->progress.progress_monitor = on_progress;
     context->jpeg.client_data = context;
     jpeg_create_decompress(&context->jpeg);
     context->jpeg.client_data = context;
-    context->jpeg.progress = &context->progress;
 }
 
 /* ---- boxes ---- */

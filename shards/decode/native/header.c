@@ -34,20 +34,26 @@ static int exif_orientation(const uint8_t *body, size_t size) {
     return 1;
 }
 
-static int has_end(const uint8_t *data, size_t size, size_t from) {
-    for (size_t at = size; at-- > from + 1;)
-        if (data[at] == 0xD9 && data[at - 1] == 0xFF) return 1;
-    return 0;
+/* Whether an end-of-image marker follows the first scan at `from`, and the scans are not too many. */
+static int scans_fit(const uint8_t *data, size_t size, size_t from) {
+    const uint8_t *end = data + size - 1, *at = data + from;
+    int scans = 0, complete = 0;
+    while (at < end && (at = memchr(at, 0xFF, (size_t)(end - at))) != NULL) {
+        at++;
+        scans += *at == 0xDA;
+        complete |= *at == 0xD9;
+    }
+    return !complete ? BV_CORRUPT : scans > BV_MAX_SCANS ? BV_UNSUPPORTED : BV_OK;
 }
 
 static int is_frame(uint8_t marker) {
     return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
 }
 
-static int judge(const bv_header *header, int frame, int precision, int complete) {
-    if (!frame || !complete) return BV_CORRUPT;
+static int judge(const bv_header *header, int frame, int precision, int scans) {
+    if (!frame || scans == BV_CORRUPT) return BV_CORRUPT;
     int parts = header->components;
-    if (frame < 0xC0 || frame > 0xC2 || precision != 8 || (parts != 1 && parts != 3 && parts != 4))
+    if (frame < 0xC0 || frame > 0xC2 || precision != 8 || (parts != 1 && parts != 3 && parts != 4) || scans != BV_OK)
         return BV_UNSUPPORTED;
     if (header->width < 1 || header->height < 1) return BV_CORRUPT;
     return (int64_t)header->width * header->height <= BV_MAX_PIXELS ? BV_OK : BV_UNSUPPORTED;
@@ -82,7 +88,7 @@ int bv_read_header(const uint8_t *data, size_t size, bv_header *header) {
         } else if (marker == 0xEE && length >= 7 && memcmp(body, "Adobe", 5) == 0) {
             header->inverted = 1;
         } else if (marker == 0xDA) {
-            return judge(header, frame, precision, has_end(data, size, at));
+            return judge(header, frame, precision, scans_fit(data, size, at));
         }
         at += 2 + length;
     }
