@@ -251,7 +251,17 @@ def _build(spec: str, config: dict[str, Any], weights: dict[str, Tensor], path: 
         pretrained_cfg=dict(config.get("pretrained_cfg") or {}),
     )
     _fill(loaded.model, weights, str(path))
-    return replace(loaded, spec=spec, metadata=dict(config.get("biovfm") or {}))
+    notes = dict(config.get("biovfm") or {})
+    return replace(loaded, spec=spec, metadata=notes | _run_notes(path.parent, notes.get("step")))
+
+
+def _run_notes(run: Path, step: int | None) -> dict[str, Any]:
+    """What the checkpoint of an exported step says of its samples (the lock's digest) and of the code."""
+    for file in run.glob("checkpoints/step-*/meta.json"):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.get("step") == step:
+            return {"samples_digest": found.get("digest"), "code_version": found.get("code_version")}
+    return {}
 
 
 def _from_timm(

@@ -74,6 +74,13 @@ def test_an_export_of_the_trainer_loads(tmp_path: Path, images: Tensor) -> None:
     with torch.no_grad():
         assert torch.allclose(loaded.tokens(images), trained.forward_features(images), atol=1e-5)
     assert loaded.metadata["step"] == 5
+    assert "samples_digest" not in loaded.metadata
+    for step in (3, 5):
+        meta = tmp_path / "run" / "checkpoints" / f"step-{step}" / "meta.json"
+        meta.parent.mkdir(parents=True)
+        meta.write_text(json.dumps({"step": step, "digest": f"sha256:{step}", "code_version": "1"}))
+    for place in (tmp_path / "run", tmp_path / "run" / "export"):
+        assert load_backbone(str(place)).metadata["samples_digest"] == "sha256:5"
     assert loaded.mean == tuple(recipe.augment.mean)
 
 

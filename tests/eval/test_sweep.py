@@ -197,6 +197,8 @@ def test_a_killed_sweep_goes_on_and_scaling_reads_its_results(material: Path, tm
     assert {row["data_fraction"] for row in rows} == {"0.5", "1.0"}
     assert all(0 <= float(row["auc_lower"]) <= float(row["auc"]) <= float(row["auc_upper"]) <= 1 for row in rows)
     assert len({row["weights"] for row in rows}) == 2
+    document = json.loads(first.read_text())
+    assert document["results"][0]["provenance"]["trainer"]["samples_digest"] == document["run"]["lock_digest"]
     assert main(["scaling", str(out / "results.csv"), "--out", str(tmp_path / "report"), "--json"]) == 0
     assert (tmp_path / "report" / "figures" / "curves_data_fraction.svg").is_file()
 
