@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra.console import stderr
 from infra.pages import render_page, render_table
 
 if TYPE_CHECKING:
@@ -24,6 +26,48 @@ class Analysis:
     slopes: Sequence[Slope]
     factors: Sequence[Mapping[str, Any]]
     correlations: Sequence[Correlation]
+
+
+def analyse(results: Path, *, data: str | None = None, size: int = 28) -> Analysis:
+    """Fit everything that a table of results allows.
+
+    Args:
+        results: CSV; see `eval.scaling.read_measurements`.
+        data: Folder or URL of the MedMNIST archives, for the properties of their images.
+        size: Edge of these images in pixels.
+
+    Raises:
+        ConfigError: The table cannot be read.
+    """
+    from eval.scaling import correlate, fit_slopes, read_measurements
+
+    measurements = read_measurements(results)
+    slopes = fit_slopes(measurements)
+    factors = _factors({point.task for point in measurements}, data=data, size=size)
+    return Analysis(
+        source=results.name,
+        measurements=measurements,
+        slopes=slopes,
+        factors=factors,
+        correlations=correlate(slopes, factors),
+    )
+
+
+def _factors(tasks: set[str], *, data: str | None, size: int) -> list[dict[str, Any]]:
+    """Properties of the MedMNIST tasks among `tasks`; those of images are `nan` where there is no image."""
+    from eval.complexity import known_factors, task_factors
+    from eval.medmnist import TaskNotFoundError, load_task
+    from eval.tasks import TASKS
+
+    rows: list[dict[str, Any]] = []
+    for task in (task for task in TASKS if task in tasks):
+        unknown = {"gzip_ratio": math.nan, "davies_bouldin": math.nan} if data else {}
+        try:
+            rows.append(task_factors(load_task(task, size=size, root=data)) if data else known_factors(task))
+        except TaskNotFoundError as error:
+            stderr().print(f"no images: {error.message}")
+            rows.append({**known_factors(task), **unknown})
+    return rows
 
 
 def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from infra.console import emit, stderr
 from infra.report_probe import text_table
-from infra.report_scaling import Analysis, write_analysis
+from infra.report_scaling import analyse, write_analysis
 
 if TYPE_CHECKING:
     from eval.scaling import Slope
@@ -42,50 +42,22 @@ def scaling(
     size
         Edge of the archive's images in pixels.
     """
-    from eval.scaling import correlate, fit_slopes, read_measurements
-
-    measurements = read_measurements(results)
-    slopes = fit_slopes(measurements)
-    factors = _factors(sorted({point.task for point in measurements}), data=data, size=size)
-    analysis = Analysis(
-        source=results.name,
-        measurements=measurements,
-        slopes=slopes,
-        factors=factors,
-        correlations=correlate(slopes, factors),
-    )
+    analysis = analyse(results, data=data, size=size)
     files = write_analysis(analysis, out)
     if json_:
         emit(
             {
-                "slopes": [slope.row() for slope in slopes],
+                "slopes": [slope.row() for slope in analysis.slopes],
                 "correlations": [item.row() for item in analysis.correlations],
                 "files": {name: str(path) for name, path in files.items()},
             }
         )
         return
-    sys.stdout.write(_table(slopes))
+    sys.stdout.write(_table(analysis.slopes))
     stderr().print(f"page: {files['page']}")
 
 
-def _factors(tasks: list[str], *, data: str | None, size: int) -> list[dict[str, Any]]:
-    """Properties of the MedMNIST tasks among `tasks`; those of images are `nan` where there is no image."""
-    from eval.complexity import known_factors, task_factors
-    from eval.medmnist import TaskNotFoundError, load_task
-    from eval.tasks import TASKS
-
-    rows: list[dict[str, Any]] = []
-    for task in (task for task in TASKS if task in tasks):
-        unknown = {"gzip_ratio": math.nan, "davies_bouldin": math.nan} if data else {}
-        try:
-            rows.append(task_factors(load_task(task, size=size, root=data)) if data else known_factors(task))
-        except TaskNotFoundError as error:
-            stderr().print(f"no images: {error.message}")
-            rows.append({**known_factors(task), **unknown})
-    return rows
-
-
-def _table(slopes: list[Slope]) -> str:
+def _table(slopes: Sequence[Slope]) -> str:
     rows = [
         [
             slope.task,

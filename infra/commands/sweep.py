@@ -26,6 +26,7 @@ def sweep(
     slurm: bool = False,
     submit: bool = False,
     ray: str | None = None,
+    scaling: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Pretrain and probe every combination of recipe, model, data fraction and modality mix; finished ones are skipped.
@@ -50,6 +51,8 @@ def sweep(
         With --slurm: submit it.
     ray
         Run on Ray at this address (`auto`, `local`, or host:port) instead of here.
+    scaling
+        Afterwards analyse the results as `biovfm scaling` does, in OUT/scaling.
     """
     from infra.sweep.grid import read_grid
     from infra.sweep.launch import run_on_ray, submit_slurm, write_slurm_script
@@ -78,6 +81,7 @@ def sweep(
     elif not plan and not collect:
         failed = run_pending(planned, tell=_tell)
     results = collect_results(planned)
+    page = _analyse(results, out / "scaling", data=planned.grid.probe.data) if scaling and results else None
     if json_:
         emit(
             {
@@ -86,11 +90,20 @@ def sweep(
                 "failed": failed,
                 "results": str(results) if results else None,
                 "script": str(script) if script else None,
+                "page": str(page) if page else None,
             }
         )
     else:
         sys.stdout.write(_table(planned))
     return 1 if failed else 0
+
+
+def _analyse(results: Path, out: Path, *, data: str | None) -> Path:
+    from infra.report_scaling import analyse, write_analysis
+
+    page = write_analysis(analyse(results, data=data), out)["page"]
+    stderr().print(f"page: {page}")
+    return page
 
 
 def _nth(plan: Plan, number: int) -> PlannedRun:
