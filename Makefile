@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/mypy
 
 demo-s3: setup
-	$(BIN)/python -m infra.s3_demo --out demo-out-s3
+	$(BIN)/biovfm demo --s3 --out demo-out-s3
 
 setup: $(STAMP)
 
