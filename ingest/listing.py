@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ingest.archives import archive_kind, members
 from ingest.lists import listed_items
 from ingest.raw import RawItem, RawRoot, printable
-from ingest.readers import handles
+from ingest.readers import EXTENSIONS, handles
 from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 
@@ -27,7 +27,7 @@ class Listing:
 
     Attributes:
         items: The raw files to read, in order.
-        ignored: Files that no glob or reader asks for, counted by extension.
+        ignored: Files that no glob or reader asks for, counted by extension (`other` for unknown ones).
         digest: SHA-256 (hex) of paths, sizes and, in zips, checksums.
     """
 
@@ -126,6 +126,11 @@ def glob_regex(glob: str) -> re.Pattern[str]:
     return re.compile(out, re.IGNORECASE | re.DOTALL)
 
 
+_OTHERS = "csv tsv txt json xml md pdf html htm xls xlsx doc docx log yaml yml parquet mat pkl raw bval bvec db ini"
+_WORDS = frozenset(_OTHERS.split()) | {extension for extensions in EXTENSIONS.values() for extension in extensions}
+
+
 def _extension(path: str) -> str:
-    name = path.rpartition("/")[2].lower()
-    return name.rpartition(".")[2] if "." in name else ""
+    """A known extension, else `other`: what follows the last dot may be part of a name or an identifier."""
+    extension = path.rpartition("/")[2].lower().rpartition(".")[2]
+    return extension if extension in _WORDS else "other"

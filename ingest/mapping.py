@@ -23,6 +23,7 @@ from ingest.listing import Unit
 from ingest.normalise import Encoded, Encoding, Picture, encode, to_picture
 from ingest.privacy import Pseudonyms, group_of
 from ingest.quality import find_fault
+from ingest.quiet import silence
 from ingest.raw import RawFile, RawItem, RawRoot, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.settings import IngestSettings
@@ -117,7 +118,7 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
     """
     store = open_store(context.dataset_url)
     root = RawRoot(context.raw_url)
-    with tempfile.TemporaryDirectory(prefix="biovfm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="biovfm-") as folder, silence():
         with _UnitWriter(context, unit.index, Path(folder)) as writer:
             files = open_items(root, list(unit.items), context.settings.limits)
             for position, (item, raw) in enumerate(files):

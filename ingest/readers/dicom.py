@@ -10,8 +10,6 @@ table; group identifiers go straight into a keyed hash.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,9 +57,8 @@ _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     """The frames of a DICOM file, `f0000` … where there are several."""
-    _quiet()
-    with warnings.catch_warnings(), raw.open() as stream:
-        warnings.simplefilter("ignore")
+    _accept_any_value()
+    with raw.open() as stream:
         dataset = _parse(stream, options)
         count = _number(dataset, "NumberOfFrames", 1) or 1
         frames = chosen_frames(count, options.frames)
@@ -71,11 +68,10 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
 
 
 @cache
-def _quiet() -> None:
-    """The library's warnings quote values out of the file: they must not reach a log."""
+def _accept_any_value() -> None:
+    """Values are checked where they are used."""
     import pydicom.config
 
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
@@ -117,16 +113,41 @@ def _add_transfer_syntax(dataset: Any) -> None:
 
 def _stored(dataset: Any, frames: Sequence[int], count: int) -> Iterator[Pixels]:
     """Stored values (colour already RGB) frame by frame, so that memory holds one frame at a time."""
-    from pydicom.pixels.utils import iter_pixels
-
     try:
-        yield from iter_pixels(dataset, indices=None if len(frames) == count else list(frames))
+        yield from _decoded(dataset, frames, count)
     except (NotImplementedError, RuntimeError) as error:
         known = dataset.file_meta.TransferSyntaxUID
         reason = "unsupported" if known.is_private or not _has_decoder(known) else "undecodable"
         raise RejectError(reason, type(error).__name__) from error
     except (ValueError, AttributeError, KeyError, OSError, TypeError, IndexError, EOFError) as error:
         raise RejectError("undecodable", type(error).__name__) from error
+
+
+def _decoded(dataset: Any, frames: Sequence[int], count: int) -> Iterator[Pixels]:
+    from pydicom.pixels.utils import iter_pixels, pixel_array
+    from pydicom.uid import JPEGExtended12Bit
+
+    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and _number(dataset, "BitsStored", 8) > 8:
+        yield from _twelve_bit_jpegs(dataset, frames, count)
+    elif count == 1:
+        yield pixel_array(dataset)
+    else:
+        yield from iter_pixels(dataset, indices=None if len(frames) == count else list(frames))
+
+
+def _twelve_bit_jpegs(dataset: Any, frames: Sequence[int], count: int) -> Iterator[Pixels]:
+    """JPEG Process 4, which the plugins of pydicom that are free of the GPL do not decode."""
+    import imagecodecs
+    from pydicom.encaps import generate_frames
+
+    wanted = set(frames)
+    for number, data in enumerate(generate_frames(dataset.PixelData, number_of_frames=count)):
+        if number not in wanted:
+            continue
+        try:
+            yield np.asarray(imagecodecs.jpeg_decode(data))
+        except Exception as error:  # the codec's own error class is not public
+            raise ValueError("not decodable") from error
 
 
 def _has_decoder(syntax: Any) -> bool:
