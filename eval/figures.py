@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from eval.scaling import Correlation, Measurement, Slope
+from eval.measurements import Measurement
+from eval.scaling import Correlation, Slope
 from eval.tasks import TASKS
 
 COLOURS: Final = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")

@@ -135,9 +135,7 @@ def load_task(name: str, *, size: int = 28, root: Path | str | None = None, down
         SourceError: The archive is not what MedMNIST publishes under that name.
     """
     info = TASKS[task_names([name])[0]]
-    if size not in IMAGE_SIZES_PX:
-        raise ConfigError(f"MedMNIST has no {size} px images", hint=f"sizes: {', '.join(map(str, IMAGE_SIZES_PX))}")
-    path, origin = _locate(info, size, root, download=download)
+    path, origin = find_archive(name, size=size, root=root, download=download)
     try:
         splits = {split: _read_split(path, split) for split in SPLITS}
         digest = _digest(path)
@@ -156,8 +154,24 @@ def load_task(name: str, *, size: int = 28, root: Path | str | None = None, down
     )
 
 
-def _locate(info: TaskInfo, size: int, root: Path | str | None, *, download: bool) -> tuple[Path, str]:
-    """The local archive and the place that it came from."""
+def find_archive(
+    name: str, *, size: int = 28, root: Path | str | None = None, download: bool = True
+) -> tuple[Path, str]:
+    """The local archive of a task, fetched where it is elsewhere, and the place that it came from.
+
+    Args:
+        name: As in `load_task`.
+        size: As in `load_task`.
+        root: As in `load_task`.
+        download: As in `load_task`.
+
+    Raises:
+        ConfigError: No task of that name or size.
+        TaskNotFoundError: The archive is nowhere; the hint says how to get it.
+    """
+    info = TASKS[task_names([name])[0]]
+    if size not in IMAGE_SIZES_PX:
+        raise ConfigError(f"MedMNIST has no {size} px images", hint=f"sizes: {', '.join(map(str, IMAGE_SIZES_PX))}")
     file_name = archive_name(info.name, size)
     if root is not None and "://" in str(root):
         return _fetch(str(root), file_name)
@@ -296,6 +310,7 @@ __all__ = [
     "Task",
     "TaskNotFoundError",
     "archive_name",
+    "find_archive",
     "load_task",
     "medmnist_cache",
     "task_names",

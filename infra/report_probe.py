@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +30,23 @@ def pick_device(device: str) -> str:
     return device
 
 
-def find_tasks(tasks: str, *, data: str | None, size: int, skip_missing: bool) -> tuple[list[Task], list[str]]:
-    """The tasks that were asked for, and those that are missing.
+def find_tasks(
+    tasks: str, *, data: str | None, size: int, skip_missing: bool
+) -> tuple[dict[str, Callable[[], Task]], list[str]]:
+    """How to load each task that was asked for and is there, and the names of those that are missing.
 
     Raises:
         TaskNotFoundError: A task is missing and `skip_missing` is not set.
         ConfigError: All of them are missing.
     """
-    from eval.medmnist import TaskNotFoundError, load_task, task_names
+    from eval.medmnist import TaskNotFoundError, find_archive, load_task, task_names
 
-    found: list[Task] = []
+    found: dict[str, Callable[[], Task]] = {}
     missing: list[str] = []
     for name in task_names(tasks):
         try:
-            found.append(load_task(name, size=size, root=data))
+            find_archive(name, size=size, root=data)
+            found[name] = partial(load_task, name, size=size, root=data)
         except TaskNotFoundError as error:
             if not skip_missing:
                 raise
@@ -54,21 +58,26 @@ def find_tasks(tasks: str, *, data: str | None, size: int, skip_missing: bool) -
 
 
 def run_all(
-    checkpoints: Sequence[str], tasks: Sequence[Task], classify: Classify, *, out: Path | None, quiet: bool
+    checkpoints: Sequence[str],
+    load: Mapping[str, Callable[[], Task]],
+    classify: Classify,
+    *,
+    out: Path | None,
+    quiet: bool,
 ) -> list[ProbeResult]:
-    """Every checkpoint on every task, with a progress bar; results are kept as they come."""
+    """Every checkpoint on every task, one task in memory at a time; results are kept as they come."""
     from eval.results import append_results
 
     results: list[ProbeResult] = []
     with progress(disable=quiet) as bar:
         for checkpoint in checkpoints:
-            for task in tasks:
-                line = bar.add_task(f"{task.name} · {short(checkpoint)}", total=None, note="features")
+            for name, load_task in load.items():
+                line = bar.add_task(f"{name} · {short(checkpoint)}", total=None, note="features")
 
                 def report(done: int, total: int, line: Any = line) -> None:
                     bar.update(line, completed=done, total=total)
 
-                new = classify(checkpoint, task, report)
+                new = classify(checkpoint, load_task(), report)
                 bar.update(line, note=f"AUC {new[0].metrics['auc'].value:.3f}")
                 results += new
                 if out:

@@ -14,7 +14,8 @@ from infra.console import stderr
 from infra.pages import render_page, render_table
 
 if TYPE_CHECKING:
-    from eval.scaling import Correlation, Measurement, Slope
+    from eval.measurements import Measurement
+    from eval.scaling import Correlation, Slope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +33,15 @@ def analyse(results: Path, *, data: str | None = None, size: int = 28) -> Analys
     """Fit everything that a table of results allows.
 
     Args:
-        results: CSV; see `eval.scaling.read_measurements`.
+        results: CSV; see `eval.measurements.read_measurements`.
         data: Folder or URL of the MedMNIST archives, for the properties of their images.
         size: Edge of these images in pixels.
 
     Raises:
         ConfigError: The table cannot be read.
     """
-    from eval.scaling import correlate, fit_slopes, read_measurements
+    from eval.measurements import read_measurements
+    from eval.scaling import correlate, fit_slopes
 
     measurements = read_measurements(results)
     slopes = fit_slopes(measurements)
@@ -78,7 +80,7 @@ def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
     """
     from dataclasses import asdict
 
-    from eval.scaling import MEAN, mean_over_tasks
+    from eval.measurements import MEAN, mean_over_tasks
 
     out.mkdir(parents=True, exist_ok=True)
     with_mean = [*analysis.measurements, *mean_over_tasks(analysis.measurements)]
