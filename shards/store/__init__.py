@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shards.store.base import ObjectInfo, Store, join_url
+from shards.store.commits import commit_once
 from shards.store.local import LocalStore
 from shards.store.memory import MemoryStore
 from shards.store.options import S3Options, duckdb_secret, fsspec_options, redact, storage_options
@@ -16,6 +17,7 @@ __all__ = [
     "S3Options",
     "Store",
     "StoreSettings",
+    "commit_once",
     "duckdb_secret",
     "fsspec_options",
     "join_url",
