@@ -111,7 +111,9 @@ def _shard(method: Method, run: RunConfig) -> nn.Module:
     if run.precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in method.shard_modules():
-        fully_shard(module, mp_policy=policy)
+        # the network keeps its outermost parameters whole for the backward pass; a teacher has none, and must give them
+        # back, or its moving average would meet whole tensors
+        fully_shard(module, mp_policy=policy, reshard_after_forward=None if module is method.network else True)
     return method.network
 
 

@@ -30,19 +30,25 @@ __all__ = ["DinoInputs", "DinoNetwork", "DinoOutputs", "DinoV2"]
 
 
 class DinoOutputs(NamedTuple):
-    """What a network gives for a batch; logits over K prototypes.
+    """What a network gives for a batch, over K prototypes; whole tensors, since FSDP dislikes views.
 
     Attributes:
         cls: `(2 * batch, D)` CLS tokens of the global crops.
-        global_logits: `(2 * batch, K)`.
-        masked_logits: `(M, K)` of the masked patches.
-        local_logits: `(num_local * batch, K)`, empty for the teacher.
+        logits: `(rows, K)` of the DINO head: global crops, local crops, then masked patches where they share the head.
+        patch_logits: `(M, K')` of the iBOT head where it is another one.
     """
 
     cls: Tensor
-    global_logits: Tensor
-    masked_logits: Tensor
-    local_logits: Tensor
+    logits: Tensor
+    patch_logits: Tensor | None
+
+    def split(self, num_masked: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of global crops, local crops (none for the teacher) and masked patches."""
+        if self.patch_logits is not None:
+            first, last = self.logits.tensor_split([len(self.cls)])
+            return first, last, self.patch_logits
+        first, last, masked = self.logits.tensor_split([len(self.cls), len(self.logits) - num_masked])
+        return first, last, masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +98,14 @@ class DinoNetwork(nn.Module):
     ) -> DinoOutputs:
         """See `DinoInputs` and `DinoOutputs`; the teacher gets neither masks nor local crops."""
         tokens = self.backbone.encode(global_images, masks=masks, drop=drops[0])
-        cls = tokens[:, 0]
+        cls = tokens[:, 0].clone()
         patches = tokens[:, self.backbone.num_prefix_tokens :].flatten(0, 1).index_select(0, masked_rows)
         local = cls[:0]
         if local_images is not None and len(local_images):
             local = self.backbone.encode(local_images, drop=drops[1])[:, 0]
-        return DinoOutputs(cls, *self._project(cls, patches, local))
-
-    def _project(self, cls: Tensor, patches: Tensor, local: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.ibot_head is not None:
-            first, last = self.dino_head(torch.cat([cls, local])).split([len(cls), len(local)])
-            return first, self.ibot_head(patches), last
-        sizes = [len(cls), len(patches), len(local)]
-        first, masked, last = self.dino_head(torch.cat([cls, patches, local])).split(sizes)
-        return first, masked, last
+            return DinoOutputs(cls, self.dino_head(torch.cat([cls, local])), self.ibot_head(patches))
+        return DinoOutputs(cls, self.dino_head(torch.cat([cls, local, patches])), None)
 
 
 class DinoV2(Method):
@@ -189,12 +189,14 @@ class DinoV2(Method):
         move_average(self.teacher.parameters(), self.network.parameters(), momentum=momentum)
 
     def _combine(self, student: DinoOutputs, teacher: DinoOutputs, inputs: DinoInputs) -> StepLosses:
-        config = self.config
-        targets = self.dino_targets(swap_crops(teacher.global_logits.float()))
-        patch_targets = self.ibot_targets(teacher.masked_logits.float())
-        dino = dino_losses(student.global_logits, student.local_logits, targets, temperature=config.student_temperature)
+        config, num_masked = self.config, len(inputs.masked_rows)
+        teacher_global, _, teacher_masked = teacher.split(num_masked)
+        targets = self.dino_targets(swap_crops(teacher_global.float()))
+        patch_targets = self.ibot_targets(teacher_masked.float())
+        student_global, student_local, student_masked = student.split(num_masked)
+        dino = dino_losses(student_global, student_local, targets, temperature=config.student_temperature)
         ibot = ibot_loss(
-            student.masked_logits,
+            student_masked,
             patch_targets,
             inputs.weights,
             num_crops=len(inputs.masks),

@@ -1,0 +1,145 @@
+"""What two processes do together for `test_distributed.py`; started once, since starting costs seconds.
+
+python -m tests.train.ranks OUT    with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.train.recipes import dino_recipe, mae_recipe
+from tests.train.streams import MemoryStream
+from train.distributed import World, join_world
+from train.objectives.ibot import ibot_loss, mask_weights
+from train.objectives.koleo import koleo_loss
+from train.objectives.targets import EmaCenter, Sinkhorn
+from train.pretrain import PretrainResult, pretrain
+from train.recipe import Recipe
+
+FIXTURES = Path(__file__).parent / "fixtures"
+STEPS = 9
+
+
+def recipes() -> dict[str, Recipe]:
+    """One of each objective, with everything that could depend on how a batch is spread."""
+    checkpoint = {"every": 3}
+    return {
+        "mae": mae_recipe(run={"steps": STEPS}, checkpoint=checkpoint),
+        "dino-ema": dino_recipe(run={"steps": STEPS}, model={"drop_path": 0.3}, checkpoint=checkpoint),
+        "dino-sinkhorn": dino_recipe(
+            run={"steps": STEPS},
+            method={"centering": "sinkhorn", "ibot_head": {"prototypes": 32, "hidden": 16, "bottleneck": 8}},
+            checkpoint=checkpoint,
+        ),
+    }
+
+
+def train(recipe: Recipe, out: Path, *, until: int = STEPS) -> PretrainResult | None:
+    """Train, or be cut off before step `until` + 1."""
+
+    class Cut(MemoryStream):
+        def _batch(self, number: int) -> Any:
+            if number == until:
+                raise KeyboardInterrupt
+            return super()._batch(number)
+
+    try:
+        return pretrain(recipe, data="memory", out=out, stream=Cut)
+    except KeyboardInterrupt:
+        return None
+
+
+def with_parallel(recipe: Recipe, parallel: str) -> Recipe:
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"parallel": parallel})})
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    with join_world() as world:
+        results = targets_on_two_ranks(world)
+        if world.is_first:
+            np.savez(out / "targets.npz", **results)  # type: ignore[arg-type]
+        for name, recipe in recipes().items():
+            for parallel in ("ddp", "fsdp"):
+                train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
+                train(with_parallel(recipe, parallel), out / f"{name}-relay-{parallel}", until=6)
+
+
+def targets_on_two_ranks(world: World) -> dict[str, np.ndarray]:
+    """Losses, centres and targets of the fixtures, their rows spread unevenly over two ranks."""
+    out: dict[str, np.ndarray] = {}
+    dino, ibot = (dict(np.load(FIXTURES / f"{name}.npz")) for name in ("dino_loss", "ibot_loss"))
+    student = torch.from_numpy(ibot["student_patch_logits"]).reshape(-1, 32)[ibot["mask_indices"]]
+    teacher = torch.from_numpy(ibot["teacher_patch_logits"]).reshape(-1, 32)[ibot["mask_indices"]]
+    masks = torch.from_numpy(ibot["masks"])
+    crops = slice(0, 1) if world.rank == 0 else slice(1, 6)  # 3 masked patches here, 16 there
+    patches = slice(0, 3) if world.rank == 0 else slice(3, 19)
+    weights = mask_weights(masks[crops])
+    for mode in ("centering", "sinkhorn"):
+        targets = EmaCenter(32) if mode == "centering" else Sinkhorn()
+        targets.temperature = float(ibot["teacher_temp"])
+        if isinstance(targets, EmaCenter):
+            targets.center.copy_(torch.from_numpy(ibot["center_before"]).view(1, -1))
+        probabilities = targets(teacher[patches])
+        targets.move()
+        temperature = float(ibot["student_temp"])
+        loss = ibot_loss(student[patches], probabilities, weights, num_crops=6, temperature=temperature)
+        out[f"ibot_{mode}_loss"] = summed(loss)
+        if isinstance(targets, EmaCenter):
+            out["ibot_center"] = targets.center.numpy()
+    rows = torch.from_numpy(dino["teacher_global"])[[0, 1, 4] if world.rank == 0 else [2, 3, 5, 6, 7]]
+    for mode in ("centering", "sinkhorn"):
+        targets = EmaCenter(32) if mode == "centering" else Sinkhorn()
+        targets.temperature = float(dino["teacher_temp"])
+        if isinstance(targets, EmaCenter):
+            targets.center.copy_(torch.from_numpy(dino["center_before"]))
+        out[f"dino_{mode}_probabilities"] = gathered(targets(rows), world)
+        targets.move()
+        if isinstance(targets, EmaCenter):
+            out["dino_center"] = targets.center.numpy()
+    koleo = torch.from_numpy(np.load(FIXTURES / "koleo_loss.npz")["two_crops_cls"]).view(2, 6, 24)
+    out["koleo"] = summed(0.1 * koleo_loss(koleo[world.rank]))
+    return out
+
+
+def summed(value: torch.Tensor) -> np.ndarray:
+    value = value.detach().clone()
+    torch.distributed.all_reduce(value)
+    return value.numpy()
+
+
+def gathered(rows: torch.Tensor, world: World) -> np.ndarray:
+    parts: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(parts, rows.numpy())
+    return np.concatenate(parts)
+
+
+def launch(out: Path, *, world_size: int = 2) -> None:
+    """Run `main` in `world_size` processes and wait for them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.train.ranks", str(out)]
+    running = [
+        subprocess.Popen(command, env={**environment, "RANK": str(rank), "OMP_NUM_THREADS": "1"})
+        for rank in range(world_size)
+    ]
+    try:
+        codes = [process.wait(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert codes == [0] * world_size
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,102 @@
+"""Two gloo processes against one: the fixtures, DDP, FSDP2, and a run handed from one rank to two and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shards.errors import ConfigError
+from tests.train import ranks
+from tests.train.recipes import mae_recipe
+from train.distributed import check_batch
+
+pytestmark = pytest.mark.slow
+NAMES = pytest.mark.parametrize("name", list(ranks.recipes()))
+PARALLEL = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process trains everything whole and, for the relay, to step 3; then two processes do their part."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("ranks")
+    for name, recipe in ranks.recipes().items():
+        ranks.train(recipe, folder / f"{name}-one")
+        ranks.train(recipe, folder / f"{name}-relay-ddp", until=3)
+        shutil.copytree(folder / f"{name}-relay-ddp", folder / f"{name}-relay-fsdp")
+    ranks.launch(folder)
+    return folder
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_numbers(got: Path, want: Path, *, tolerance: float) -> None:
+    ours, theirs = lines(got), lines(want)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    assert [line["keys_checksum"] for line in ours] == [line["keys_checksum"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        for key in one:
+            if key.startswith(("loss", "grad_norm", "lr")):
+                assert one[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance), (one["step"], key)
+
+
+@NAMES
+@PARALLEL
+def test_two_ranks_give_the_numbers_of_one(name: str, parallel: str, out: Path) -> None:
+    assert_same_numbers(out / f"{name}-{parallel}", out / f"{name}-one", tolerance=1e-5)
+    got = load_file(out / f"{name}-{parallel}" / "export" / "model.safetensors")
+    want = load_file(out / f"{name}-one" / "export" / "model.safetensors")
+    for key, value in want.items():
+        if key.endswith("qkv.bias"):  # the key's bias has no true gradient: AdamW blows up its rounding noise
+            continue
+        torch.testing.assert_close(got[key], value, rtol=1e-5, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@NAMES
+@PARALLEL
+def test_one_rank_then_two_then_one_is_one_run(name: str, parallel: str, out: Path, tmp_path: Path) -> None:
+    relay = tmp_path / "relay"
+    shutil.copytree(out / f"{name}-relay-{parallel}", relay)
+    result = ranks.train(ranks.recipes()[name], relay)
+    assert result is not None
+    assert result.resumed_from == 6
+    assert_same_numbers(relay, out / f"{name}-one", tolerance=1e-4)
+
+
+def near(got: np.ndarray, want: np.ndarray) -> None:
+    np.testing.assert_allclose(got, want.reshape(got.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_fixtures_with_rows_spread_unevenly_over_two_ranks(out: Path) -> None:
+    got = np.load(out / "targets.npz")
+    dino, ibot, koleo = (dict(np.load(ranks.FIXTURES / f"{n}.npz")) for n in ("dino_loss", "ibot_loss", "koleo_loss"))
+    order = [0, 1, 4, 2, 3, 5, 6, 7]
+    swapped_back = [4, 5, 6, 7, 0, 1, 2, 3]
+    for mode in ("centering", "sinkhorn"):
+        near(got[f"ibot_{mode}_loss"], ibot[f"{mode}_loss"])
+        probabilities = dino[f"{mode}_teacher_probs_swapped"].reshape(8, 32)[swapped_back]
+        near(got[f"dino_{mode}_probabilities"], probabilities[order])
+    near(got["ibot_center"], ibot["centering_center_after"])
+    near(got["dino_center"], dino["centering_center_after"])
+    near(got["koleo"], koleo["two_crops_loss_weighted"])
+
+
+def test_checkpoints_of_two_ranks_are_whole_and_few(out: Path) -> None:
+    folder = out / "mae-fsdp" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000003", "step-00000006", "step-00000009"]
+    assert json.loads((folder / "step-00000009" / "meta.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize(("batch", "size", "nearest"), [(8, 3, 12), (12, 2, 8), (4, 2, 8)])
+def test_a_batch_that_the_ranks_do_not_divide(batch: int, size: int, nearest: int) -> None:
+    with pytest.raises(ConfigError, match=rf"{batch} does not divide into {size} ranks.*run.global_batch={nearest}"):
+        check_batch(mae_recipe(run={"global_batch": batch}), size)
