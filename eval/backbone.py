@@ -85,7 +85,7 @@ class Backbone:
             )
 
     def tokens(self, images_BCHW: Tensor, *, normed: bool = True) -> Tensor:
-        """All tokens of the last block.
+        """All tokens of the last block, by the network's own `encode` where it has one (the trainer's), else timm's.
 
         Args:
             images_BCHW: (B, 3, H, W) float32, normalised.
@@ -95,12 +95,13 @@ class Backbone:
             (B, prefix + patches, D); (B, C, H, W) where the network has no tokens.
         """
         model: Any = self.model
+        forward = getattr(model, "encode", None) or model.forward_features
         norm = getattr(model, "norm", None)
         if normed or norm is None:
-            return torch.as_tensor(model.forward_features(images_BCHW))
+            return torch.as_tensor(forward(images_BCHW))
         model.norm = nn.Identity()
         try:
-            return torch.as_tensor(model.forward_features(images_BCHW))
+            return torch.as_tensor(forward(images_BCHW))
         finally:
             model.norm = norm
 

@@ -84,6 +84,28 @@ def test_an_export_of_the_trainer_loads(tmp_path: Path, images: Tensor) -> None:
     assert loaded.mean == tuple(recipe.augment.mean)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"registers": 2, "layer_scale": 0.1}, {"in_chans": 1}, {"ffn": "swiglu", "layer_scale": 0.1}]
+)
+def test_unusual_exports_of_the_trainer_load(tmp_path: Path, images: Tensor, changes: dict[str, Any]) -> None:
+    from tests.train.recipes import mae_recipe
+    from train.backbone import build_backbone
+    from train.export import write_export as write
+
+    recipe = mae_recipe(model=changes)
+    trained = build_backbone(recipe.model, image_size_px=32).eval()
+    write(trained.state_dict(), recipe, tmp_path / "export", step=1)
+    loaded = load_backbone(str(tmp_path / "export"))
+    assert loaded.num_prefix_tokens == 1 + changes.get("registers", 0)
+    assert len(loaded.mean) == changes.get("in_chans", 3)
+    batch = images[:, : changes.get("in_chans", 3)]
+    with torch.no_grad():
+        tokens = trained.encode(batch)
+        assert torch.allclose(loaded.tokens(batch), tokens, atol=1e-5)
+        live = Backbone(spec="live", model=trained, digest="", image_size_px=32)
+        assert torch.equal(live.features(batch), tokens[:, loaded.num_prefix_tokens :].mean(dim=1))
+
+
 def test_tokens_before_the_final_norm(tmp_path: Path, images: Tensor) -> None:
     loaded = load_backbone(str(write_export(tmp_path / "export", small_vit())))
     with torch.no_grad():
