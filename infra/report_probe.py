@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from infra.console import emit, progress, stderr
 from infra.pages import render_page, render_table
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from eval.medmnist import Task
     from eval.probe import ProbeResult
     from eval.results import Comparison
+
+METRIC_TITLES: Final = {
+    "auc": "AUC",
+    "acc": "ACC",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "macro F1",
+    "mcc": "Matthews correlation",
+}
+"""Metrics of the page; the terminal shows the first two."""
+TERMINAL_METRICS: Final = ("auc", "acc")
 
 Classify = Callable[[str, "Task", "Report"], "list[ProbeResult]"]
 
@@ -93,7 +103,6 @@ def short(checkpoint: str, *, width: int = 32) -> str:
 def show(
     results: Sequence[ProbeResult],
     *,
-    metrics: Sequence[str],
     missing: Sequence[str],
     page: Path | None,
     out: Path | None,
@@ -105,7 +114,7 @@ def show(
     comparisons = compare(results) if len({result.backbone for result in results}) > 1 else []
     if page:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(probe_page(results, comparisons, metrics=metrics, missing=missing), encoding="utf-8")
+        page.write_text(probe_page(results, comparisons, missing=missing), encoding="utf-8")
     if json_:
         emit(
             {
@@ -117,14 +126,13 @@ def show(
             }
         )
         return
-    sys.stdout.write(probe_text(results, comparisons, metrics=metrics, missing=missing))
+    sys.stdout.write(probe_text(results, comparisons, missing=missing))
 
 
 def probe_text(
     results: Sequence[ProbeResult],
     comparisons: Sequence[Comparison],
     *,
-    metrics: Sequence[str],
     missing: Sequence[str],
 ) -> str:
     """Tables for a terminal."""
@@ -132,7 +140,8 @@ def probe_text(
 
     names = model_names(results)
     parts = [
-        text_table([metric.upper(), *map(short, names)], side_by_side(results, metric=metric)) for metric in metrics
+        text_table([METRIC_TITLES[metric], *map(short, names)], side_by_side(results, metric=metric))
+        for metric in TERMINAL_METRICS
     ]
     if comparisons:
         parts.append(text_table(["AUC difference", "task", "95 % interval", "p"], difference_rows(comparisons)))
@@ -168,16 +177,15 @@ def probe_page(
     results: Sequence[ProbeResult],
     comparisons: Sequence[Comparison],
     *,
-    metrics: Sequence[str],
     missing: Sequence[str],
 ) -> str:
     """One self-contained page: metric tables, differences, and what each number was made from."""
     from eval.results import model_names, side_by_side
 
     parts = [f"<p>Not probed, because their images are missing: {', '.join(missing)}.</p>"] if missing else []
-    for metric in metrics:
+    for metric, title in METRIC_TITLES.items():
         table = render_table(["task", *model_names(results)], side_by_side(results, metric=metric))
-        parts.append(f"<h2>{metric.upper()} on the test split, with 95 % bootstrap intervals</h2>{table}")
+        parts.append(f"<h2>{title} on the test split, with 95 % bootstrap intervals</h2>{table}")
     if comparisons:
         table = render_table(["models", "task", "AUC difference, 95 % interval", "p"], difference_rows(comparisons))
         parts.append(f"<h2>Paired differences</h2>{table}")

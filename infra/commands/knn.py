@@ -98,4 +98,4 @@ def knn(
         )
 
     results = run_all(checkpoints, found, classify, out=out, quiet=json_)
-    show(results, metrics=("auc", "acc"), missing=missing, page=page, out=out, json_=json_)
+    show(results, missing=missing, page=page, out=out, json_=json_)

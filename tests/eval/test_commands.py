@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ import pytest
 from eval.results import read_results
 from infra.cli import main
 from tests.eval.builders import write_archive
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -32,7 +38,8 @@ def test_two_models_in_one_table(data: Path, capsys: pytest.CaptureFixture[str])
         assert expected in text
     assert len(read_results(out)) == 4
     html = page.read_text()
-    assert "Paired differences" in html
+    for expected in ("Paired differences", "balanced accuracy", "macro F1", "Matthews correlation"):
+        assert expected in html
     assert "http" not in html.replace("http-equiv", "")
 
 
@@ -84,3 +91,22 @@ def test_mistakes_are_one_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_killed_probe_goes_on_from_its_cached_features(tmp_path: Path) -> None:
+    write_archive(tmp_path / "data", "breastmnist", counts=(600, 30, 30))
+    line = arguments(tmp_path / "data", "probe", "random:test_vit", "--tasks", "breast", "--batch-size", "16", "--json")
+    command = [sys.executable, "-m", "infra.cli", *line, "--image-size", "64"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (markers := list((tmp_path / "cache").glob("*/train.done"))):
+        assert process.poll() is None, "the probe ended before it was killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    rows = int(markers[0].read_text())
+    assert 0 < rows < 600
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["num_train"] == 600
+    assert not list((tmp_path / "cache").rglob("*.partial.npy"))
