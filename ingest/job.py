@@ -25,6 +25,7 @@ from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.listing import Listing, Unit, cut_units, list_raw
 from ingest.mapping import MapContext, UnitReport, map_unit, unit_name
+from ingest.near import resolve_near
 from ingest.normalise import Encoding
 from ingest.privacy import Pseudonyms
 from ingest.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
@@ -83,6 +84,7 @@ class JobReport:
         shards: Shards made.
         units: Units of work.
         resumed_units: Units that an earlier, interrupted run had finished.
+        skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         seconds: Wall time.
     """
 
@@ -101,6 +103,7 @@ class JobReport:
     shards: int = 0
     units: int = 0
     resumed_units: int = 0
+    skipped_buckets: int = 0
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,7 +241,8 @@ class _Job:
         """Resolve and promote, again where another job has committed meanwhile."""
         while True:
             self._tell(Progress(stage="resolve"))
-            resolution = resolve_exact(self.dataset, self.context.staging, units)
+            exact = resolve_exact(self.dataset, self.context.staging, units)
+            resolution = resolve_near(self.dataset, self.context.staging, units, exact, self.settings.dedup)
             packs = plan_packs(self.store, self.context, units, resolution)
             promoted = self._promote(engine, units, packs)
             if self.dataset.version() == resolution.version:
@@ -329,6 +333,7 @@ class _Job:
             modalities=dict(sorted(modalities.items())),
             shards=len(packs),
             units=len(self.units),
+            skipped_buckets=resolution.skipped_buckets,
         )
 
     def repeated_report(self) -> JobReport:

@@ -1,7 +1,10 @@
 """The resolve step: which staged samples stay.
 
 The rule for exact duplicates: an image that the dataset holds already stays, whatever its source; of the others the
-first in the order of the listing (raw path, then frame). It depends on the raw data and the committed index alone.
+first in the order of the listing (raw path, then frame). Near duplicates likewise, one after the other in that order:
+an image is dropped if one that stays, of another group, is within the radius of its perceptual hash and their
+thumbnails correlate. So all that is dropped resembles something that is kept, and chains of small steps do not run
+away. Both follow from the raw data and the committed index alone.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ class Resolution:
     Attributes:
         version: The index version that was looked at.
         drops: Unit → its dropped rows.
+        skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
     """
 
     version: int
     drops: Mapping[int, Drops] = field(default_factory=dict)
+    skipped_buckets: int = 0
 
     def dropped(self, unit: int) -> Drops:
         """The dropped rows of a unit."""

@@ -1,0 +1,190 @@
+"""Near duplicates among the staged images, and between them and what the dataset holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ingest.fingerprint import THUMB_PX
+from ingest.mapping import UnitReport
+from ingest.neighbours import BANDS, Hashes, as_hashes, bands_of, correlation, near_pairs
+from ingest.resolve import Drops, Resolution, read_staged
+from ingest.settings import DedupSettings
+from shards.dataset import Dataset
+
+_COLUMNS = ("key", "group_id", "phash", "thumb")
+_BATCH_PAIRS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prints:
+    """Fingerprints of some images, in order.
+
+    Attributes:
+        keys: Sample keys.
+        hashes: `(N, 4)` uint64.
+        groups: `(N,)` int64 codes of the group ids.
+        places: `(N, 2)` int64: unit and row of staged images, `(-1, -1)` of committed ones.
+    """
+
+    keys: list[str]
+    hashes: Hashes
+    groups: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+def resolve_near(
+    dataset: Dataset, staging: str, units: Sequence[UnitReport], exact: Resolution, settings: DedupSettings
+) -> Resolution:
+    """Add near duplicates to a resolution.
+
+    Memory: 100 bytes a staged image, and as much for those committed ones that share a band with one of them.
+    """
+    staged = _staged(dataset, staging, units, exact)
+    if not settings.near or not staged.keys:
+        return exact
+    committed = _committed(dataset, staged.hashes)
+    both = Prints(
+        keys=committed.keys + staged.keys,
+        hashes=np.concatenate([committed.hashes, staged.hashes]),
+        groups=np.concatenate([committed.groups, staged.groups]),
+        places=np.concatenate([committed.places, staged.places]),
+    )
+    found = near_pairs(both.hashes, both.groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
+    pairs = np.stack([found.first, found.second], axis=1)[found.second >= len(committed.keys)]
+    thumbs = Thumbs(dataset, staging, both)
+    drops = {unit: dict(rows) for unit, rows in exact.drops.items()}
+    for loser, keeper in _losers(pairs, thumbs, settings.min_ncc).items():
+        unit, row = (int(n) for n in both.places[loser])
+        drops.setdefault(unit, {})[row] = ("near_duplicate", both.keys[keeper])
+    return Resolution(version=exact.version, drops=drops, skipped_buckets=found.skipped_buckets)
+
+
+def _losers(pairs: NDArray[np.int64], thumbs: Thumbs, min_ncc: float) -> Mapping[int, int]:
+    """Position of each dropped image → position of the one that stays."""
+    confirmed = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
+    kept = [chunk[correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) >= min_ncc] for chunk in confirmed]
+    ordered = np.concatenate([np.empty((0, 2), np.int64), *kept])
+    ordered = ordered[np.lexsort((ordered[:, 0], ordered[:, 1]))]
+    losers: dict[int, int] = {}
+    for first, second in ordered.tolist():
+        if second not in losers and first not in losers:
+            losers[second] = first
+    return losers
+
+
+def _staged(dataset: Dataset, staging: str, units: Sequence[UnitReport], exact: Resolution) -> Prints:
+    keys: list[str] = []
+    hashes, groups, places = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
+    for unit in units:
+        if not unit.kept:
+            continue
+        table = read_staged(dataset.store, staging, unit.index, "prints", _COLUMNS[:3])
+        dropped: Drops = exact.dropped(unit.index)
+        rows = [row for row in range(len(table)) if row not in dropped]
+        table = table.take(pa.array(rows, pa.int64()))
+        keys += table["key"].to_pylist()
+        hashes.append(as_hashes(table["phash"].to_pylist()))
+        groups.append(group_codes(table["group_id"].to_pylist()))
+        places.append(np.array([(unit.index, row) for row in rows], np.int64).reshape(-1, 2))
+    return Prints(
+        keys=keys, hashes=np.concatenate(hashes), groups=np.concatenate(groups), places=np.concatenate(places)
+    )
+
+
+def _committed(dataset: Dataset, staged: Hashes) -> Prints:
+    """The committed fingerprints that share a band with a staged one."""
+    wanted = [np.unique(bands_of(staged)[:, band]) for band in range(BANDS)]
+    keys: list[str] = []
+    hashes, groups = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)]
+    for batch in scan_prints(dataset, _COLUMNS[:3]):
+        codes = as_hashes(batch["phash"].to_pylist())
+        bands = bands_of(codes)
+        shares = np.zeros(len(codes), bool)
+        for band in range(BANDS):
+            shares |= np.isin(bands[:, band], wanted[band], assume_unique=False)
+        if shares.any():
+            chosen = batch.filter(pa.array(shares))
+            keys += chosen["key"].to_pylist()
+            hashes.append(codes[shares])
+            groups.append(group_codes(chosen["group_id"].to_pylist()))
+    known = _in_index(dataset, keys)
+    order = np.array(sorted((i for i in range(len(keys)) if keys[i] in known), key=keys.__getitem__), np.int64)
+    return Prints(
+        keys=[keys[i] for i in order],
+        hashes=np.concatenate(hashes)[order],
+        groups=np.concatenate(groups)[order],
+        places=np.full((len(order), 2), -1, np.int64),
+    )
+
+
+def _in_index(dataset: Dataset, keys: Sequence[str]) -> set[str]:
+    """Which keys the index holds: a job that died in its commit may have left fingerprints."""
+    import pyarrow.dataset as ds
+
+    from shards.index import scan
+
+    table = dataset.table("index")
+    if table is None or not keys:
+        return set()
+    return set(scan(table).to_table(columns=["key"], filter=ds.field("key").isin(list(keys)))["key"].to_pylist())
+
+
+def scan_prints(dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The fingerprints of all samples that the index holds, batch by batch."""
+    from shards.index import scan
+
+    table = dataset.table("fingerprints")
+    if table is not None:
+        yield from (batch for batch in scan(table).to_batches(columns=list(columns)) if batch.num_rows)
+
+
+def group_codes(groups: list[str]) -> NDArray[np.int64]:
+    """Group ids (hex) as numbers."""
+    return np.array([int(group[:15] or "0", 16) for group in groups], np.int64)
+
+
+class Thumbs:
+    """Thumbnails of staged and committed images, read for those alone that are asked for."""
+
+    def __init__(self, dataset: Dataset, staging: str, prints: Prints) -> None:
+        self._dataset = dataset
+        self._staging = staging
+        self._prints = prints
+        self._units: dict[int, pa.ChunkedArray] = {}
+
+    def of(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """`(P, 4096)` uint8."""
+        unique, inverse = np.unique(positions, return_inverse=True)
+        out = np.zeros((len(unique), THUMB_PX * THUMB_PX), np.uint8)
+        places = self._prints.places[unique]
+        committed = {self._prints.keys[p]: i for i, p in enumerate(unique.tolist()) if places[i, 0] < 0}
+        for i in np.flatnonzero(places[:, 0] >= 0):
+            out[i] = np.frombuffer(self._unit(int(places[i, 0]))[int(places[i, 1])].as_py(), np.uint8)
+        if committed:
+            for key, thumb in committed_thumbs(self._dataset, list(committed)):
+                out[committed[key]] = np.frombuffer(thumb, np.uint8)
+        return out[inverse]
+
+    def _unit(self, unit: int) -> pa.ChunkedArray:
+        if unit not in self._units:
+            if len(self._units) >= 8:
+                self._units.pop(next(iter(self._units)))
+            self._units[unit] = read_staged(self._dataset.store, self._staging, unit, "prints", ["thumb"])["thumb"]
+        return self._units[unit]
+
+
+def committed_thumbs(dataset: Dataset, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Thumbnails of committed samples by key."""
+    import pyarrow.dataset as ds
+
+    from shards.index import scan
+
+    table = dataset.table("fingerprints")
+    if table is not None:
+        found = scan(table).to_table(columns=["key", "thumb"], filter=ds.field("key").isin(list(keys)))
+        yield from zip(found["key"].to_pylist(), found["thumb"].to_pylist(), strict=True)
