@@ -58,14 +58,15 @@ def pretrain(
     knn_every
         Steps between measurements; only at the end without it.
     """
-    from train.pretrain import load_recipe
-    from train.pretrain import pretrain as run
-    from train.record import StepReport
+    from train.recipe import load_recipe
 
     overrides = dict(_setting(text) for text in set_)
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
     resolved = load_recipe(recipe, overrides)
+    from train.pretrain import pretrain as run
+    from train.record import StepReport
+
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
     stderr().print(describe(resolved))
     with progress(disable=json_) as bar:

@@ -25,12 +25,12 @@ from train.pretrain import PretrainResult, pretrain
 from train.recipe import Recipe
 
 FIXTURES = Path(__file__).parent / "fixtures"
-STEPS = 9
+STEPS = 6
 
 
 def recipes() -> dict[str, Recipe]:
     """One of each objective, with everything that could depend on how a batch is spread."""
-    checkpoint = {"every": 3}
+    checkpoint = {"every": 2}
     return {
         "mae": mae_recipe(run={"steps": STEPS}, checkpoint=checkpoint),
         "dino-ema": dino_recipe(run={"steps": STEPS}, model={"drop_path": 0.3}, checkpoint=checkpoint),
@@ -70,7 +70,7 @@ def main(out: Path) -> None:
         for name, recipe in recipes().items():
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
-                train(with_parallel(recipe, parallel), out / f"{name}-relay-{parallel}", until=6)
+                train(with_parallel(recipe, parallel), out / f"{name}-relay-{parallel}", until=4)
 
 
 def targets_on_two_ranks(world: World) -> dict[str, np.ndarray]:
