@@ -184,8 +184,8 @@ class RemoteStore:
             try:
                 return self._driver.head(path)
             except DriverError as error:
-                if error.kind == "missing":
-                    # The reply to HEAD has no body; that to GET tells a missing bucket from a missing object.
+                if error.kind in {"missing", "denied", "fatal"}:
+                    # The reply to HEAD has no body; that to GET says why.
                     self._driver.open_range(path, 0, 1, "")
                 raise
 
