@@ -88,8 +88,9 @@ def test_an_old_lock_streams_the_same_bytes_after_more_ingests_and_a_vacuum(buck
     lock = create(dataset, Selection())
     lock.write(tmp_path / "old.lock.yaml")
     before = batches(str(tmp_path / "old.lock.yaml"))
-    for number, source in enumerate(("beta", "gamma", "delta"), 1):
-        add_source(dataset, source, "CT", [jpeg(100 * number + item) for item in range(16)], per_shard=8)
+    for number in range(1, 4):
+        images = [jpeg(100 * number + item) for item in range(16)]
+        add_source(dataset, "alpha", "CT", images, per_shard=8, job_id=f"later-{number}")
     assert batches(str(tmp_path / "old.lock.yaml")) == before
     table = dataset.table("index")
     assert table is not None
