@@ -13,6 +13,7 @@ only checkpoints that you trust; what is given away is the export, which holds n
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from shards.errors import CheckpointError
+from shards.store import open_store
+from train import mirror
 from train.recipe import CheckpointConfig, Recipe
 
 __all__ = ["Checkpoint", "Checkpoints", "check_digest", "check_resumable", "code_version"]
@@ -65,8 +68,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: Local folder that all ranks see, or each its own where `mirror` is given.
-        config: What to keep.
+        folder: Local folder; all ranks see it, or each node has its own and `config.url` is set.
+        config: What to keep, and where a copy goes.
         rank: Of this process.
     """
 
@@ -75,11 +78,16 @@ class Checkpoints:
         self._config = config
         self._rank = rank
         self._pending: Future[Any] | None = None
+        self._mirror = open_store(config.url) if config.url else None
         # its own group: the writer's thread must not mix its collectives with the training's
         self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint."""
+        """The newest whole checkpoint; with a mirror, one that another machine wrote is fetched first."""
+        if self._mirror is not None:
+            if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+                mirror.fetch_newest(self._mirror, self.folder)
+            self._barrier()
         steps = self.steps()
         return self.read(steps[-1]) if steps else None
 
@@ -109,9 +117,9 @@ class Checkpoints:
         temporary = path.with_name(f".writing-{path.name}")
         if self._rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        if self._group is not None:
-            dist.barrier(self._group)
+        self._barrier()
+        temporary.mkdir(parents=True, exist_ok=True)
+        self._barrier()
         written = async_save(
             tensors(method, optimizer),
             storage_writer=FileSystemWriter(temporary),
@@ -156,13 +164,25 @@ class Checkpoints:
             ) from error
 
     def _publish(self, checkpoint: Checkpoint, temporary: Path, path: Path) -> None:
+        """In the writer's thread, when the tensors of all ranks are written."""
+        if self._mirror is not None:
+            own = list(temporary.glob(f"__{self._rank}_*"))
+            shared = [temporary / ".metadata"] if self._rank == 0 else []
+            mirror.upload(self._mirror, temporary, path.name, own + shared)
+            self._barrier()
         if self._rank != 0:
             return
         text = json.dumps(asdict(checkpoint), indent=2)
-        (temporary / "meta.json").write_text(text + "\n", encoding="utf-8")
+        (temporary / mirror.META).write_text(text + "\n", encoding="utf-8")
+        if self._mirror is not None:
+            mirror.upload(self._mirror, temporary, path.name, [temporary / mirror.META])
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
         self._prune()
+
+    def _barrier(self) -> None:
+        if self._group is not None:
+            dist.barrier(self._group)
 
     def _prune(self) -> None:
         for leftover in self.folder.glob(".writing-*"):
@@ -172,6 +192,8 @@ class Checkpoints:
         for step in steps[: -self._config.keep_last]:
             if not every or step % every:
                 shutil.rmtree(self._path(step), ignore_errors=True)
+                if self._mirror is not None:
+                    mirror.remove(self._mirror, step)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

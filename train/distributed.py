@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import ConfigError
-from train.backbone import Backbone
+from train.backbone import Backbone, TrainBlock
 from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
 
@@ -96,8 +96,9 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
         if isinstance(module, Backbone):
             module.checkpoint_activations = recipe.run.checkpoint_activations
     if recipe.run.compile:
-        for block in method.shard_modules()[:-1]:
-            block.compile()
+        for block in method.shard_modules():
+            if isinstance(block, TrainBlock):
+                block.compile()
     if recipe.run.parallel == "fsdp":
         return _shard(method, recipe.run)
     if world.size == 1:

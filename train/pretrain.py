@@ -94,7 +94,7 @@ def pretrain(
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
         check_batch(recipe, world.size)
-        checkpoints = Checkpoints(_checkpoint_folder(recipe, out), recipe.checkpoint, rank=world.rank)
+        checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank)
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
         batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
@@ -206,7 +206,7 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
         )
     recipe = load_recipe(run / "recipe.yaml")
     with join_world():
-        checkpoints = Checkpoints(_checkpoint_folder(recipe, run), recipe.checkpoint)
+        checkpoints = Checkpoints(run / "checkpoints", recipe.checkpoint)
         steps = checkpoints.steps()
         chosen = step if step is not None else max(steps, default=None)
         if chosen not in steps:
@@ -215,10 +215,6 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
         method = build_method(recipe)
         checkpoints.load(chosen, method)
     return write_export(whole_weights(method), recipe, out or run / "export", step=chosen)
-
-
-def _checkpoint_folder(recipe: Recipe, out: Path) -> Path:
-    return Path(recipe.checkpoint.url) if recipe.checkpoint.url else out / "checkpoints"
 
 
 def _finish(loop: Loop, out: Path, data: str) -> Path:

@@ -220,7 +220,7 @@ class CheckpointConfig(_Section):
         every: Steps between checkpoints.
         keep_last: How many of the newest stay.
         keep_every: Those at multiples of this many steps stay for ever; null for none.
-        url: Where they go instead of the output folder: any storage URL.
+        url: Storage URL for a copy of each; a run whose output folder is empty or older goes on from there.
     """
 
     every: Positive = 1000

@@ -281,3 +281,15 @@ def test_reports_are_flat_json() -> None:
     )  # fmt: skip
     assert replace(report, monitored={"knn": 0.5}).flat()["monitor_knn"] == 0.5
     assert report.flat()["loss_mae"] == 1.0
+
+
+def test_a_run_goes_on_from_its_mirror_on_another_machine(tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    settings = {"checkpoint": {"every": 3, "keep_last": 2, "url": str(mirror)}, "run": {"steps": 10}}
+    run(mae_recipe(**settings), tmp_path / "whole")
+    assert sorted(path.name for path in mirror.iterdir()) == ["step-00000009", "step-00000010"]
+    (mirror / "step-00000010" / "meta.json").unlink()  # an upload that was cut off
+    resumed = run(mae_recipe(**settings), tmp_path / "elsewhere")
+    assert (resumed.resumed_from, resumed.finished) == (9, True)
+    assert lines(tmp_path / "elsewhere")[-1]["loss"] == lines(tmp_path / "whole")[-1]["loss"]
+    assert (mirror / "step-00000010" / "meta.json").is_file()
