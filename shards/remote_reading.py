@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shards.blocks import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
 from shards.errors import ShardError
-from shards.reading import Location, MappedReader, ShardReader, checked, read_coalesced
+from shards.reading import FileReader, Location, ShardReader, checked, read_coalesced
 from shards.store import Store
 
 MEMORY_BUDGET_BYTES = 1 << 30
@@ -33,7 +33,7 @@ def open_reader(store: Store, *, cache: Path | None = None, cache_bytes: int | N
         cache_bytes: Budget of the cache.
     """
     if store.local_path("") is not None:
-        return MappedReader(store)
+        return FileReader(store)
     blocks: Blocks
     if cache is None:
         blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES)

@@ -123,9 +123,9 @@ class ChunkWorker:
             Location(
                 key=tables[at].key[row].as_py(),
                 shard=self.plan.shards[numbers[at]],
-                offset=int(tables[at].byte_offset[row]),
-                length=int(tables[at].byte_length[row]),
-                crc32c=int(tables[at].crc32c[row]),
+                offset=tables[at].byte_offset.item(row),
+                length=tables[at].byte_length.item(row),
+                crc32c=tables[at].crc32c.item(row),
                 dense_end=ends[at],
             )
             for at, row in zip(place.tolist(), rows.tolist(), strict=True)
