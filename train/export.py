@@ -33,7 +33,7 @@ def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, st
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = timm_config(recipe, step=step)
-    save_file(timm_weights(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(timm_weights(weights, recipe), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(recipe, step, dataset), encoding="utf-8")
     return folder
@@ -50,21 +50,31 @@ def timm_model(weights: dict[str, Tensor], recipe: Recipe) -> nn.Module:
 
     config = timm_config(recipe, step=0)
     model: nn.Module = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
-    model.load_state_dict(timm_weights(weights))
+    model.load_state_dict(timm_weights(weights, recipe))
     return model
 
 
-def timm_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def timm_weights(weights: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
     """Backbone weights as timm names and shapes them: no mask token; with registers, CLS takes its position in.
 
     Args:
         weights: Of a `Backbone`.
+        recipe: What it is trained by.
     """
     out = {name: value.detach().float().cpu().contiguous() for name, value in weights.items() if name != "mask_token"}
     if "reg_token" in out:
         out["cls_token"] = out["cls_token"] + out["pos_embed"][:, :1]
         out["pos_embed"] = out["pos_embed"][:, 1:].contiguous()
+    if _needs_unit_layer_scale(recipe):
+        for name in [name for name in out if name.endswith(("attn.proj.bias", "mlp.fc2.bias"))]:
+            block = ".".join(name.split(".")[:2])
+            out[f"{block}.{'ls1' if '.attn.' in name else 'ls2'}.gamma"] = torch.ones_like(out[name])
     return out
+
+
+def _needs_unit_layer_scale(recipe: Recipe) -> bool:
+    """Timm's registered SwiGLU models have LayerScale, and JSON cannot take it away: there it is 1."""
+    return recipe.model.ffn == "swiglu" and recipe.model.layer_scale is None
 
 
 def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
@@ -72,6 +82,8 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
     model, size = recipe.model, recipe.image_size_px
     swiglu, registers = model.ffn == "swiglu", model.registers
     arguments = timm_settings(model, image_size_px=size) | {"global_pool": "token"}
+    if _needs_unit_layer_scale(recipe):
+        arguments["init_values"] = 1.0
     if registers:
         arguments |= {"reg_tokens": registers, "no_embed_class": True}
     luma = (0.299, 0.587, 0.114)

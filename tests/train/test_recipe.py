@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shards.errors import ConfigError
+from tests.train.recipes import mae_recipe
+from train.data import stream_crops
+from train.recipe import DinoConfig, Recipe, load_recipe, recipe_names
+
+
+def test_the_promised_recipes_are_there() -> None:
+    assert set(recipe_names()) == {"dinov2-short", "dinov2-long", "mae-paper", "mae-default", "tiny", "tiny-dinov2"}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_reads_back_as_it_is_written(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "resolved.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(path) == recipe
+    assert recipe.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "images"),
+    [
+        ("dinov2-short", 0.004 * 2**0.5, 256_000_000),
+        ("dinov2-long", 2e-4 * 3**0.5, 1_920_000_000),
+        ("mae-paper", 2.4e-3, 1_024_000_000),
+        ("mae-default", 2e-3, 512_000_000),
+    ],
+)
+def test_effective_learning_rate_and_images_of_the_published_recipes(name: str, lr: float, images: int) -> None:
+    recipe = load_recipe(name)
+    assert recipe.effective_lr == pytest.approx(lr)
+    assert recipe.run.steps * recipe.run.global_batch == images
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
+@pytest.mark.parametrize("name", ["dinov2-short", "mae-paper"])
+def test_model_and_scale_are_separate_dials(name: str, size: str) -> None:
+    recipe = load_recipe(name, {"model.size": size, "run.global_batch": 256, "run.steps": 1000})
+    assert (recipe.model.size, recipe.run.global_batch, recipe.run.steps) == (size, 256, 1000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        ({"run.stepz": 1}, ["tiny.yaml", "unknown key run.stepz (nearest: steps)"]),
+        ({"optimizer.lr": 1}, ["unknown key optimizer (nearest: optim)"]),
+        ({"method.decoder_dept": 1}, ["unknown key method.decoder_dept (nearest: decoder_depth)"]),
+        ({"method.crop.sizepx": 1}, ["unknown key method.crop.sizepx (nearest: size_px)"]),
+        (
+            {"run.steps": -1, "model.siz": "x"},
+            ["run.steps: Input should be greater than 0", "model.siz (nearest: size)"],
+        ),
+        ({"model.patch_size": 7}, ["crops of 64 px are no whole number of 7 px patches"]),
+        ({"method.name": "byol"}, ["method", "mae"]),
+        ({"seed.x": 1}, ["seed is a value, not a section"]),
+    ],
+)
+def test_mistakes_name_the_file_the_key_and_the_nearest_one(overrides: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("tiny", overrides)
+    for message in messages:
+        assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nested_keys_of_heads_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"method.head.hiden \(nearest: hidden\)"):
+        load_recipe("dinov2-short", {"method.head.hiden": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("tinny", "did you mean tiny?"), ("nothing.yaml", "no recipe file"), ("unheard", "there are: dinov2-long")],
+)
+def test_a_missing_recipe(name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(name)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    for text, message in (("a: [", "not valid YAML"), ("- 1", "is a mapping")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_recipe(path)
+
+
+def test_dinov2_needs_two_global_crops() -> None:
+    with pytest.raises(ConfigError, match=r"global_crops\.num must be 2"):
+        load_recipe("tiny-dinov2", {"method.global_crops.num": 3})
+
+
+def test_the_stream_is_asked_for_the_recipes_crops() -> None:
+    first, second = stream_crops(load_recipe("dinov2-short"))
+    assert (first.num, first.size_px, first.scale, first.interpolation) == (2, 224, (0.32, 1.0), "bicubic")
+    assert (second.num, second.size_px, second.scale) == (8, 96, (0.05, 0.32))
+    assert first.flip_probability == 0.5
+
+
+def test_a_recipe_cannot_be_changed_by_accident() -> None:
+    recipe = mae_recipe()
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1  # type: ignore[misc]
+
+
+def test_yaml_keeps_the_objective() -> None:
+    document = yaml.safe_load(load_recipe("dinov2-long").to_yaml())
+    method = Recipe.model_validate(document).method
+    assert isinstance(method, DinoConfig)
+    assert method.ibot_head is not None
+    assert (method.head.bottleneck, method.ibot_head.bottleneck) == (384, 256)
