@@ -54,8 +54,6 @@ def open_decoder(
     Raises:
         ConfigError: There is no such decoder, or it cannot be used here.
     """
-    from shards.decode.library import LibraryDecoder
-
     if mode not in {"fast", "exact"}:
         raise ConfigError(f"there is no decoding mode {mode!r}", hint="use fast or exact")
     if name == "device":
@@ -63,7 +61,7 @@ def open_decoder(
 
         return DeviceDecoder(mode=mode, device=device)
     if name == "library":
-        return LibraryDecoder(mode=mode)
+        return _library(mode)
     if name not in {"auto", "native"}:
         raise ConfigError(f"there is no decoder {name!r}", hint="use auto, native, library or device")
     from shards.decode.native_decoder import NativeDecoder, NativeUnavailableError
@@ -74,7 +72,7 @@ def open_decoder(
         if name == "native":
             raise ConfigError(f"the native decoder cannot be used: {error}", hint=_BUILD_HINT) from error
         _say_once(str(error))
-        return LibraryDecoder(mode=mode)
+        return _library(mode)
 
 
 def describe_decoder() -> DecoderReport:
@@ -86,6 +84,12 @@ def describe_decoder() -> DecoderReport:
     except NativeUnavailableError as error:
         detail = f"simplejpeg and OpenCV; the native decoder cannot be used: {error}"
         return DecoderReport(name="library", detail=detail, hint=_BUILD_HINT)
+
+
+def _library(mode: Mode) -> Decoder:
+    from shards.decode.library import LibraryDecoder
+
+    return LibraryDecoder(mode=mode)
 
 
 @functools.cache

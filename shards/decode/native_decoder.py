@@ -15,8 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.decode.base import Blob, Crops, Mode, Status, slot_channels
-from shards.decode.library import LibraryDecoder
+from shards.decode.base import Blob, Crops, Mode, slot_channels
 from shards.decode.native.build import HERE, LIBRARY, source_digest
 
 __all__ = ["NativeDecoder", "NativeUnavailableError", "group_array", "load"]
@@ -118,7 +117,6 @@ class NativeDecoder:
         self._read_all = read_all
         self._contexts: list[int] = []
         self._library = load()
-        self._others = LibraryDecoder(mode=mode)
 
     def decode(
         self,
@@ -161,10 +159,15 @@ class NativeDecoder:
         out: Sequence[NDArray[np.uint8]],
         status: NDArray[np.int32],
     ) -> None:
-        for row in np.flatnonzero(status != Status.OK).tolist():
-            if bytes(blobs[row][:2]) != _JPEG:
-                slots = [array[row : row + 1] for array in out]
-                status[row] = self._others.decode([blobs[row]], seeds[row : row + 1], crops, slots)[0]
+        rows = [row for row in np.flatnonzero(status).tolist() if bytes(blobs[row][:2]) != _JPEG]
+        if not rows:
+            return
+        from shards.decode.library import LibraryDecoder  # OpenCV costs time and memory that JPEGs do not need
+
+        others = LibraryDecoder(mode=self.mode)
+        for row in rows:
+            slots = [array[row : row + 1] for array in out]
+            status[row] = others.decode([blobs[row]], seeds[row : row + 1], crops, slots)[0]
 
     def _take(self) -> int:
         """A context that no other thread uses; there are as many as there were calls at the same time."""

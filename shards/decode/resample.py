@@ -106,8 +106,7 @@ def _blur(shrink: float, block: int) -> NDArray[np.float32]:
     """Three taps which, with blocks before and interpolation after, have the variance of the triangle filter.
 
     It serves the cubic filter too, where it measures best. The triangle of half-width s has variance s^2 / 6,
-    interpolation 1 / 6, blocks of k pixels (1 - 1 / k^2) / 12 in
-    block units, and `(a, 1 - 2a, a)` has 2a.
+    interpolation 1 / 6, blocks of k pixels (1 - 1 / k^2) / 12 in block units, and `(a, 1 - 2a, a)` has 2a.
     """
     side = max((shrink * shrink - 1) / 12 - (1 - 1 / block**2) / 24, 0)
     return np.array([side, 1 - 2 * side, side], np.float32)
