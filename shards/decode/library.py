@@ -46,6 +46,8 @@ class LibraryDecoder:
         """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
         channels = slot_channels(len(blobs), crops, out)
         seeds = np.asarray(seeds, np.uint64)
+        if seeds.shape != (len(blobs),):
+            raise ValueError(f"{seeds.shape} seeds for {len(blobs)} images")
         headers = [read_header(blob) for blob in blobs]
         sizes = [upright_size(header) if isinstance(header, ImageHeader) else (1, 1) for header in headers]
         boxes = [crop_boxes(seeds, group, wanted, *_columns(sizes)) for group, wanted in enumerate(crops)]

@@ -128,6 +128,8 @@ class NativeDecoder:
         """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
         channels = slot_channels(len(blobs), crops, out)
         seeds = np.ascontiguousarray(seeds, np.uint64)
+        if seeds.shape != (len(blobs),):
+            raise ValueError(f"{seeds.shape} seeds for {len(blobs)} images")
         status = np.empty(len(blobs), np.int32)
         views = [np.frombuffer(blob, np.uint8) for blob in blobs]
         addresses = np.array([view.__array_interface__["data"][0] for view in views], np.uintp)

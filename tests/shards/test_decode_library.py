@@ -100,6 +100,13 @@ def test_output_with_gaps_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["auto", "library"])
+def test_a_seed_for_every_image_is_needed(name: str) -> None:
+    crops = [Crops(size_px=8)]
+    with pytest.raises(ValueError, match="seeds for 2 images"):
+        open_decoder(name).decode([b"", b""], np.zeros(1, np.uint64), crops, blank(2, crops))  # type: ignore[arg-type]
+
+
 def test_no_images_are_no_error() -> None:
     for name in ("auto", "library"):
         assert decode(open_decoder(name), [], [Crops(size_px=8)])[1].size == 0  # type: ignore[arg-type]
