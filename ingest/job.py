@@ -25,7 +25,7 @@ from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.listing import Listing, Unit, cut_units, list_raw
 from ingest.mapping import MapContext, UnitReport, map_unit, unit_name
-from ingest.near import resolve_near
+from ingest.near import resolve_near, resolve_overlap
 from ingest.normalise import Encoding
 from ingest.privacy import Pseudonyms
 from ingest.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
@@ -35,7 +35,7 @@ from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 from ingest.tables import fingerprint_schema
 from shards.dataset import Dataset
-from shards.errors import SourceError
+from shards.errors import ConfigError, SourceError
 from shards.schema import index_schema, rejects_schema
 from shards.store import Store
 
@@ -65,6 +65,28 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which part of a job one of several processes does (a SLURM array, a Kubernetes indexed job).
+
+    Every process maps each `num_tasks`-th unit. The one that finds all units finished settles and commits; if several
+    do, the commit still happens once.
+
+    Attributes:
+        num_tasks: Processes that share the job.
+        task_index: Which of them this is, from 0.
+    """
+
+    num_tasks: int
+    task_index: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.task_index < self.num_tasks:
+            raise ConfigError(
+                f"task index {self.task_index} is not in 0 … {self.num_tasks - 1}", hint="indices count from 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
     """What a job did.
 
@@ -74,6 +96,7 @@ class JobReport:
         dataset: The dataset's URL.
         version: Index version after the job.
         repeated: The job was committed before; nothing was done now (the counts are of that time).
+        pending: Other tasks that share the job have units left; nothing is committed yet.
         files: Raw files listed.
         ignored: Files that no glob or reader asks for, by extension.
         items: Images, and files (or the rest of one) that could not be read: `kept + rejected`.
@@ -85,6 +108,7 @@ class JobReport:
         units: Units of work.
         resumed_units: Units that an earlier, interrupted run had finished.
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
+        eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
         seconds: Wall time.
     """
 
@@ -93,6 +117,7 @@ class JobReport:
     dataset: str
     version: int
     repeated: bool = False
+    pending: bool = False
     files: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     items: int = 0
@@ -104,6 +129,7 @@ class JobReport:
     units: int = 0
     resumed_units: int = 0
     skipped_buckets: int = 0
+    eval_overlap: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +148,8 @@ def run_job(
     workers: int = 1,
     settings: IngestSettings | None = None,
     engine: Engine | None = None,
+    share: Share | None = None,
+    listed: Mapping[str, frozenset[str]] | None = None,
     progress: Watcher | None = None,
 ) -> JobReport:
     """Ingest one source into a dataset; the dataset is made where there is none.
@@ -133,6 +161,8 @@ def run_job(
         workers: Local processes; 0 works in this process, without supervision.
         settings: Settings; part of the job's id.
         engine: Where to run instead of local processes.
+        share: Which part of the units this process maps, where several share a job; without it, all.
+        listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
         progress: Told after every raw file.
 
     Raises:
@@ -142,7 +172,7 @@ def run_job(
         StoreError: The storage failed.
     """
     started = time.monotonic()
-    job = _Job(spec, raw_url, dataset_url, settings or IngestSettings(), progress or _ignore)
+    job = _Job(spec, raw_url, dataset_url, settings or IngestSettings(), progress=progress or _ignore, listed=listed)
     job.list()
     if job.dataset.has_job(job.job_id):
         sweep(job.dataset, job.context.staging)
@@ -151,7 +181,9 @@ def run_job(
         step_timeout_seconds=job.settings.limits.item_timeout_seconds, step_attempts=job.settings.limits.item_attempts
     )
     runner = engine or LocalEngine(workers, rules)
-    units, resumed = job.map(runner)
+    units, resumed = job.map(runner, share)
+    if units is None:
+        return replace(job.repeated_report(), repeated=False, pending=True, seconds=time.monotonic() - started)
     resolution, packs, promoted = job.settle(runner, units)
     report = job.report(units, resolution, packs)
     version = job.commit(units, resolution, packs, promoted, report)
@@ -166,12 +198,20 @@ class _Job:
     """The steps of one run."""
 
     def __init__(
-        self, spec: SourceSpec, raw_url: str, dataset_url: str, settings: IngestSettings, progress: Watcher
+        self,
+        spec: SourceSpec,
+        raw_url: str,
+        dataset_url: str,
+        settings: IngestSettings,
+        *,
+        progress: Watcher,
+        listed: Mapping[str, frozenset[str]] | None,
     ) -> None:
         self.spec = spec
         self.raw_url = raw_url
         self.settings = settings
         self._tell = progress
+        self._listed = listed
         self._check = Pseudonyms(spec, settings).key_check
         self._root = RawRoot(raw_url)
         self.dataset = Dataset.create(dataset_url)
@@ -187,7 +227,8 @@ class _Job:
                 f"{self.raw_url} holds none of {wanted}", hint=f"`biovfm sources show {self.spec.id}` shows the layout"
             )
         encoding = Encoding.of_dataset(self.dataset.settings)
-        self.job_id = job_id(self.spec, self.settings, self.listing.digest, encoding, self._check)
+        wanted_digest = _digest_of(self._listed)
+        self.job_id = job_id(self.spec, self.settings, self.listing.digest + wanted_digest, encoding, self._check)
         self.units: list[Unit] = cut_units(self.listing.items, self.settings)
         self.context = MapContext(
             spec=self.spec,
@@ -196,17 +237,22 @@ class _Job:
             raw_url=self.raw_url,
             dataset_url=self.dataset.url,
             job_id=self.job_id,
+            listed=self._listed,
         )
 
-    def map(self, engine: Engine) -> tuple[Sequence[UnitReport], int]:
+    def map(self, engine: Engine, share: Share | None) -> tuple[Sequence[UnitReport] | None, int]:
         """Map the units that no earlier run has finished.
 
         Returns:
-            All reports in the order of units, and how many were there already.
+            All reports in the order of units (None while other tasks have some left), and how many were there
+            already.
         """
         reports = {report.index: report for report in self._finished_units()}
         resumed = len(reports)
-        todo = [Task(index=unit.index, payload=unit) for unit in self.units if unit.index not in reports]
+        left = [unit for unit in self.units if unit.index not in reports]
+        if share is not None:
+            left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
+        todo = [Task(index=unit.index, payload=unit) for unit in left]
         steps: dict[int, int] = {}
         total = len(self.listing.items)
         for event in self._map_events(engine, todo):
@@ -224,6 +270,10 @@ class _Job:
                     rejected=sum(sum(report.rejected.values()) for report in reports.values()),
                 )
             )
+        if share is not None:
+            reports |= {report.index: report for report in self._finished_units()}
+        if len(reports) < len(self.units):
+            return None, resumed
         return [reports[unit.index] for unit in self.units], resumed
 
     def _map_events(self, engine: Engine, todo: Sequence[Task]) -> Iterator[TaskEvent]:
@@ -242,7 +292,8 @@ class _Job:
         while True:
             self._tell(Progress(stage="resolve"))
             exact = resolve_exact(self.dataset, self.context.staging, units)
-            resolution = resolve_near(self.dataset, self.context.staging, units, exact, self.settings.dedup)
+            near = resolve_near(self.dataset, self.context.staging, units, exact, self.settings.dedup)
+            resolution = resolve_overlap(self.dataset, self.context.staging, units, near, self.settings.dedup)
             packs = plan_packs(self.store, self.context, units, resolution)
             promoted = self._promote(engine, units, packs)
             if self.dataset.version() == resolution.version:
@@ -334,6 +385,7 @@ class _Job:
             shards=len(packs),
             units=len(self.units),
             skipped_buckets=resolution.skipped_buckets,
+            eval_overlap=resolution.overlap,
         )
 
     def repeated_report(self) -> JobReport:
@@ -369,6 +421,13 @@ def job_id(spec: SourceSpec, settings: IngestSettings, listing: str, encoding: E
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{spec.id}-{digest[:16]}"
+
+
+def _digest_of(listed: Mapping[str, frozenset[str]] | None) -> str:
+    if listed is None:
+        return ""
+    rows = sorted((path, *sorted(frames)) for path, frames in listed.items())
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _without(table: pa.Table, drops: Mapping[int, Any]) -> pa.Table:

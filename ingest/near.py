@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ingest.fingerprint import THUMB_PX
 from ingest.mapping import UnitReport
 from ingest.neighbours import BANDS, Hashes, as_hashes, bands_of, correlation, near_pairs
+from ingest.overlap import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
 from ingest.resolve import Drops, Resolution, read_staged
 from ingest.settings import DedupSettings
 from shards.dataset import Dataset
@@ -62,6 +64,44 @@ def resolve_near(
         unit, row = (int(n) for n in both.places[loser])
         drops.setdefault(unit, {})[row] = ("near_duplicate", both.keys[keeper])
     return Resolution(version=exact.version, drops=drops, skipped_buckets=found.skipped_buckets)
+
+
+def resolve_overlap(
+    dataset: Dataset, staging: str, units: Sequence[UnitReport], before: Resolution, settings: DedupSettings
+) -> Resolution:
+    """Find the staged images that are in an evaluation set; drop them where the settings say so."""
+    if not settings.evaluation:
+        return before
+    evaluation = load_evaluation(settings.evaluation)
+    drops = {unit: dict(rows) for unit, rows in before.drops.items()}
+    tasks: Counter[str] = Counter()
+    for unit in units:
+        for row, match in _unit_overlap(dataset, staging, unit, evaluation, settings).items():
+            if row in before.dropped(unit.index):
+                continue
+            tasks[match.name.partition("/")[0]] += 1
+            if settings.evaluation_policy == "exclude":
+                drops.setdefault(unit.index, {})[row] = ("eval_overlap", match.name)
+    return replace(before, drops=drops, overlap=dict(sorted(tasks.items())))
+
+
+def _unit_overlap(
+    dataset: Dataset, staging: str, unit: UnitReport, evaluation: EvaluationSet, settings: DedupSettings
+) -> Mapping[int, Match]:
+    if not unit.kept:
+        return {}
+    prints = read_staged(dataset.store, staging, unit.index, "prints")
+    samples = read_staged(dataset.store, staging, unit.index, "samples", ["width", "height"])
+    sizes = np.stack([samples["width"].to_numpy(), samples["height"].to_numpy()], axis=1).astype(np.int64)
+
+    def whole(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([np.frombuffer(prints["thumb"][row].as_py(), np.uint8) for row in rows.tolist()])
+
+    def centre(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return centre_thumbs(whole(rows), sizes[rows])
+
+    views = [(as_hashes(prints["phash"].to_pylist()), whole), (as_hashes(prints["phash_centre"].to_pylist()), centre)]
+    return find_overlap(evaluation, views, settings)
 
 
 def _losers(pairs: NDArray[np.int64], thumbs: Thumbs, min_ncc: float) -> Mapping[int, int]:
@@ -131,7 +171,11 @@ def _in_index(dataset: Dataset, keys: Sequence[str]) -> set[str]:
     table = dataset.table("index")
     if table is None or not keys:
         return set()
-    return set(scan(table).to_table(columns=["key"], filter=ds.field("key").isin(list(keys)))["key"].to_pylist())
+    return set(
+        scan(table)
+        .to_table(columns=["key"], filter=ds.field("key").isin(pa.array(keys, pa.string())))["key"]
+        .to_pylist()
+    )
 
 
 def scan_prints(dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -186,5 +230,5 @@ def committed_thumbs(dataset: Dataset, keys: Sequence[str]) -> Iterator[tuple[st
 
     table = dataset.table("fingerprints")
     if table is not None:
-        found = scan(table).to_table(columns=["key", "thumb"], filter=ds.field("key").isin(list(keys)))
+        found = scan(table).to_table(columns=["key", "thumb"], filter=ds.field("key").isin(pa.array(keys, pa.string())))
         yield from zip(found["key"].to_pylist(), found["thumb"].to_pylist(), strict=True)

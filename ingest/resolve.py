@@ -33,11 +33,13 @@ class Resolution:
         version: The index version that was looked at.
         drops: Unit → its dropped rows.
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
+        overlap: Evaluation task → staged images that match one of its images.
     """
 
     version: int
     drops: Mapping[int, Drops] = field(default_factory=dict)
     skipped_buckets: int = 0
+    overlap: Mapping[str, int] = field(default_factory=dict)
 
     def dropped(self, unit: int) -> Drops:
         """The dropped rows of a unit."""

@@ -41,7 +41,14 @@ class DedupSettings(BaseModel):
     near: bool = Field(True, description="Drop near duplicates across groups.")
     radius_bits: int = Field(16, ge=0, le=31, description="Hamming radius on the 256-bit perceptual hash.")
     min_ncc: float = Field(0.99, ge=-1, le=1, description="Correlation of 64 px thumbnails that confirms a pair.")
-    bucket_cap: int = Field(1000, ge=2, description="Hash buckets larger than this are skipped and reported.")
+    bucket_cap: int = Field(1000, ge=2, description="Hash buckets larger than this are cut again, then skipped.")
+    evaluation: tuple[str, ...] = Field((), description="MedMNIST .npz files to compare with (any of their sizes).")
+    evaluation_policy: Literal["report", "exclude"] = Field(
+        "report", description="Images that match a test image: count them, or reject them as eval_overlap."
+    )
+    evaluation_ncc: float = Field(
+        0.95, ge=-1, le=1, description="Correlation that confirms a match; thumbnails of 28 px images are coarse."
+    )
 
 
 class IngestSettings(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from cyclopts import Parameter
 from infra.console import emit, progress, stderr
 
 if TYPE_CHECKING:
-    from ingest.job import JobReport, Progress
+    from ingest.engines import Engine
+    from ingest.job import JobReport, Progress, Share
     from ingest.settings import IngestSettings
     from ingest.spec import SourceSpec
 
@@ -30,7 +32,12 @@ def ingest(
     group: Literal["file", "folder", "dicom", "none"] | None = None,
     deidentified: bool = False,
     settings: Path | None = None,
+    only_listed: Path | None = None,
     workers: int = 1,
+    num_tasks: int | None = None,
+    task_index: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Ingest one source of raw images into a dataset; the dataset is made where there is none.
@@ -63,9 +70,20 @@ def ingest(
         Nothing in the paths or tags of your own source identifies a person: keep raw paths readable.
     settings
         YAML file with ingest settings.
+    only_listed
+        A data list (`biovfm subset export --format tsv`): take exactly the raw files and frames that it names.
     workers
         Processes on this machine.
+    num_tasks
+        Processes that share the job, each started with the same command; read from SLURM_ARRAY_TASK_COUNT if not given.
+    task_index
+        Which of them this is, from 0; read from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX if not given.
+    engine
+        `local` processes, or the workers of a `ray` cluster (install the extra `ray`).
+    address
+        Address of the Ray cluster; without it, the one that the environment names.
     """
+    from ingest.datalist import load_list
     from ingest.job import run_job
 
     spec = _spec(
@@ -77,12 +95,52 @@ def ingest(
         grouping=None if group is None else {"by": group},
         deidentified=deidentified,
     )
+    checked = _settings(settings, spec)
     with _watch() as watcher:
-        report = run_job(spec, raw, dataset, workers=workers, settings=_settings(settings, spec), progress=watcher)
+        report = run_job(
+            spec,
+            raw,
+            dataset,
+            workers=workers,
+            settings=checked,
+            engine=_ray(address, checked) if engine == "ray" else None,
+            share=_share(num_tasks, task_index),
+            listed=load_list(only_listed, spec.id) if only_listed else None,
+            progress=watcher,
+        )
     if json_:
         emit(report.to_dict())
     else:
         print_report(report)
+
+
+def _ray(address: str | None, settings: IngestSettings) -> Engine:
+    from ingest.engines.base import Supervision
+    from ingest.engines.ray import RayEngine
+
+    limits = settings.limits
+    return RayEngine(
+        address=address,
+        rules=Supervision(step_timeout_seconds=limits.item_timeout_seconds, step_attempts=limits.item_attempts),
+    )
+
+
+def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
+    """The part of the job that is ours: from the flags, else from the scheduler's environment."""
+    from ingest.job import Share
+    from shards.errors import ConfigError
+
+    if num_tasks is None and "SLURM_ARRAY_TASK_COUNT" in os.environ:
+        num_tasks = int(os.environ["SLURM_ARRAY_TASK_COUNT"])
+    if task_index is None and "SLURM_ARRAY_TASK_ID" in os.environ:
+        task_index = int(os.environ["SLURM_ARRAY_TASK_ID"]) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
+    if task_index is None and "JOB_COMPLETION_INDEX" in os.environ:
+        task_index = int(os.environ["JOB_COMPLETION_INDEX"])
+    if num_tasks is None:
+        return None
+    if task_index is None:
+        raise ConfigError("--num-tasks without --task-index", hint="give --task-index, from 0")
+    return Share(num_tasks=num_tasks, task_index=task_index)
 
 
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
@@ -123,6 +181,9 @@ def _watch() -> Iterator[Callable[[Progress], None]]:
 def print_report(report: JobReport) -> None:
     """The counts of a job for people, on standard error."""
     console = stderr()
+    if report.pending:
+        console.print(f"{report.source}: this task's units are done; others have some left, nothing is committed yet")
+        return
     done = "was ingested before, nothing to do" if report.repeated else f"took {report.seconds:.1f} s"
     console.print(
         f"{report.source} → {report.dataset}: {report.files:,} raw files gave {report.items:,} images (or failures) = "

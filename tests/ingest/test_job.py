@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -33,7 +34,7 @@ from tests.ingest.material import (
 )
 
 ZEROS = b"\0" * (4 << 20)
-SMALL = {"unit_files": 5, "shard_bytes": 60_000}
+SMALL: dict[str, Any] = {"unit_files": 5, "shard_bytes": 60_000, "dedup": {"near": False}}
 
 
 @pytest.fixture
