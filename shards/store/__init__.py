@@ -6,7 +6,14 @@ from shards.store.base import ObjectInfo, Store, join_url
 from shards.store.commits import commit_once
 from shards.store.local import LocalStore
 from shards.store.memory import MemoryStore
-from shards.store.options import S3Options, duckdb_secret, fsspec_options, redact, storage_options
+from shards.store.options import (
+    S3Options,
+    duckdb_secret,
+    fsspec_options,
+    redact,
+    register_with_duckdb,
+    storage_options,
+)
 from shards.store.settings import MIB, StoreSettings
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "join_url",
     "open_store",
     "redact",
+    "register_with_duckdb",
     "storage_options",
 ]
 
@@ -44,6 +52,6 @@ def open_store(url: str, settings: StoreSettings | None = None) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator or (scheme == "file" and "::" not in url):
         return LocalStore(rest if separator else url)
-    from shards.store.remote import open_remote
+    from shards.store.opening import open_remote
 
     return open_remote(url, settings or StoreSettings.from_environment())

@@ -69,6 +69,8 @@ class FsspecDriver:
                 found = system.find(_join(root, folder), detail=True)
             except FileNotFoundError:
                 found = {}
+            if not found and self._conditional(system) and not system.exists(root.partition("/")[0]):
+                raise DriverError("bucket", "the bucket is not there")
         for name, info in found.items():
             if info.get("type") != "directory":
                 yield _info(name.removeprefix(below), info)
@@ -115,9 +117,6 @@ class FsspecDriver:
     def reset(self) -> None:
         """Forget the file system."""
         self._made.clear()
-        import fsspec
-
-        fsspec.get_filesystem_class(self._url.partition("://")[0]).clear_instance_cache()
 
     def _system(self, use: str = "read") -> tuple[Any, str]:
         made = (os.getpid(), use)
@@ -167,6 +166,8 @@ def _make_system(url: str, settings: StoreSettings, use: str) -> tuple[Any, str]
         }
         options["default_block_size"] = settings.range_bytes
         options["max_concurrency"] = 1
+        # A cached file system would go on with the credentials of its first day.
+        options["skip_instance_cache"] = True
     system, root = url_to_fs(url, **options)
     if hasattr(system, "retries"):
         system.retries = 1

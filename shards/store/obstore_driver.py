@@ -52,7 +52,7 @@ class ObstoreDriver:
             reply = obstore.get(self._client(), path, options=options)  # type: ignore[arg-type] # a TypedDict
         if reply.range[0] != start:
             raise DriverError("fatal", f"the server answered from byte {reply.range[0]}")
-        return RangeReply(total=reply.meta["size"], etag=reply.meta["e_tag"] or "", chunks=_chunks(reply))
+        return RangeReply(total=reply.meta["size"], etag=_strong(reply.meta), chunks=_chunks(reply))
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Several small ranges at once, the gaps between them left alone."""
@@ -170,8 +170,14 @@ def _chunks(reply: Any) -> Iterator[bytes]:
 
 def _info(meta: Any) -> ObjectInfo:
     return ObjectInfo(
-        path=meta["path"], size=meta["size"], etag=meta["e_tag"] or "", modified=meta["last_modified"].timestamp()
+        path=meta["path"], size=meta["size"], etag=_strong(meta), modified=meta["last_modified"].timestamp()
     )
+
+
+def _strong(meta: Any) -> str:
+    """The entity tag, unless it is a weak one, which cannot be asked for with If-Match."""
+    etag = str(meta["e_tag"] or "")
+    return "" if etag.startswith("W/") else etag
 
 
 @contextmanager
@@ -188,6 +194,8 @@ def _failures() -> Iterator[None]:
         raise _explained(error, _kinds().get(type(error).__name__, "transient")) from None
     except (ConnectionError, TimeoutError, OSError) as error:
         raise _explained(error, "transient") from None
+    except NotImplementedError as error:
+        raise _explained(error, "unsupported") from None
     except ValueError as error:
         raise _explained(error, "fatal") from None
 

@@ -126,16 +126,6 @@ class S3Options:
             options["AWS_SKIP_SIGNATURE"] = "true"
         return options
 
-    def for_duckdb(self) -> list[str]:
-        """SET statements for DuckDB's httpfs; credentials come from `duckdb_secret`, which is not to be logged."""
-        host = re.sub(r"^https?://", "", self.endpoint).rstrip("/")
-        statements = [f"SET s3_region = {_quoted(self.region)}"]
-        if host:
-            statements.append(f"SET s3_endpoint = {_quoted(host)}")
-        statements.append(f"SET s3_url_style = '{'vhost' if self.virtual_host or not host else 'path'}'")
-        statements.append(f"SET s3_use_ssl = {str(not self.allow_http).lower()}")
-        return statements
-
 
 def storage_options(url: str) -> dict[str, str]:
     """Options for `deltalake` to open tables below `url`; empty for a local folder. Nothing secret."""
@@ -155,17 +145,34 @@ def fsspec_options(url: str) -> dict[str, Any]:
     return {}
 
 
+def register_with_duckdb(connection: Any, url: str) -> None:
+    """Let a DuckDB connection read what lies below `url`, in its own process and without its httpfs extension.
+
+    The file system reads for DuckDB, so no credential ever stands in SQL. Nothing is done for a local folder.
+
+    Args:
+        connection: `duckdb.DuckDBPyConnection`; must allow external access.
+        url: A dataset's URL.
+    """
+    if "://" in url and _scheme(url) != "file":
+        from fsspec.core import url_to_fs
+
+        connection.register_filesystem(url_to_fs(url, **fsspec_options(url))[0])
+
+
 def duckdb_secret(name: str = "biovfm") -> str:
-    """`CREATE SECRET` for DuckDB's httpfs with today's credentials. The text is secret: run it, never print it.
+    """`CREATE SECRET` for DuckDB's own httpfs, for queries outside this process; run it, never print it.
+
+    Returns:
+        SQL that holds today's credentials. It is secret itself.
 
     Raises:
         StoreError: No credentials are found.
     """
     options = S3Options.from_environment()
-    parts = ["TYPE s3", "PROVIDER config", f"REGION {_quoted(options.region)}"]
     host = re.sub(r"^https?://", "", options.endpoint).rstrip("/")
-    if host:
-        parts.append(f"ENDPOINT {_quoted(host)}")
+    parts = ["TYPE s3", "PROVIDER config", f"REGION {_quoted(options.region)}"]
+    parts += [f"ENDPOINT {_quoted(host)}"] if host else []
     parts.append(f"URL_STYLE '{'vhost' if options.virtual_host or not host else 'path'}'")
     parts.append(f"USE_SSL {str(not options.allow_http).lower()}")
     if not options.anonymous:

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
-from shards.errors import AlreadyExistsError, NotFoundError, StoreError
-from shards.store.base import HIDDEN, ObjectInfo, join_url
+from shards.store.base import HIDDEN, ObjectInfo
+from shards.store.calls import Calls
 from shards.store.driver import Driver, DriverError
 from shards.store.options import redact
-from shards.store.retry import attempt
 from shards.store.settings import MIB, StoreSettings
 from shards.store.stream import RangeStream
 
 _SMALL_BYTES = 256 << 10
 _BATCH_RANGES = 64
 _BATCH_BYTES = 16 * MIB
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_HINTS = {
-    "denied": "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID …); `biovfm doctor URL` says what is refused",
-    "bucket": "check the bucket's name and AWS_ENDPOINT_URL",
-    "transient": "the storage may be down or slow; run the same command again, or `biovfm doctor URL`",
-    "range": "the object was cut; run `biovfm verify` on the dataset",
-    "changed": "objects of a dataset are never replaced; run `biovfm verify` on the dataset",
-    "unsupported": "`biovfm doctor URL` says what this store can do; BIOVFM_STORE=fsspec takes another client",
-    "fatal": "`biovfm doctor URL` says what this store can do",
-}
 
 
 class RemoteStore:
@@ -55,9 +41,7 @@ class RemoteStore:
         self.url = redact(url.rstrip("/") if not url.endswith("://") else url)
         self.settings = settings
         self._driver = driver
-        self._lock = threading.Lock()
-        self._pools: dict[str, ThreadPoolExecutor] = {}
-        self._pid = 0
+        self._calls = Calls(self.url, driver, settings)
 
     def __repr__(self) -> str:
         return f"RemoteStore({self.url!r}, {type(self._driver).__name__})"
@@ -70,8 +54,8 @@ class RemoteStore:
 
     def read(self, path: str) -> bytes:
         """The whole object, checked against its entity tag where that is an MD5."""
-        with self._named(path, 0):
-            info = self._head(path)
+        with self._calls.named(path, 0):
+            info = self._calls.head(path)
             data = self._read_parts(path, 0, info.size, info.etag)
             if not _etag_differs(info.etag, data):
                 return data
@@ -83,35 +67,35 @@ class RemoteStore:
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`."""
-        with self._named(path, start):
+        with self._calls.named(path, start):
             return self._read_parts(path, start, length, "")
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Several `(start, length)` ranges in their order. Only the bytes asked for are fetched, never the gaps."""
         results: dict[int, bytes] = {}
         batches = _batches(ranges)
-        replies = self._each(lambda batch: self._try_batch(path, ranges, batch), batches)
+        replies = self._calls.each(lambda batch: self._try_batch(path, ranges, batch), batches)
         for batch, parts in zip(batches, replies, strict=True):
             results.update(zip(batch, parts, strict=False))
         missing = [
             index for index, (_, length) in enumerate(ranges) if index not in results or len(results[index]) != length
         ]
-        rest = self._each(lambda index: self.read_range(path, *ranges[index]), missing)
+        rest = self._calls.each(lambda index: self.read_range(path, *ranges[index]), missing)
         results.update(zip(missing, rest, strict=True))
         return [results[index] for index in range(len(ranges))]
 
     def open_stream(self, path: str, start: int = 0) -> BinaryIO:
         """A stream from `start`. It holds no connection while its reader pauses, and a bounded number of ranges."""
-        with self._named(path, start):
-            info = self._head(path)
+        with self._calls.named(path, start):
+            info = self._calls.head(path)
 
         def fetch(offset: int, length: int, cancelled: threading.Event) -> bytes:
-            with self._named(path, offset):
+            with self._calls.named(path, offset):
                 return self._fetch(path, offset, length, info.etag, cancelled)
 
         raw = RangeStream(
             fetch=fetch,
-            submit=self._pool("read").submit,
+            submit=self._calls.pool("read").submit,
             start=start,
             size=info.size,
             range_bytes=self.settings.range_bytes,
@@ -121,8 +105,8 @@ class RemoteStore:
 
     def stat(self, path: str) -> ObjectInfo:
         """Size and entity tag of one object."""
-        with self._named(path):
-            return self._head(path)
+        with self._calls.named(path):
+            return self._calls.head(path)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
@@ -135,8 +119,8 @@ class RemoteStore:
 
         The listing is held in memory and sorted: stores disagree about the order of `a/b` and `a-b`.
         """
-        with self._named(prefix):
-            found = self._attempt(lambda: list(self._driver.list(prefix.rpartition("/")[0])))
+        with self._calls.named(prefix):
+            found = self._calls.attempt(lambda: list(self._driver.list(prefix.rpartition("/")[0])))
         yield from sorted((info for info in found if info.path.startswith(prefix)), key=lambda info: info.path)
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:
@@ -146,62 +130,51 @@ class RemoteStore:
         whether that was our own success.
         """
         size = data.stat().st_size if isinstance(data, Path) else len(data)
-        with self._named(path):
+        with self._calls.named(path):
             if size <= self.settings.single_put_bytes:
                 self._create(path, lambda: self._driver.create(path, data), lambda: _sha256(data), size)
                 return ObjectInfo(path=path, size=size)
             hidden = f"{path.rpartition('/')[0]}/{HIDDEN}{uuid.uuid4().hex}".lstrip("/")
             try:
-                self._attempt(lambda: self._driver.upload(hidden, data))
+                self._calls.attempt(lambda: self._driver.upload(hidden, data))
                 self._create(path, lambda: self._driver.copy(hidden, path), lambda: _sha256(data), size)
             finally:
-                self._attempt(lambda: self._driver.delete([hidden]))
+                with suppress(DriverError):
+                    self._driver.delete([hidden])
         return ObjectInfo(path=path, size=size)
 
     def move_if_absent(self, source: str, target: str) -> ObjectInfo:
         """Give an object another name: a conditional copy inside the store, then the old name is deleted."""
         info = self.stat(source)
-        with self._named(target):
+        with self._calls.named(target):
             self._create(
                 target, lambda: self._driver.copy(source, target), lambda: self._remote_sha256(source), info.size
             )
-            self._attempt(lambda: self._driver.delete([source]))
+            self._calls.attempt(lambda: self._driver.delete([source]))
         return ObjectInfo(path=target, size=info.size)
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects; missing ones are no error."""
         for begin in range(0, len(paths), 1000):
             part = paths[begin : begin + 1000]
-            with self._named(part[0]):
-                self._attempt(partial(self._driver.delete, part))
+            with self._calls.named(part[0]):
+                self._calls.attempt(partial(self._driver.delete, part))
 
     def local_path(self, path: str) -> Path | None:  # noqa: ARG002 - the seam's signature
         """None: there is no file."""
         return None
 
-    def _head(self, path: str) -> ObjectInfo:
-        def once() -> ObjectInfo:
-            try:
-                return self._driver.head(path)
-            except DriverError as error:
-                if error.kind in {"missing", "denied", "fatal"}:
-                    # The reply to HEAD has no body; that to GET says why.
-                    self._driver.open_range(path, 0, 1, "")
-                raise
-
-        return self._attempt(once)
-
     def _read_parts(self, path: str, start: int, length: int, etag: str) -> bytes:
         step = self.settings.range_bytes
         parts = [(offset, min(step, start + length - offset)) for offset in range(start, start + length, step)]
-        return b"".join(self._each(lambda part: self._hedged(path, part[0], part[1], etag), parts))
+        return b"".join(self._calls.each(lambda part: self._hedged(path, part[0], part[1], etag), parts))
 
     def _hedged(self, path: str, start: int, length: int, etag: str) -> bytes:
         """One range; a straggler is asked for a second time, where the settings say so."""
         if not self.settings.hedge_seconds:
             return self._fetch(path, start, length, etag)
         cancelled = threading.Event()
-        pool = self._pool("hedge")
+        pool = self._calls.pool("hedge")
         racers: set[Future[bytes]] = {pool.submit(self._fetch, path, start, length, etag, cancelled)}
         done, _ = wait(racers, timeout=self.settings.hedge_seconds)
         if not done:
@@ -235,7 +208,7 @@ class RemoteStore:
                 raise DriverError("range" if short else "transient", f"the reply ended after {got} of {length} bytes")
 
         if length:
-            self._attempt(once, cancelled)
+            self._calls.attempt(once, cancelled)
         return b"".join(parts)
 
     def _try_batch(self, path: str, ranges: Sequence[tuple[int, int]], batch: Sequence[int]) -> Sequence[bytes]:
@@ -255,11 +228,11 @@ class RemoteStore:
             return False
 
         try:
-            self._attempt(action, on_failure=note)
+            self._calls.attempt(action, on_failure=note)
         except DriverError as error:
             if error.kind != "exists" or not lost_reply:
                 raise
-            there = self._head(path)
+            there = self._calls.head(path)
             if there.size != size or self._remote_sha256(path) != digest():
                 raise
 
@@ -269,50 +242,6 @@ class RemoteStore:
             while block := stream.read(MIB):
                 digest.update(block)
         return digest.hexdigest()
-
-    def _attempt(
-        self,
-        action: Callable[[], Result],
-        cancelled: threading.Event | None = None,
-        on_failure: Callable[[DriverError], bool] | None = None,
-    ) -> Result:
-        refreshed = False
-
-        def failed(error: DriverError) -> bool:
-            nonlocal refreshed
-            again = on_failure(error) if on_failure else False
-            if error.kind == "denied" and not refreshed:
-                refreshed = again = True
-                self._driver.reset()
-            return again
-
-        return attempt(action, self.settings, cancelled=cancelled, on_failure=failed)
-
-    def _each(self, action: Callable[[Item], Result], items: Sequence[Item]) -> Sequence[Result]:
-        if len(items) <= 1:
-            return [action(item) for item in items]
-        return list(self._pool("read").map(action, items))
-
-    def _pool(self, use: str) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pools, self._pid = {}, os.getpid()
-            if use not in self._pools:
-                self._pools[use] = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix=f"store-{use}")
-            return self._pools[use]
-
-    @contextmanager
-    def _named(self, path: str, offset: int | None = None) -> Iterator[None]:
-        """Turn a failed attempt into an error that says where: URL, path, offset."""
-        where = join_url(self.url, path) + (f" at offset {offset}" if offset is not None else "")
-        try:
-            yield
-        except DriverError as error:
-            if error.kind == "missing":
-                raise NotFoundError(f"no such object: {where}") from None
-            if error.kind == "exists":
-                raise AlreadyExistsError(f"{where} is there already") from None
-            raise StoreError(f"{where}: {error.text}", hint=_HINTS[error.kind]) from None
 
 
 def _batches(ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -350,30 +279,3 @@ def _sha256(data: bytes | Path) -> str:
         with data.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()
-
-
-def open_remote(url: str, settings: StoreSettings) -> RemoteStore:
-    """The store of a URL that is not a local folder.
-
-    Raises:
-        StoreError: No driver for the scheme.
-    """
-    from shards.store.obstore_driver import SCHEMES, ObstoreDriver
-
-    scheme = url.partition("://")[0].lower()
-    spoken = scheme in SCHEMES and "::" not in url
-    if settings.driver == "obstore" and not spoken:
-        raise StoreError(f"obstore does not speak {scheme}:// ({redact(url)})", hint="set BIOVFM_STORE=auto")
-    if spoken and settings.driver != "fsspec":
-        return RemoteStore(url, ObstoreDriver(url, settings), settings)
-    from fsspec.registry import get_filesystem_class
-
-    from shards.store.fsspec_driver import FsspecDriver
-
-    try:
-        get_filesystem_class(scheme)
-    except (ValueError, ImportError) as error:
-        raise StoreError(
-            f"no storage driver for {scheme}:// ({redact(url)})", hint="install the package that speaks it"
-        ) from error
-    return RemoteStore(url, FsspecDriver(url, settings), settings)

@@ -12,6 +12,7 @@ from shards.store.driver import DriverError
 from shards.store.settings import StoreSettings
 
 Result = TypeVar("Result")
+_NEVER = threading.Event()
 _jitter = random.Random()  # noqa: S311 - spreads load, protects nothing
 
 
@@ -21,6 +22,7 @@ def attempt(
     *,
     cancelled: threading.Event | None = None,
     on_failure: Callable[[DriverError], bool] | None = None,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Call `action` until it succeeds, fails for good, or the budget is spent.
 
@@ -29,6 +31,7 @@ def attempt(
         settings: Budget and pauses.
         cancelled: Set by whoever no longer wants the result; ends the attempts.
         on_failure: Told of every failure; True makes one that is not transient worth another attempt.
+        is_ending: Whether the process is on its way out, which ends the attempts too.
 
     Raises:
         DriverError: The last failure.
@@ -43,8 +46,8 @@ def attempt(
             if not again and error.kind != "transient":
                 raise
             wait = pause * (0.5 + 0.5 * _jitter.random())
-            if time.monotonic() + wait > end or (cancelled and cancelled.wait(wait)):
+            if time.monotonic() + wait > end or is_ending():
                 raise
-            if not cancelled:
-                time.sleep(wait)
+            if (cancelled or _NEVER).wait(wait):
+                raise
             pause = min(2 * pause, settings.backoff_max_seconds)
