@@ -26,7 +26,10 @@ fully decoded pixels. The two give slightly different pixels, so the mode belong
 
 
 class Status(IntEnum):
-    """What became of one image."""
+    """What became of one image.
+
+    Decoders stop after the last row that a crop looks at, so damage below it goes unseen: checksums find that.
+    """
 
     OK = 0
     CORRUPT = 1
