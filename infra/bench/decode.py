@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from shards.decode import Crops, Decoder, describe_decoder, open_decoder
 from shards.decode.boxes import crop_boxes
-from shards.errors import ConfigError
+from shards.errors import BiovfmError, ConfigError
 
 Picture = NDArray[np.uint8]
 Run = Callable[[Sequence[bytes], Sequence[Crops]], None]
@@ -216,11 +216,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="contestants whose names contain this")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(argv)
+    try:
+        return _report(options)
+    except BiovfmError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _report(options: argparse.Namespace) -> int:
     if options.jpegs:
         blobs = [path.read_bytes() for path in sorted(options.jpegs.rglob("*.jp*g"))[: options.count]]
     else:
         blobs = make_corpus([options.images] if options.images else package_folders(), options.count, seed=1)
     runs = {name: run for name, run in contestants().items() if not options.only or options.only in name}
+    if not blobs or not runs:
+        raise ConfigError("there is nothing to measure", hint="see --jpegs and --only")
     figures = measure(blobs, options.workloads, runs, options.rounds)
     mean_bytes = sum(map(len, blobs)) / len(blobs)
     if options.json:
