@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 import pyarrow as pa
 
+from ingest.concede import concede_duplicates
 from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.listing import Listing, Unit, cut_units, list_raw
@@ -175,7 +176,7 @@ def run_job(
     job = _Job(spec, raw_url, dataset_url, settings or IngestSettings(), progress=progress or _ignore, listed=listed)
     job.list()
     if job.dataset.has_job(job.job_id):
-        sweep(job.dataset, job.context.staging)
+        job.tidy()
         return job.repeated_report()
     rules = Supervision(
         step_timeout_seconds=job.settings.limits.item_timeout_seconds, step_attempts=job.settings.limits.item_attempts
@@ -187,7 +188,10 @@ def run_job(
     resolution, packs, promoted = job.settle(runner, units)
     report = job.report(units, resolution, packs)
     version = job.commit(units, resolution, packs, promoted, report)
-    return replace(report, version=version, resumed_units=resumed, seconds=time.monotonic() - started)
+    lost = job.tidy() if version != resolution.version + 1 else job.sweep()
+    if lost:
+        report, version = job.repeated_report(), job.dataset.version()
+    return replace(report, repeated=False, version=version, resumed_units=resumed, seconds=time.monotonic() - started)
 
 
 def _ignore(_progress: Progress) -> None:
@@ -325,7 +329,7 @@ class _Job:
         self._tell(Progress(stage="commit"))
         rows = index_rows(self.store, self.context.staging, packs, promoted, units)
         prints = pa.RecordBatchReader.from_batches(fingerprint_schema(), self._kept_prints(units, resolution))
-        version = self.dataset.commit(
+        return self.dataset.commit(
             job_id=self.job_id,
             rows=index_schema().empty_table() if rows is None else rows,
             rejects=self._rejects(units, resolution),
@@ -338,8 +342,23 @@ class _Job:
                 "files": report.files,
             },
         )
+
+    def tidy(self) -> int:
+        """Give up what an earlier commit holds too, then sweep; does nothing where the job was swept before.
+
+        Returns:
+            Rows given up.
+        """
+        if next(iter(self.store.list(f"{self.context.staging}/")), None) is None:
+            return 0
+        lost = concede_duplicates(self.dataset, self.job_id)
+        self.sweep()
+        return lost
+
+    def sweep(self) -> int:
+        """Remove the staging folder."""
         sweep(self.dataset, self.context.staging)
-        return version
+        return 0
 
     def _kept_prints(self, units: Sequence[UnitReport], resolution: Resolution) -> Iterator[pa.RecordBatch]:
         for unit in units:
