@@ -4,7 +4,8 @@
  *   header.c     size, orientation, fitness of a JPEG: the twin of shards/decode/header.py
  *   filter.c     antialiasing filters as fixed-point tables
  *   resample.c   the two resampling passes in portable C, AVX2 and NEON, and their dispatch
- *   decode.c     libjpeg-turbo: region, reduction, strips of rows; one call for a chunk of images
+ *   plans.c      what to take out of an image: boxes in stored pixels, reduction, tables, memory
+ *   decode.c     libjpeg-turbo: region, strips of rows; one call for a chunk of images
  */
 #ifndef BIOVFM_DECODE_H
 #define BIOVFM_DECODE_H
@@ -37,7 +38,7 @@ typedef struct {
     int32_t width, height, components, orientation, inverted;
 } bv_header;
 
-/* Filter of one axis: output i is the sum over k < taps of weight[i * taps + k] * input[first[i] + k], shifted right. */
+/* Filter of one axis: output i is the sum over k < taps of weight[i * taps + k] * input[first[i] + k], >> shift. */
 typedef struct {
     int size, taps, shift;
     int most;      /* the largest count */
@@ -46,6 +47,35 @@ typedef struct {
     int32_t *count; /* taps in use; the others have weight 0 */
     int16_t *weight;
 } bv_axis;
+
+/* One crop of one image. */
+typedef struct {
+    bv_box box; /* in stored, reduced pixels */
+    int group, crop, mirror_x, mirror_y, whole; /* whole: the filter may look beyond the box */
+    bv_axis x, y;
+    uint8_t *resized; /* rows [y.low, y.high) after the horizontal pass */
+    ptrdiff_t stride;
+} bv_plan;
+
+/* One image on its way. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    bv_header header;
+    bv_plan *plans;
+    int num_plans, factor, gray, origin;
+    int x0, x1, y0, y1; /* the region that any crop looks at, in stored, reduced pixels */
+} bv_image;
+
+typedef struct {
+    void *data;
+    size_t size;
+} bv_buffer;
+
+/* Memory that plans need, kept from image to image. */
+typedef struct {
+    bv_buffer plans, tables, floats, resized, rows;
+} bv_workspace;
 
 /* Horizontal pass over up to BV_STRIP rows: 4-byte pixels in, 3 of the 4 bytes out; or 1-byte pixels in and out.
  * Input rows may be read up to BV_SLACK bytes past their end; output rows may be written one byte past theirs. */
@@ -68,5 +98,9 @@ int bv_axis_taps(double length, int size, int bicubic);
 void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
                   float *scratch);
 const bv_kernels *bv_kernels_for(int portable);
+void *bv_reserve(bv_buffer *buffer, size_t size);
+int bv_draw_plans(bv_workspace *work, bv_image *im, uint64_t seed, const bv_group *groups, int num_groups, int exact);
+int bv_fill_tables(bv_workspace *work, bv_image *im, const bv_group *groups, int width, int height);
+int bv_place_resized(bv_workspace *work, bv_image *im);
 
 #endif

@@ -26,8 +26,9 @@ static double bounded(uint32_t word, double spare) {
 }
 
 static double small_exp(double x) {
-    static const double factor[] = {1.0,          1.0,           1.0 / 2.0,      1.0 / 6.0,       1.0 / 24.0,      1.0 / 120.0,
-                                    1.0 / 720.0,  1.0 / 5040.0,  1.0 / 40320.0,  1.0 / 362880.0,  1.0 / 3628800.0};
+    static const double factor[] = {1.0,          1.0,          1.0 / 2.0,     1.0 / 6.0,
+                                    1.0 / 24.0,   1.0 / 120.0,  1.0 / 720.0,   1.0 / 5040.0,
+                                    1.0 / 40320.0, 1.0 / 362880.0, 1.0 / 3628800.0};
     double part = x * 0.0625, total = factor[10];
     for (int k = 9; k >= 0; k--) total = total * part + factor[k];
     for (int k = 0; k < 4; k++) total = total * total;

@@ -1,10 +1,9 @@
-/* One call decodes a chunk of JPEG images: header, crop boxes, reduction, region, strips of rows, resampling.
+/* One call decodes a chunk of JPEG images: header, plans, region, strips of rows, resampling.
  *
  * Every image gets a fresh decompressor: an old one would lend its tables to an image that lacks them, and its
  * upsampler's state to the first rows after a skip. It costs about a microsecond. */
 #include "biovfm_decode.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,19 +14,6 @@
 
 enum { MIN_REGION = 64, KEEP_BYTES = 64 << 20 };
 
-typedef struct {
-    bv_box box; /* in stored, reduced pixels */
-    int group, crop, mirror_x, mirror_y, whole; /* whole: the filter may look beyond the box */
-    bv_axis x, y;
-    uint8_t *resized; /* rows [y.low, y.high) after the horizontal pass */
-    ptrdiff_t stride;
-} plan;
-
-typedef struct {
-    void *data;
-    size_t size;
-} buffer;
-
 typedef struct bv_context {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_error_mgr errors;
@@ -35,38 +21,20 @@ typedef struct bv_context {
     int failure;
     int read_all; /* decode every row and column: what regions are tested against */
     const bv_kernels *kernels;
-    buffer plans, tables, floats, resized, strip, scratch, rows, turned;
+    bv_workspace work;
+    bv_buffer strip, scratch, turned;
 } bv_context;
-
-/* One image on its way through the steps below. */
-typedef struct {
-    const uint8_t *data;
-    size_t size;
-    bv_header header;
-    plan *plans;
-    int num_plans, factor, gray, origin;
-    int x0, x1, y0, y1; /* the region that any crop looks at, in stored, reduced pixels */
-} image;
 
 /* ---- memory ---- */
 
-/* At least `size` bytes, content undefined; NULL where there are none. */
-static void *reserve(buffer *b, size_t size) {
-    if (size > b->size) {
-        free(b->data);
-        b->data = malloc(size);
-        b->size = b->data ? size : 0;
-    }
-    return b->data;
-}
-
 static void release(bv_context *context, size_t keep) {
-    buffer *all[] = {&context->plans, &context->tables,  &context->floats, &context->resized,
-                     &context->strip, &context->scratch, &context->rows,   &context->turned};
+    bv_workspace *work = &context->work;
+    bv_buffer *all[] = {&work->plans, &work->tables,   &work->floats,     &work->resized,
+                        &work->rows,  &context->strip, &context->scratch, &context->turned};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         if (all[k]->size > keep) {
             free(all[k]->data);
-            *all[k] = (buffer){NULL, 0};
+            *all[k] = (bv_buffer){NULL, 0};
         }
 }
 
@@ -103,128 +71,10 @@ static void create_jpeg(bv_context *context) {
     context->jpeg.client_data = context;
 }
 
-/* ---- boxes ---- */
-
-/* From the upright image to the stored one: EXIF orientations 5 to 8 transpose, the others mirror. */
-static void to_stored(plan *p, const bv_header *header, double upright_width, double upright_height) {
-    int turn = header->orientation;
-    p->mirror_x = p->box.flip;
-    if (turn == 2 || turn == 3 || turn == 6 || turn == 7) {
-        p->box.x = upright_width - p->box.x - p->box.w;
-        p->mirror_x ^= 1;
-    }
-    if (turn == 3 || turn == 4 || turn == 7 || turn == 8) {
-        p->box.y = upright_height - p->box.y - p->box.h;
-        p->mirror_y = 1;
-    }
-    if (turn >= 5) {
-        p->box = (bv_box){p->box.y, p->box.x, p->box.h, p->box.w, p->box.flip};
-        int mirror = p->mirror_x;
-        p->mirror_x = p->mirror_y;
-        p->mirror_y = mirror;
-    }
-}
-
-static int draw_plans(bv_context *context, image *im, uint64_t seed, const bv_group *groups, int num_groups,
-                      int exact) {
-    size_t total = 0;
-    for (int g = 0; g < num_groups; g++) total += (size_t)groups[g].num;
-    im->plans = reserve(&context->plans, total * sizeof(plan));
-    if (!im->plans) return BV_UNSUPPORTED;
-    int turned = im->header.orientation >= 5;
-    double width = turned ? im->header.height : im->header.width, height = turned ? im->header.width : im->header.height;
-    double spare = HUGE_VAL;
-    im->num_plans = 0;
-    for (int g = 0; g < num_groups; g++)
-        for (int c = 0; c < groups[g].num; c++) {
-            plan *p = &im->plans[im->num_plans++];
-            *p = (plan){.group = g, .crop = c, .whole = !groups[g].random};
-            bv_draw(seed, g, &groups[g], c, width, height, &p->box);
-            spare = fmin(spare, fmin(p->box.w, p->box.h) / groups[g].size);
-            to_stored(p, &im->header, width, height);
-        }
-    im->factor = 1;
-    while (!exact && im->factor < 8 && im->factor * 2 <= spare) im->factor *= 2;
-    for (int k = 0; k < im->num_plans; k++) {
-        bv_box *box = &im->plans[k].box;
-        *box = (bv_box){box->x / im->factor, box->y / im->factor, box->w / im->factor, box->h / im->factor, box->flip};
-    }
-    return BV_OK;
-}
-
-/* ---- filter tables ---- */
-
-static uint8_t *place_axis(bv_axis *axis, uint8_t *at, int size, int taps) {
-    axis->size = size;
-    axis->taps = taps;
-    axis->first = (int32_t *)at;
-    axis->count = axis->first + size;
-    axis->weight = (int16_t *)(axis->count + size);
-    return (uint8_t *)(axis->weight + (ptrdiff_t)size * taps);
-}
-
-static void fill_axis(bv_axis *axis, double start, double length, int limit, int whole, int bicubic, int mirror,
-                      float *scratch) {
-    int low = whole ? 0 : (int)floor(start), high = whole ? limit : (int)ceil(start + length);
-    low = low < 0 ? 0 : low > limit - 1 ? limit - 1 : low;
-    high = high > limit ? limit : high <= low ? low + 1 : high;
-    bv_axis_fill(axis, start, length, low, high, bicubic, mirror, scratch);
-}
-
-static int fill_tables(bv_context *context, image *im, const bv_group *groups) {
-    size_t bytes = 0, longest = 0;
-    for (int k = 0; k < im->num_plans; k++) {
-        const plan *p = &im->plans[k];
-        const bv_group *group = &groups[p->group];
-        size_t x = (size_t)bv_axis_taps(p->box.w, group->size, group->bicubic);
-        size_t y = (size_t)bv_axis_taps(p->box.h, group->size, group->bicubic);
-        bytes += (size_t)group->size * (16 + 2 * x + 2 * y);
-        size_t floats = (size_t)group->size * (x > y ? x : y);
-        longest = floats > longest ? floats : longest;
-    }
-    uint8_t *at = reserve(&context->tables, bytes);
-    float *scratch = reserve(&context->floats, longest * sizeof(float));
-    if (!at || !scratch) return BV_UNSUPPORTED;
-    int width = (int)context->jpeg.output_width, height = (int)context->jpeg.output_height;
-    im->x0 = width, im->y0 = height, im->x1 = im->y1 = 0;
-    for (int k = 0; k < im->num_plans; k++) {
-        plan *p = &im->plans[k];
-        const bv_group *group = &groups[p->group];
-        const bv_box *box = &p->box;
-        at = place_axis(&p->x, at, group->size, bv_axis_taps(box->w, group->size, group->bicubic));
-        at = place_axis(&p->y, at, group->size, bv_axis_taps(box->h, group->size, group->bicubic));
-        fill_axis(&p->x, box->x, box->w, width, p->whole, group->bicubic, p->mirror_x, scratch);
-        fill_axis(&p->y, box->y, box->h, height, p->whole, group->bicubic, p->mirror_y, scratch);
-        im->x0 = p->x.low < im->x0 ? p->x.low : im->x0;
-        im->x1 = p->x.high > im->x1 ? p->x.high : im->x1;
-        im->y0 = p->y.low < im->y0 ? p->y.low : im->y0;
-        im->y1 = p->y.high > im->y1 ? p->y.high : im->y1;
-    }
-    return BV_OK;
-}
-
-static int place_resized(bv_context *context, image *im) {
-    size_t bytes = BV_SLACK, taps = 0;
-    int depth = im->gray ? 1 : 3;
-    for (int k = 0; k < im->num_plans; k++) {
-        plan *p = &im->plans[k];
-        p->stride = ((ptrdiff_t)p->x.size * depth + 1 + 31) / 32 * 32;
-        bytes += (size_t)p->stride * (size_t)(p->y.high - p->y.low);
-        taps = (size_t)p->y.taps > taps ? (size_t)p->y.taps : taps;
-    }
-    uint8_t *at = reserve(&context->resized, bytes);
-    if (!at || !reserve(&context->rows, taps * sizeof(uint8_t *))) return BV_UNSUPPORTED;
-    for (int k = 0; k < im->num_plans; k++) {
-        im->plans[k].resized = at;
-        at += im->plans[k].stride * (im->plans[k].y.high - im->plans[k].y.low);
-    }
-    return BV_OK;
-}
-
 /* ---- rows ---- */
 
 /* Narrow the decoder to the columns that are looked at, with a margin for chroma's interpolation at both ends. */
-static void crop_columns(bv_context *context, image *im) {
+static void crop_columns(bv_context *context, bv_image *im) {
     j_decompress_ptr jpeg = &context->jpeg;
     int width = (int)jpeg->output_width, low = im->x0 - 2, high = im->x1 + 2;
     low = low > width - MIN_REGION ? width - MIN_REGION : low;
@@ -239,7 +89,7 @@ static void crop_columns(bv_context *context, image *im) {
 }
 
 /* Skip whole rows of blocks, and leave one before the first row that is looked at for chroma's interpolation. */
-static void skip_rows(bv_context *context, const image *im) {
+static void skip_rows(bv_context *context, const bv_image *im) {
     j_decompress_ptr jpeg = &context->jpeg;
 #if JPEG_LIB_VERSION >= 70
     int block = jpeg->max_v_samp_factor * jpeg->min_DCT_v_scaled_size;
@@ -273,7 +123,7 @@ static void from_inks(uint8_t *row, int width, int inverted, int gray) {
 }
 
 /* The horizontal pass of one crop over the rows of a strip that starts at row `top`. */
-static void resize_strip(bv_context *context, const image *im, const plan *p, uint8_t *const *strip, int top,
+static void resize_strip(bv_context *context, const bv_image *im, const bv_plan *p, uint8_t *const *strip, int top,
                          int rows) {
     int low = p->y.low > top ? p->y.low : top, high = p->y.high < top + rows ? p->y.high : top + rows;
     if (low >= high) return;
@@ -287,14 +137,14 @@ static void resize_strip(bv_context *context, const image *im, const plan *p, ui
     pass(in, out, high - low, &p->x, im->origin, context->scratch.data);
 }
 
-static int read_rows(bv_context *context, image *im) {
+static int read_rows(bv_context *context, bv_image *im) {
     j_decompress_ptr jpeg = &context->jpeg;
     size_t depth = (size_t)jpeg->output_components, stride = jpeg->output_width * depth + BV_SLACK;
-    uint8_t *pixels = reserve(&context->strip, stride * BV_STRIP), *strip[BV_STRIP];
+    uint8_t *pixels = bv_reserve(&context->strip, stride * BV_STRIP), *strip[BV_STRIP];
     int size = 0;
     for (int k = 0; k < im->num_plans; k++) size = im->plans[k].x.size > size ? im->plans[k].x.size : size;
     size_t scratch = 16 * ((size_t)jpeg->output_width + (size_t)size) + 16 * BV_SLACK;
-    if (!pixels || !reserve(&context->scratch, scratch)) return BV_UNSUPPORTED;
+    if (!pixels || !bv_reserve(&context->scratch, scratch)) return BV_UNSUPPORTED;
     for (int k = 0; k < BV_STRIP; k++) strip[k] = pixels + stride * (size_t)k;
     while ((int)jpeg->output_scanline < im->y1) {
         int top = (int)jpeg->output_scanline, rows = im->y1 - top < BV_STRIP ? im->y1 - top : BV_STRIP, got = 0;
@@ -312,9 +162,9 @@ static int read_rows(bv_context *context, image *im) {
 }
 
 /* Decode and do the horizontal passes. Everything that can fail happens here, before any slot is touched. */
-static int decode_image(bv_context *context, image *im, uint64_t seed, const bv_group *groups, int num_groups,
+static int decode_image(bv_context *context, bv_image *im, uint64_t seed, const bv_group *groups, int num_groups,
                         int channels, int exact) {
-    int status = draw_plans(context, im, seed, groups, num_groups, exact);
+    int status = bv_draw_plans(&context->work, im, seed, groups, num_groups, exact);
     if (status != BV_OK) return status;
     j_decompress_ptr jpeg = &context->jpeg;
     jpeg_mem_src(jpeg, im->data, (unsigned long)im->size);
@@ -329,8 +179,8 @@ static int decode_image(bv_context *context, image *im, uint64_t seed, const bv_
     jpeg->dct_method = JDCT_ISLOW;
     jpeg->do_fancy_upsampling = TRUE;
     jpeg_start_decompress(jpeg);
-    status = fill_tables(context, im, groups);
-    if (status == BV_OK) status = place_resized(context, im);
+    status = bv_fill_tables(&context->work, im, groups, (int)jpeg->output_width, (int)jpeg->output_height);
+    if (status == BV_OK) status = bv_place_resized(&context->work, im);
     if (status != BV_OK) return status;
     im->origin = 0;
     if (!context->read_all) {
@@ -342,8 +192,8 @@ static int decode_image(bv_context *context, image *im, uint64_t seed, const bv_
 
 /* ---- vertical pass ---- */
 
-static void resize_columns(bv_context *context, const plan *p, uint8_t *out, ptrdiff_t pitch, int n) {
-    const uint8_t **rows = context->rows.data;
+static void resize_columns(bv_context *context, const bv_plan *p, uint8_t *out, ptrdiff_t pitch, int n) {
+    const uint8_t **rows = context->work.rows.data;
     for (int i = 0; i < p->y.size; i++) {
         int count = p->y.count[i];
         for (int k = 0; k < count; k++) rows[k] = p->resized + p->stride * (p->y.first[i] + k - p->y.low);
@@ -363,7 +213,7 @@ static void repeat_gray(const uint8_t *from, uint8_t *to, int pixels) {
     for (int k = 0; k < pixels; k++) to[3 * k] = to[3 * k + 1] = to[3 * k + 2] = from[k];
 }
 
-static void write_crop(bv_context *context, const image *im, const plan *p, uint8_t *slot, int channels) {
+static void write_crop(bv_context *context, const bv_image *im, const bv_plan *p, uint8_t *slot, int channels) {
     int size = p->x.size, depth = im->gray ? 1 : 3, turned = im->header.orientation >= 5;
     ptrdiff_t pitch = (ptrdiff_t)size * depth;
     uint8_t *first = context->turned.data, *second = first + pitch * size;
@@ -376,12 +226,12 @@ static void write_crop(bv_context *context, const image *im, const plan *p, uint
     if (depth != channels) repeat_gray(target, slot, size * size);
 }
 
-static int decode_one(bv_context *context, image *im, uint64_t seed, const bv_group *groups, int num_groups,
+static int decode_one(bv_context *context, bv_image *im, uint64_t seed, const bv_group *groups, int num_groups,
                       int channels, int exact) {
     int status = bv_read_header(im->data, im->size, &im->header), largest = 0;
     if (status != BV_OK) return status;
     for (int g = 0; g < num_groups; g++) largest = groups[g].size > largest ? groups[g].size : largest;
-    if (!reserve(&context->turned, 6 * (size_t)largest * (size_t)largest)) return BV_UNSUPPORTED;
+    if (!bv_reserve(&context->turned, 6 * (size_t)largest * (size_t)largest)) return BV_UNSUPPORTED;
     if (setjmp(context->escape)) {
         jpeg_destroy_decompress(&context->jpeg);
         return context->failure;
@@ -399,10 +249,10 @@ BV_API void bv_decode(bv_context *context, int32_t n, const uint8_t *const *data
                       const uint64_t *seeds, int32_t num_groups, const bv_group *groups, uint8_t *const *outs,
                       int32_t channels, int32_t exact, int32_t *status) {
     for (int32_t i = 0; i < n; i++) {
-        image im = {.data = data[i], .size = (size_t)sizes[i]};
+        bv_image im = {.data = data[i], .size = (size_t)sizes[i]};
         status[i] = decode_one(context, &im, seeds[i], groups, num_groups, channels, exact);
         for (int k = 0; status[i] == BV_OK && k < im.num_plans; k++) {
-            const plan *p = &im.plans[k];
+            const bv_plan *p = &im.plans[k];
             const bv_group *group = &groups[p->group];
             size_t crop = (size_t)i * (size_t)group->num + (size_t)p->crop;
             size_t bytes = (size_t)group->size * (size_t)group->size * (size_t)channels;
