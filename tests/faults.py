@@ -205,7 +205,7 @@ class FaultProxy:
         if self.latency_seconds:
             time.sleep(self.latency_seconds)
         if fault and fault.kind == "status":
-            client.sendall(_error_reply(fault))
+            client.sendall(_error_reply(fault, with_body=method != "HEAD"))
             return True
         if fault and fault.kind == "stall" and not fault.after:
             self._stopped.wait()
@@ -289,8 +289,8 @@ def _read_head(reader: io.BufferedReader) -> _Head | None:
     return _Head(first, headers)
 
 
-def _error_reply(fault: Fault) -> bytes:
+def _error_reply(fault: Fault, *, with_body: bool) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>made up</Message></Error>".encode()
     lines = (f"HTTP/1.1 {fault.status} Made Up", "Content-Type: application/xml", 'ETag: "made-up"')
     head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", ""))
-    return head.encode() + body
+    return head.encode() + (body if with_body else b"")

@@ -7,8 +7,8 @@ The stream runs in a process of its own that is bound to one core with one decod
 alike; the server (and the proxy) get the other cores. So the server's share of the machine, which a real one would
 not take, does not count against the client, while everything the client itself does does. With latency and a limit
 the images stay compressed, as for decoding on the accelerator, and the consumer takes them at 0.9 of the rate that
-the bandwidth allows: its stall share says how much of its time it waited. The cache is smaller than the dataset, so that
-every epoch is fetched anew.
+the bandwidth allows: its stall share says how much of its time it waited. The cache is smaller than the dataset, so
+that every epoch is fetched anew.
 """
 
 from __future__ import annotations

@@ -220,9 +220,9 @@ def credential_source() -> str:
 
 
 def redact(url: str) -> str:
-    """`url` without a password and without the query, where signatures live."""
-    url = re.sub(r"(://[^/@:]+):[^/@]*@", r"\1:***@", url)
-    return re.sub(r"\?.*$", "?***", url)
+    """A URL, or a text with URLs in it, without passwords and without queries, where signatures live."""
+    url = re.sub(r"(://[^\s/@:]+):[^\s/@]*@", r"\1:***@", url)
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1?***", url)
 
 
 def _session() -> Any:

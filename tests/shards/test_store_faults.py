@@ -153,6 +153,17 @@ def test_refused_credentials_are_named_at_once(opened: Open, proxy: FaultProxy) 
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize("how", READS)
+def test_credentials_that_stay_expired_are_named_at_once(opened: Open, proxy: FaultProxy, how: str) -> None:
+    for method in ("GET", "HEAD"):
+        proxy.add(Fault.answer(400, "ExpiredToken"), method=method, times=99, path="big")
+    begin = time.monotonic()
+    with pytest.raises(StoreError, match=r"d/big at offset 0: .*ExpiredToken.*credentials"):
+        READS[how](opened())
+    assert time.monotonic() - begin < 3.0
+
+
+@pytest.mark.s3
 def test_expired_credentials_are_fetched_anew(opened: Open, proxy: FaultProxy) -> None:
     store = opened()
     assert store.read_range("big", 0, 10) == DATA[:10]
