@@ -197,7 +197,7 @@ class Dataset:
                 mode="append",
                 partition_by=list(PARTITIONS) if name == "index" else None,
                 storage_options=self._storage_options(),
-                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=1 << 16),
+                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=1 << 14),
                 commit_properties=CommitProperties(
                     custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary), sort_keys=True)},
                     app_transactions=[Transaction(job_id, 1)],

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO, Self
 import google_crc32c
 
 from shards.errors import ShardError
-from shards.schema import is_name, modality_folder
+from shards.schema import MODALITIES, is_name, modality_folder
 
 _BLOCK = tarfile.BLOCKSIZE
+_TAGS = {modality_folder(modality): modality for modality in MODALITIES}
 IMAGE_EXTENSIONS = ("jpg", "png")
 
 
@@ -64,6 +65,18 @@ class ShardFile:
 def shard_path(source: str, modality: str, sha256: str) -> str:
     """The path of a shard below its dataset, named after its content."""
     return f"shards/{source}/{modality_folder(modality)}/{sha256[:20]}.tar"
+
+
+def shard_tags(path: str) -> tuple[str, str]:
+    """Source id and modality tag of a shard, from its path below the dataset.
+
+    Raises:
+        ShardError: It is no shard's path.
+    """
+    parts = path.split("/")
+    if len(parts) != 4 or parts[2] not in _TAGS:
+        raise ShardError(f"{path} is no path of a shard", hint="run `biovfm verify` on the dataset")
+    return parts[1], _TAGS[parts[2]]
 
 
 class ShardWriter:

@@ -96,18 +96,16 @@ STEPS: dict[str, Callable[[str, Path], object]] = {
 
 def measure(step: str, url: str, lock: Path) -> dict[str, object]:
     """Run one step in this process; imports are not counted."""
-    import resource
-
     import duckdb  # noqa: F401 - imported before the clock starts
     import pyarrow.dataset  # noqa: F401
 
     import shards.stream  # noqa: F401
 
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    base = _peak_mb()
     started = time.perf_counter()
     result = STEPS[step](url, lock)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak_mb()
     return {
         "step": step,
         "seconds": round(seconds, 2),
@@ -115,6 +113,11 @@ def measure(step: str, url: str, lock: Path) -> dict[str, object]:
         "after_imports_mb": round(base),
         "result": result,
     }
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> int:
