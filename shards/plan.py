@@ -20,6 +20,9 @@ from shards.subset import Lock, Selection, predicate, verify
 from shards.tar import shard_tags
 
 
+VERIFIED_SAMPLES = 2_000_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The shards of a subset.
@@ -63,9 +66,24 @@ def plan_of(url: str) -> tuple[Dataset, Plan]:
 
 
 def plan_lock(lock: Lock, dataset: Dataset) -> Plan:
-    """The plan of a lock, after verifying it."""
-    verify(lock, dataset)
-    return _make(dataset, lock.index_version, lock.predicate(), digest=lock.digest)
+    """The plan of a lock.
+
+    A lock of up to `VERIFIED_SAMPLES` is verified in full. For a larger one, whose digest takes a sort of minutes, the
+    numbers of samples and shards are compared; `biovfm subset verify` does the rest.
+
+    Raises:
+        SubsetError: The samples are not the ones that were locked.
+    """
+    if lock.num_samples <= VERIFIED_SAMPLES:
+        verify(lock, dataset)
+    plan = _make(dataset, lock.index_version, lock.predicate(), digest=lock.digest)
+    if (plan.num_samples, len(plan.shards)) != (lock.num_samples, lock.num_shards):
+        raise SubsetError(
+            f"{dataset.url} has changed under the lock: {plan.num_samples} samples in {len(plan.shards)} shards, "
+            f"locked {lock.num_samples} in {lock.num_shards}",
+            hint="restore the dataset, or make a new lock with `biovfm subset create`",
+        )
+    return plan
 
 
 def _make(dataset: Dataset, version: int, where: str, *, digest: str) -> Plan:
