@@ -104,7 +104,9 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
     if world.size == 1:
         return method.network
     device_ids = [world.device] if world.device.type == "cuda" else None
-    return DistributedDataParallel(method.network, device_ids=device_ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        method.network, device_ids=device_ids, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
 
 
 def _shard(method: Method, run: RunConfig) -> nn.Module:

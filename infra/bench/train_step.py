@@ -1,10 +1,14 @@
 """Time of a training step against a plain restatement of the reference's, on this CPU.
 
     python -m infra.bench.train_step [--case mae-tiny ...] [--steps 12]
+    python -m infra.bench.train_step --feed DATASET_OR_LOCK    how long an accelerator's step would wait for bytes
 
 Both sides get the same sizes, the same batch in memory, float32, the same threads; data loading and augmentation are
 left out on both (the reference does them in other processes). The two alternate step by step, so that a noisy
 neighbour hurts both, and the medians are compared: a ratio above 1 means that ours is faster.
+
+`--feed` streams compressed bytes, nothing decoded, into steps that only sleep for as long as an H100 needs for a DINOv2
+step of ViT-B/16 at batch 256: `h100_step_seconds` derives it.
 """
 
 from __future__ import annotations
@@ -45,8 +49,12 @@ def main() -> None:
     parser.add_argument("--case", nargs="*", choices=list(CASES), default=list(CASES))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--feed", metavar="DATASET_OR_LOCK")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.feed:
+        print(json.dumps(feed(arguments.feed, steps=arguments.steps)))
+        return
     for case in arguments.case:
         print(json.dumps(measure(case, steps=arguments.steps)), flush=True)
 
@@ -73,6 +81,44 @@ def measure(case: str, *, steps: int) -> dict[str, Any]:
         "ratio": round(medians["plain"] / medians["ours"], 3),
         "ours_fastest": round(min(times["ours"]), 4),
         "plain_fastest": round(min(times["plain"]), 4),
+    }
+
+
+def h100_step_seconds(*, batch: int = 256, flops_per_second: float = 4e14) -> float:
+    """Length of a DINOv2 step of ViT-B/16 (2 x 224 px, 8 x 96 px) on one H100, in seconds.
+
+    A token costs two operations a weight forwards (86 million weights) and twice that backwards. A student sees 2 x 197
+    and 8 x 37 tokens, the teacher 2 x 197 forwards only: (690 x 3 + 394) x 172 MFLOP = 423 GFLOP an image, and about
+    12 GFLOP more in the heads. `flops_per_second` is 40 % of the 990 TFLOP/s that the data sheet gives for bf16.
+    """
+    tokens = (2 * 197 + 8 * 37) * 3 + 2 * 197
+    return batch * (tokens * 2 * 85.8e6 + 12e9) / flops_per_second
+
+
+def feed(data: str, *, steps: int, batch: int = 256) -> dict[str, Any]:
+    """Share of the time that sleeping steps of that length wait for raw bytes."""
+    from shards.stream import Stream
+
+    length = h100_step_seconds(batch=batch)
+    waited, images_bytes = 0.0, 0
+    with Stream(data, crops=(), global_batch=batch, seed=0) as stream:
+        batches = iter(stream)
+        next(batches)
+        began = time.perf_counter()
+        for _ in range(steps):
+            time.sleep(length)
+            asked = time.perf_counter()
+            blobs = next(batches).blobs
+            waited += time.perf_counter() - asked
+            images_bytes += sum(map(len, blobs))
+        seconds = time.perf_counter() - began
+    return {
+        "batch": batch,
+        "step_seconds": round(length, 4),
+        "steps": steps,
+        "images_per_second_needed": round(batch / length),
+        "megabytes_per_second": round(images_bytes / seconds / 1e6, 1),
+        "stall_share": round(waited / seconds, 5),
     }
 
 

@@ -166,6 +166,15 @@ def test_bf16_stays_near_float32(tmp_path: Path) -> None:
     assert rough["loss"] != exact["loss"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sharding_on_one_rank_changes_nothing_much(precision: str, tmp_path: Path) -> None:
+    for parallel in ("ddp", "fsdp"):
+        settings = {"steps": 3, "precision": precision, "parallel": parallel, "accumulate": 2}
+        run(dino_recipe(run=settings, model={"drop_path": 0.3}), tmp_path / parallel)
+    plain, sharded = lines(tmp_path / "ddp")[-1], lines(tmp_path / "fsdp")[-1]
+    assert sharded["loss"] == pytest.approx(plain["loss"], rel=1e-6 if precision == "fp32" else 0.02)
+
+
 def test_the_monitor_sees_a_plain_timm_model_in_evaluation_mode(tmp_path: Path) -> None:
     called: list[int] = []
 
