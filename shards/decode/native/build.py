@@ -76,10 +76,11 @@ def build(folder: Path = HERE) -> Path:
 
 
 def _compiler() -> list[str]:
-    wanted = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    for words in (shlex.split(wanted), ["cc"], ["gcc"], ["clang"]):
+    wanted = shlex.split(os.environ.get("CC", ""))
+    python_s = shlex.split(sysconfig.get_config_var("CC") or "")[:1]
+    for words in [wanted] if wanted else [python_s, ["cc"], ["gcc"], ["clang"]]:
         if words and shutil.which(words[0]):
-            return words[:1] if words[0] != "ccache" else words
+            return words
     raise BuildError("there is no C compiler")
 
 
