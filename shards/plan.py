@@ -19,7 +19,6 @@ from shards.rows import IndexRows, RowSource
 from shards.subset import Lock, Selection, predicate, verify
 from shards.tar import shard_tags
 
-
 VERIFIED_SAMPLES = 2_000_000
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -29,6 +31,11 @@ def stream(
     workload: Literal["random", "center", "raw", "dinov2"] = "random",
     mode: Literal["fast", "exact"] = "fast",
     threads: int | None = None,
+    last: Literal["drop", "pad"] = "drop",
+    mix: Literal["modality", "source"] | None = None,
+    temperature: float = 1.0,
+    weight: tuple[str, ...] = (),
+    cache: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Stream one epoch of a dataset or a lock: look at its order, or measure its speed.
@@ -65,6 +72,16 @@ def stream(
         `fast` decodes at a reduced size where that is enough, `exact` in full.
     threads
         Worker threads; the number of cores without it.
+    last
+        What becomes of the samples that fill no batch.
+    mix
+        Mix by weight over these groups.
+    temperature
+        Flattens the weights of `--mix`; 1 leaves them.
+    weight
+        A weight of `--mix`, `CT=2`; repeat for every group. Without weights a group weighs its samples.
+    cache
+        Folder that keeps blocks of remote shards for the next run.
     """
     from infra.measure import Meter
     from shards.stream import Stream
@@ -82,6 +99,9 @@ def stream(
         batch=start_batch,
         num_threads=threads,
         mode=mode,
+        last=last,
+        mixture=mixture_of(mix, temperature, weight),
+        cache=cache,
         num_epochs=epoch + 1,
     )
     stop = min(start_batch + (num_batches or sys.maxsize), source.batches_per_epoch)
@@ -99,6 +119,20 @@ def stream(
             if batch.index + 1 == stop:
                 break
     _report(source, meter, bench=bench, json_=json_)
+
+
+def mixture_of(by: str | None, temperature: float, weights: Sequence[str]) -> Any:
+    """The mixture that the options ask for, None for none."""
+    from shards.mixing import Mixture
+    from shards.settings import parse
+
+    if by is None:
+        if weights:
+            raise ConfigError("--weight needs --mix", hint="add `--mix modality` or `--mix source`")
+        return None
+    pairs = [text.partition("=") for text in weights]
+    asked = {"by": by, "temperature": temperature, "weights": {name: value for name, _, value in pairs}}
+    return parse(Mixture, asked, where="stream --mix")
 
 
 def crops_of(workload: str, size: int) -> tuple[Any, ...]:

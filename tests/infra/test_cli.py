@@ -75,6 +75,17 @@ def test_the_order_is_something_to_look_at(tmp_path: Path, capsys: pytest.Captur
     assert keys("--epoch", "1") != whole
 
 
+def test_streams_can_be_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    weights = ["--weight", "CT=1", "--weight", "US=1", "--weight", "Fundus=2"]
+    assert main(["stream", dataset.url, "--keys", "--global-batch", "24", "--mix", "modality", *weights]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert sum(key.startswith("gamma-") for key in json.loads(line)) == 12
+    assert main(["stream", dataset.url, "--keys", "--mix", "modality", "--weight", "CT=1"]) == 2
+    assert "one positive weight for each of" in capsys.readouterr().err
+    assert main(["stream", dataset.url, "--keys", "--weight", "CT=1"]) == 2
+
+
 def test_stream_measures_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     assert main(["stream", dataset.url, "--bench", "--json", "--global-batch", "24", "--size", "32"]) == 0
