@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--json", type=Path, help="file that gets every measurement")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the loader under way is ended too
     folder = options.work / f"corpus-{options.images}"
     images = corpus(folder, options.images, frames=options.frames, workers=os.cpu_count() or 1, say=_say)
     rows = race(

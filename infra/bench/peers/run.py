@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -19,8 +20,8 @@ from infra.bench.peers.environments import PeerError, interpreter, last_line
 from infra.bench.peers.formats import FORMATS, written
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-LIMIT_SECONDS: Final = 300
-SPAN: Final = {"A": (4, 20), "B": (4, 20), "C": (4, 60), "M": (4, 12)}
+LIMIT_SECONDS: Final = 150
+SPAN: Final = {"A": (4, 16), "B": (4, 16), "C": (4, 40), "M": (4, 10)}
 """Batches left out at the start, and the last one measured."""
 Figures = dict[str, float]
 
@@ -117,9 +118,9 @@ def measure(
         PeerError: It failed, or took longer than `LIMIT_SECONDS`.
     """
     _warm(data)
-    options = ("--data", str(data), "--workload", workload, "--variant", contestant.variant)
-    options += ("--batch", str(batch), "--first", str(span[0]), "--last", str(span[1]))
-    output = _call(contestant, python, *options, limit=LIMIT_SECONDS)
+    what = ("--data", str(data), "--workload", workload, "--variant", contestant.variant)
+    size = ("--batch", str(batch), "--first", str(span[0]), "--last", str(span[1]))
+    output = _call(contestant, python, *what, *size, limit=LIMIT_SECONDS)
     figures: Figures = json.loads(last_line(output))
     return figures
 
@@ -153,8 +154,6 @@ def _call(contestant: Contestant, python: Path, *options: str, limit: float) -> 
 
 def _end_group(group: int) -> None:
     """End what a loader leaves running: its worker processes are in its session."""
-    import signal
-
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:

@@ -21,7 +21,7 @@ class _Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
 
     def __getitem__(self, index: Any) -> Any:
         sample = super().__getitem__(index)
-        return sample["image"] if self._change is None else self._change(decode(sample["image"]))
+        return bytes(sample["image"]) if self._change is None else self._change(decode(sample["image"]))
 
 
 def _sample(path: str) -> dict[str, Any]:
