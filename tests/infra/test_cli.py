@@ -81,7 +81,7 @@ def test_streams_can_be_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["stream", dataset.url, "--keys", "--global-batch", "24", "--mix", "modality", *weights]) == 0
     for line in capsys.readouterr().out.splitlines():
         assert sum(key.startswith("gamma-") for key in json.loads(line)) == 12
-    assert main(["stream", dataset.url, "--keys", "--mix", "modality", "--weight", "CT=1"]) == 2
+    assert main(["stream", dataset.url, "--keys", "--global-batch", "24", "--mix", "modality", "--weight", "CT=1"]) == 2
     assert "one positive weight for each of" in capsys.readouterr().err
     assert main(["stream", dataset.url, "--keys", "--weight", "CT=1"]) == 2
 
