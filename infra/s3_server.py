@@ -118,12 +118,18 @@ class Server:
         self._remove_sockets()
 
     def make_bucket(self, name: str) -> str:
-        """Create a bucket.
+        """Create a bucket, unless it is there from an earlier start.
 
         Returns:
             `s3://<name>`.
         """
-        self._client().create_bucket(Bucket=name)
+        from botocore.exceptions import ClientError
+
+        try:
+            self._client().create_bucket(Bucket=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                raise
         return f"s3://{name}"
 
     def remove_bucket(self, name: str) -> None:

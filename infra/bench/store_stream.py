@@ -7,8 +7,8 @@ The stream runs in a process of its own that is bound to one core with one decod
 alike; the server (and the proxy) get the other cores. So the server's share of the machine, which a real one would
 not take, does not count against the client, while everything the client itself does does. With latency and a limit
 the images stay compressed, as for decoding on the accelerator, and the consumer takes them at 0.9 of the rate that
-the bandwidth allows: its stall share says how much of its time it waited. The cache is smaller than the dataset, so
-that every epoch is fetched anew.
+the bandwidth allows: its stall share says how much of its time it waited. How much had
+been fetched before the first batch is told, since the rest alone is streamed under the limit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from infra import s3_server
 from infra.bench.decode import make_corpus, package_folders
 
 BATCH = 256
-CACHE_BYTES = 192 << 20
 
 
 def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
@@ -65,25 +64,30 @@ def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
     dataset.commit(job_id="bench", rows=table, rejects=rejects_schema().empty_table())
 
 
-def consume(url: str, *, raw: bool, images_per_second: float, epochs: int) -> dict[str, Any]:
+def consume(url: str, *, raw: bool, images_per_second: float) -> dict[str, Any]:
     """Stream in this process; the consumer is as fast as it can, or takes so many images a second."""
     from infra.measure import Meter
     from shards.decode import Crops
     from shards.stream import Stream
 
     crops = () if raw else (Crops(),)
-    with Stream(
-        url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=epochs, cache_bytes=CACHE_BYTES
-    ) as stream:
+    before = 0
+    with Stream(url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=1) as stream:
         meter = Meter()
         due = 0.0
         for batch in stream:
             meter.batch(len(batch.keys))
+            before = before or stream.stats().bytes_read
             if images_per_second:
                 due = max(due, time.perf_counter()) + BATCH / images_per_second
                 time.sleep(max(due - time.perf_counter(), 0.0))
         stats = stream.stats()
-    return {**meter.result(), "stall_share": round(stats.stall_share, 4), "bytes_read": stats.bytes_read}
+    return {
+        **meter.result(),
+        "stall_share": round(stats.stall_share, 4),
+        "bytes_read": stats.bytes_read,
+        "bytes_before_first_batch": before,
+    }
 
 
 def _in_one_core(url: str, *flags: str) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.gbit:
             rate = 0.9 * arguments.gbit * 1e9 / 8 / mean_bytes
             with _limited(server.endpoint, arguments):
-                flags = ("--raw", "--rate", f"{rate:.1f}", "--epochs", str(arguments.epochs))
+                flags = ("--raw", "--rate", f"{rate:.1f}")
                 table["limited"] = _in_one_core(remote, *flags)
             return {**table, "consumer_images_per_second": round(rate)}
         rounds = [(_in_one_core(local), _in_one_core(remote)) for _ in range(arguments.rounds)]
@@ -141,17 +145,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--gbit", type=float, default=0.0)
-    parser.add_argument("--epochs", type=int, default=1, help="with a limit")
     parser.add_argument("--consume", help=argparse.SUPPRESS)
     parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=float, default=0.0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.consume:
-        print(
-            json.dumps(
-                consume(arguments.consume, raw=arguments.raw, images_per_second=arguments.rate, epochs=arguments.epochs)
-            )
-        )
+        print(json.dumps(consume(arguments.consume, raw=arguments.raw, images_per_second=arguments.rate)))
     else:
         print(json.dumps(run(arguments), indent=2))
     return 0

@@ -29,6 +29,13 @@ def test_it_lets_nobody_in_without_its_credentials(bucket: str, monkeypatch: pyt
 
 
 @pytest.mark.s3
+def test_a_bucket_from_an_earlier_start_is_kept(bucket: str, s3_server: Server) -> None:
+    open_store(bucket).put_if_absent("a", b"mine")
+    assert s3_server.make_bucket(bucket.removeprefix("s3://")) == bucket
+    assert open_store(bucket).read("a") == b"mine"
+
+
+@pytest.mark.s3
 def test_it_listens_on_loopback_alone(s3_server: Server) -> None:
     listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line}
     for port in s3_server.ports.values():

@@ -79,8 +79,11 @@ FAULTS: dict[str, tuple[Fault, int]] = {
 }
 
 
+WAYS = [("obstore", "read"), ("obstore", "range"), ("obstore", "stream"), ("fsspec", "range")]
+
+
 @pytest.mark.s3
-@pytest.mark.parametrize("how", READS)
+@pytest.mark.parametrize(("opened", "how"), WAYS, indirect=["opened"])
 @pytest.mark.parametrize("name", FAULTS)
 def test_passing_faults_leave_the_exact_bytes(opened: Open, proxy: FaultProxy, name: str, how: str) -> None:
     fault, times = FAULTS[name]
@@ -153,7 +156,7 @@ def test_refused_credentials_are_named_at_once(opened: Open, proxy: FaultProxy) 
 
 
 @pytest.mark.s3
-@pytest.mark.parametrize("how", READS)
+@pytest.mark.parametrize(("opened", "how"), WAYS, indirect=["opened"])
 def test_credentials_that_stay_expired_are_named_at_once(opened: Open, proxy: FaultProxy, how: str) -> None:
     for method in ("GET", "HEAD"):
         proxy.add(Fault.answer(400, "ExpiredToken"), method=method, times=99, path="big")
