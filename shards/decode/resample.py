@@ -55,9 +55,16 @@ def resample(image: NDArray[np.uint8], box: NDArray[np.float64], crops: Crops, *
     """
     if exact:
         return _with_pillow(image, box, crops)
-    left, top, right, bottom = region(box, image.shape[1], image.shape[0], crops)
-    inner = box - (left, top, 0, 0)
-    return _with_opencv(image[top:bottom, left:right], inner, crops).reshape(*(crops.size_px,) * 2, image.shape[-1])
+    size, smooth = crops.size_px, _OPENCV[crops.interpolation]
+    height, width, channels = image.shape
+    wide, high = round(width * size / box[2]), round(height * size / box[3])
+    if crops.kind == "center" and max(wide, high) <= 2 * size:
+        left, top = round(box[0] * size / box[2]), round(box[1] * size / box[3])
+        resized = _with_opencv(image, np.array([0, 0, width, height]), (wide, high), smooth)
+        return resized[top : top + size, left : left + size].reshape(size, size, channels)
+    left, top, right, bottom = region(box, width, height, crops)
+    part = image[top:bottom, left:right]
+    return _with_opencv(part, box - (left, top, 0, 0), (size, size), smooth).reshape(size, size, channels)
 
 
 def _with_pillow(image: NDArray[np.uint8], box: NDArray[np.float64], crops: Crops) -> NDArray[np.uint8]:
@@ -74,22 +81,30 @@ def _single(image: NDArray[np.uint8]) -> Any:
     return (2,) if image.shape[-1] == 1 else ()
 
 
-def _with_opencv(part: NDArray[np.uint8], box: NDArray[np.float64], crops: Crops) -> NDArray[np.uint8]:
-    """Average whole blocks where it shrinks much, blur, then interpolate at the real-valued grid."""
-    size, smooth = crops.size_px, _OPENCV[crops.interpolation]
-    blocks = [round(float(side) / size / _BLOCK_SHRINK) if side > _BLUR_LIMIT * size else 1 for side in box[2:]]
+def _with_opencv(
+    part: NDArray[np.uint8], box: NDArray[np.float64], size: tuple[int, int], smooth: int
+) -> NDArray[np.uint8]:
+    """Average whole blocks where it shrinks much, blur, then interpolate at the real-valued grid.
+
+    Args:
+        part: `(H, W, C)` uint8.
+        box: Left, top, width and height in pixels of `part`.
+        size: Width and height of the result.
+        smooth: OpenCV's interpolation.
+    """
+    pairs = list(zip(box[2:].tolist(), size, strict=True))
+    blocks = [round(side / to / _BLOCK_SHRINK) if side > _BLUR_LIMIT * to else 1 for side, to in pairs]
     source: NDArray[Any] = _average(part, *blocks)
-    left, top, shrink_x, shrink_y = (box / (*blocks, *blocks) / (1, 1, size, size)).tolist()
+    left, top, width, height = (box / (*blocks, *blocks)).tolist()
+    shrink_x, shrink_y = width / size[0], height / size[1]
     if max(shrink_x, shrink_y) > 1:
         taps = _blur(shrink_x, blocks[0]), _blur(shrink_y, blocks[1])
         source = cv2.sepFilter2D(source, -1, *taps, borderType=cv2.BORDER_REPLICATE)
-    if (left, top, shrink_x * size, shrink_y * size) == (0, 0, source.shape[1], source.shape[0]):
-        return np.asarray(cv2.resize(source, (size, size), interpolation=smooth), np.uint8)
+    if (left, top, width, height) == (0, 0, source.shape[1], source.shape[0]):
+        return np.asarray(cv2.resize(source, size, interpolation=smooth), np.uint8)
     grid = np.array([[shrink_x, 0, left + shrink_x / 2 - 0.5], [0, shrink_y, top + shrink_y / 2 - 0.5]])
     flags = smooth | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(source, grid, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    return np.asarray(cv2.warpAffine(source, grid, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _average(part: NDArray[np.uint8], wide: int, high: int) -> NDArray[Any]:
