@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, s3_server.start(Path(folder) / "s3") as server:
         os.environ.update(server.env)
         local, remote = str(Path(folder) / "data"), f"{server.make_bucket('bench')}/data"
-        for url in (local, remote):
+        for url in (remote,) if arguments.gbit else (local, remote):
             build(url, images, copies=arguments.copies)
         table: dict[str, Any] = {"images": len(images) * arguments.copies, "mean_bytes": round(mean_bytes)}
         if arguments.gbit:

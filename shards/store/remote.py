@@ -77,12 +77,18 @@ class RemoteStore:
         replies = self._calls.each(lambda batch: self._try_batch(path, ranges, batch), batches)
         for batch, parts in zip(batches, replies, strict=True):
             results.update(zip(batch, parts, strict=False))
-        missing = [
-            index for index, (_, length) in enumerate(ranges) if index not in results or len(results[index]) != length
+        for index, (_, length) in enumerate(ranges):
+            if len(results.get(index, b"")) != length:
+                results.pop(index, None)
+        pieces = [
+            (index, *part)
+            for index, wanted in enumerate(ranges)
+            if index not in results
+            for part in self._split(*wanted)
         ]
-        rest = self._calls.each(lambda index: self.read_range(path, *ranges[index]), missing)
-        results.update(zip(missing, rest, strict=True))
-        return [results[index] for index in range(len(ranges))]
+        for (index, _, _), data in zip(pieces, self._calls.each(partial(self._piece, path), pieces), strict=True):
+            results[index] = results.get(index, b"") + data
+        return [results.get(index, b"") for index in range(len(ranges))]
 
     def open_stream(self, path: str, start: int = 0) -> BinaryIO:
         """A stream from `start`. It holds no connection while its reader pauses, and a bounded number of ranges."""
@@ -165,9 +171,17 @@ class RemoteStore:
         return None
 
     def _read_parts(self, path: str, start: int, length: int, etag: str) -> bytes:
+        return b"".join(self._calls.each(lambda part: self._hedged(path, *part, etag), self._split(start, length)))
+
+    def _split(self, start: int, length: int) -> Sequence[tuple[int, int]]:
+        """Offset and length of the requests for a range."""
         step = self.settings.range_bytes
-        parts = [(offset, min(step, start + length - offset)) for offset in range(start, start + length, step)]
-        return b"".join(self._calls.each(lambda part: self._hedged(path, part[0], part[1], etag), parts))
+        return [(offset, min(step, start + length - offset)) for offset in range(start, start + length, step)]
+
+    def _piece(self, path: str, piece: tuple[int, int, int]) -> bytes:
+        _, offset, length = piece
+        with self._calls.named(path, offset):
+            return self._hedged(path, offset, length, "")
 
     def _hedged(self, path: str, start: int, length: int, etag: str) -> bytes:
         """One range; a straggler is asked for a second time, where the settings say so."""

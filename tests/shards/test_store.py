@@ -169,6 +169,14 @@ def test_hedged_reads_give_the_same_bytes(bucket: str) -> None:
     assert store.read_range("big", 1, len(BIG) - 1) == BIG[1:]
 
 
+@pytest.mark.parametrize("hedge_seconds", [0.0, 0.0001])
+def test_many_long_ranges_at_once_do_not_block_each_other(bucket: str, hedge_seconds: float) -> None:
+    store = open_store(bucket, StoreSettings(range_bytes=100_000, concurrency=2, hedge_seconds=hedge_seconds))
+    store.put_if_absent("big", BIG)
+    ranges = [(number * 1000, 500_000) for number in range(6)]
+    assert store.read_ranges("big", ranges) == [BIG[start : start + length] for start, length in ranges]
+
+
 def test_the_environment_selects_the_driver(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ObstoreDriver" in repr(open_store(bucket))
     monkeypatch.setenv("BIOVFM_STORE", "fsspec")
