@@ -13,7 +13,7 @@ from nvidia.dali import fn, pipeline_def, types
 from infra.bench.peers.loaders.harness import WORKERS, Job, main
 
 
-@pipeline_def  # type: ignore[misc]  # DALI has no types
+@pipeline_def  # type: ignore[untyped-decorator]  # DALI has no types
 def _pipeline(paths: list[str], indices: list[str], workload: str) -> Any:
     jpeg = fn.readers.webdataset(
         paths=paths, index_paths=indices, ext=["jpg"], random_shuffle=True, initial_fill=1000, name="reader"

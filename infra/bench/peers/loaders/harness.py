@@ -101,11 +101,11 @@ def measure(batches: Callable[[Job], Iterator[int]], job: Job) -> dict[str, floa
 def tree() -> list[int]:
     """This process and all below it."""
     parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat(entry)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(entry.name)
             if fields:
-                parents[int(entry)] = int(fields[1])
+                parents[int(entry.name)] = int(fields[1])
     found = [os.getpid()]
     for process in found:
         found += [child for child, parent in parents.items() if parent == process]
@@ -141,29 +141,31 @@ def _stat(process: str) -> list[str]:
 
 
 def transform(workload: str, *, tensors: bool) -> Callable[[Any], Any]:
-    """torchvision's transforms of a workload, on tensors `(C, H, W)` uint8 or on PIL images (to such tensors).
+    """The torchvision transforms of a workload, on tensors `(C, H, W)` uint8 or on PIL images (to such tensors).
 
     Workload M gives a list of crops.
     """
-    import torch
     from torchvision.transforms import v2
 
     last: list[Any] = [] if tensors else [v2.PILToTensor()]
 
-    def crop(size: int, scale: tuple[float, float]) -> Any:
-        return v2.Compose([v2.RandomResizedCrop(size, scale=scale, antialias=True), v2.RandomHorizontalFlip(), *last])
+    def crop(size: int, scale: tuple[float, float]) -> Callable[[Any], Any]:
+        change: Callable[[Any], Any] = v2.Compose(
+            [v2.RandomResizedCrop(size, scale=scale, antialias=True), v2.RandomHorizontalFlip(), *last]
+        )
+        return change
 
     if workload == "A":
-        found = crop(224, (0.08, 1.0))
-    elif workload == "B":
-        found = v2.Compose([v2.Resize(224, antialias=True), v2.CenterCrop(224), *last])
-    else:
-        large, small = crop(224, (0.32, 1.0)), crop(96, (0.05, 0.32))
+        return crop(224, (0.08, 1.0))
+    if workload == "B":
+        centred: Callable[[Any], Any] = v2.Compose([v2.Resize(224, antialias=True), v2.CenterCrop(224), *last])
+        return centred
+    large, small = crop(224, (0.32, 1.0)), crop(96, (0.05, 0.32))
 
-        def found(image: Any) -> list[torch.Tensor]:
-            return [large(image) for _ in range(2)] + [small(image) for _ in range(8)]
+    def many(image: Any) -> list[Any]:
+        return [large(image) for _ in range(2)] + [small(image) for _ in range(8)]
 
-    return found
+    return many
 
 
 def decode(blob: bytes) -> Any:

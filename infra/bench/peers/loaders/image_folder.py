@@ -1,4 +1,4 @@
-"""torchvision's ImageFolder under a DataLoader: decoded by Pillow (or pillow-simd, where it is installed) or to tensors.
+"""ImageFolder of torchvision under a DataLoader: decoded by Pillow (or pillow-simd, where installed) or to tensors.
 
 https://docs.pytorch.org/vision/stable/transforms.html
 """

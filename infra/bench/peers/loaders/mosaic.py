@@ -39,7 +39,7 @@ def write(files: Path, folder: Path) -> None:
 def batches(job: Job) -> Iterator[int]:
     """A shuffled pass."""
     clean_stale_shared_memory()  # what a run that was stopped leaves behind would stop this one
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Images(str(job.data), job.workload, job.batch),
         batch_size=job.batch,
         num_workers=WORKERS,
