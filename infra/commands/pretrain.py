@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,14 +69,18 @@ def pretrain(
     from train.record import StepReport
 
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
-    stderr().print(describe(resolved))
-    with progress(disable=json_) as bar:
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        stderr().print(describe(resolved), soft_wrap=True)
+    with progress(disable=json_ or not first) as bar:
         line = bar.add_task(resolved.name, total=resolved.run.steps, note="")
 
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, note=note(report.flat()))
 
         result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor)
+    if not first:
+        return
     if json_:
         emit(
             {

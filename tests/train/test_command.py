@@ -130,3 +130,20 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_that_grew_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    add_source(dataset, "demo", "US", [jpeg(number) for number in range(20)])
+    recipe = tmp_path / "nano.yaml"
+    recipe.write_text(mae_recipe(run={"steps": 2}).to_yaml())
+    command = ["pretrain", dataset.url, "--recipe", str(recipe), "--out", str(tmp_path / "run"), "--json"]
+    assert main(command) == 0
+    capsys.readouterr()
+
+    add_source(dataset, "more", "US", [jpeg(number) for number in range(20, 30)])
+    assert main([*command, "--set", "run.steps=4"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "is not what this run was trained on" in err.splitlines()[-1]
+    assert "the checkpoint at step 2" in err.splitlines()[-1]

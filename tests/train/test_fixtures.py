@@ -17,7 +17,7 @@ Which file pins what (`fixtures/README.md` says where they come from):
     mae_init_stats                  methods.mae.MaeNetwork
     mae_weight_decay_groups         methods.Mae.multipliers
     mae_finetune_layer_decay        optim.layer_decay_multipliers
-    augment_stats                   augment: how often, and pixel by pixel; crop boxes: shards.decode
+    augment_stats                   augment: how often, and pixel by pixel (crop boxes and flips: tests/shards)
 """
 
 from __future__ import annotations
