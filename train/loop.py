@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from train.optim import clip_each, set_step_values
 from train.randomness import Share
 from train.recipe import Recipe
 from train.record import Recorder, StepReport
-from train.schedules import schedule
+from train.schedules import StepValues, schedule
 from train.watch import Watch
 
 __all__ = ["Loop", "Monitor", "StopFlag", "stop_on_sigterm"]
@@ -101,20 +101,20 @@ class Loop:
     ) -> StepReport | None:
         """Train to the end of the recipe or until `stop` is requested on any rank; the last step's report."""
         watch, report = Watch(self.recipe), None
-        batches = iter(self.stream)
-        while self.step < self.recipe.run.steps:
-            report, stopping = self._one_step(batches, watch, stop)
-            if self._monitor_is_due():
-                report = _with(report, monitor(self.step))
-            if recorder is not None:
-                recorder.write(report)
-            if progress is not None and self.world.is_first:
-                progress(report)
-            watch.alive(report.watched, step=self.step)
-            if stopping or self.step == self.recipe.run.steps or self.step % self.recipe.checkpoint.every == 0:
-                self.save()
-            if stopping:
-                break
+        with closing(_as_generator(iter(self.stream))) as batches:
+            while self.step < self.recipe.run.steps:
+                report, stopping = self._one_step(batches, watch, stop)
+                if self._monitor_is_due():
+                    report = replace(report, monitored=dict(monitor(self.step)))
+                if recorder is not None:
+                    recorder.write(report)
+                if progress is not None and self.world.is_first:
+                    progress(report)
+                watch.alive(report.watched, step=self.step)
+                if stopping or self._checkpoint_is_due():
+                    self.save()
+                if stopping:
+                    break
         self.checkpoints.wait()
         return report
 
@@ -133,15 +133,13 @@ class Loop:
     def _one_step(self, batches: Iterator[ImageBatch], watch: Watch, stop: StopFlag) -> tuple[StepReport, bool]:
         began = time.perf_counter()
         batch = next(batches)
-        got = time.perf_counter()
+        waited = time.perf_counter() - began
         values = schedule(self.recipe, self.step)
         set_step_values(self.optimizer, values)
-        scalars = self._forward_backward(batch.views)
+        scalars = self._forward_backward(batch.views, values)
         norms = clip_each(self.method.clip_modules(), self.recipe.optim.clip_norm)
         figures = self._read(scalars, norms, checksum=self._checksum(batch.keys), stop=stop)
-        losses = {name: figures[name] for name in scalars if name.startswith("loss")}
-        grad_norms = {name: figures[f"norm/{name}"] for name in norms}
-        good = watch.finite(losses, grad_norms, step=self.step + 1)
+        good = watch.finite(_under(figures, "loss"), _under(figures, "norm/"), step=self.step + 1)
         if good:
             self.optimizer.step()
             self.method.update_teacher(values.momentum)
@@ -149,29 +147,41 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         seconds = time.perf_counter() - began
-        report = StepReport(
+        report = self._report(batch, values, figures, seconds=seconds, waited=waited, skipped=not good)
+        return report, figures["stop"] > 0
+
+    def _report(
+        self,
+        batch: ImageBatch,
+        values: StepValues,
+        figures: Mapping[str, float],
+        *,
+        seconds: float,
+        waited: float,
+        skipped: bool,
+    ) -> StepReport:
+        return StepReport(
             step=self.step,
             steps=self.recipe.run.steps,
             epoch=batch.epoch,
             batch=batch.index,
             keys_checksum=round(figures["checksum"] * self.world.size),
-            loss=losses.pop("loss"),
-            losses={name.removeprefix("loss/"): value for name, value in losses.items()},
-            watched={name.removeprefix("watch/"): figures[name] for name in scalars if name.startswith("watch/")},
-            grad_norms=grad_norms,
+            loss=figures["loss"],
+            losses=_under(figures, "loss/"),
+            watched=_under(figures, "watch/"),
+            grad_norms=_under(figures, "norm/"),
             lr=values.lr,
             weight_decay=values.weight_decay,
             momentum=values.momentum,
             teacher_temperature=values.teacher_temperature,
             images_per_second=self.recipe.run.global_batch / seconds,
-            stall_share=(got - began) / seconds,
+            stall_share=waited / seconds,
             seconds=seconds,
             memory_bytes=_peak_memory(self.world.device),
-            skipped=not good,
+            skipped=skipped,
         )
-        return report, figures["stop"] > 0
 
-    def _forward_backward(self, views: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+    def _forward_backward(self, views: Sequence[NDArray[np.uint8]], values: StepValues) -> dict[str, Tensor]:
         """Gradients of the whole batch; means over micro-batches of the losses and what is watched."""
         run, device = self.recipe.run, self.world.device
         per_rank = run.global_batch // self.world.size
@@ -189,7 +199,7 @@ class Loop:
             inputs = self.method.prepare([_to_device(view[here], device) for view in views], share)
             with without_gradient_sync(self.network, skip=micro < run.accumulate - 1):
                 with autocast(run, device):
-                    losses = self.method.losses(self.network, inputs, schedule(self.recipe, self.step))
+                    losses = self.method.losses(self.network, inputs, values)
                 (losses.total / run.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's stub
             self.last_inputs = inputs
             named = {"loss": losses.total.detach()}
@@ -213,6 +223,9 @@ class Loop:
         first = self.world.rank * len(keys)
         return sum(zlib.crc32(f"{first + place} {key}".encode()) for place, key in enumerate(keys))
 
+    def _checkpoint_is_due(self) -> bool:
+        return self.step == self.recipe.run.steps or self.step % self.recipe.checkpoint.every == 0
+
     def _monitor_is_due(self) -> bool:
         every = self.recipe.watch.monitor_every
         return self.step == self.recipe.run.steps or (every is not None and self.step % every == 0)
@@ -225,8 +238,15 @@ def _to_device(view: NDArray[np.uint8], device: torch.device) -> Tensor:
     return tensor
 
 
-def _with(report: StepReport, monitored: Mapping[str, float]) -> StepReport:
-    return replace(report, monitored=dict(monitored))
+def _under(figures: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """The figures whose names start with a prefix, without it (whole names for `loss`, which is one itself)."""
+    cut = prefix if prefix.endswith("/") else ""
+    return {name.removeprefix(cut): value for name, value in figures.items() if name.startswith(prefix)}
+
+
+def _as_generator(batches: Iterator[ImageBatch]) -> Generator[ImageBatch, None, None]:
+    """Batches as something that can be closed: that stops the stream's threads."""
+    yield from batches
 
 
 def _peak_memory(device: torch.device) -> int:
