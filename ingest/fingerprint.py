@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.normalise import Picture
+from ingest.normalise import Picture, to_gray
 
 CANONICAL_PX: Final = 256
 DCT_PX: Final = 64
@@ -52,8 +52,8 @@ def pixel_sha256(picture: Picture) -> str:
 
 
 def fingerprint(picture: Picture) -> Prints:
-    """Hashes and thumbnail of a picture."""
-    gray = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    """Hashes and thumbnail of a picture, colour or gray, of any size."""
+    gray = to_gray(picture)
     height, width = gray.shape
     canonical = _to_square(gray, CANONICAL_PX)
     whole = perceptual_hash(canonical)

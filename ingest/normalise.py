@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -100,26 +101,59 @@ def _fold_gray(pixels: Picture) -> Picture:
     return pixels[..., 0]
 
 
-def encode(picture: Picture, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:
-    """The stored image of a picture.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """A picture at its stored size.
+
+    Attributes:
+        image: For the encoder.
+        pixels: `(h, w)` or `(h, w, 3)` uint8.
+        same_size: Whether it is the picture itself.
+    """
+
+    image: Image.Image
+    pixels: Picture
+    same_size: bool
+
+
+def reduce(picture: Picture, policy: Encoding, *, source: Image.Image | None = None) -> Reduced:
+    """Bring a picture to the size at which it is stored, antialiased (bicubic).
 
     Args:
         picture: The canonical picture.
         policy: The dataset's.
+        source: A Pillow image of exactly these pixels, if there is one; saves a copy.
+    """
+    image = Image.fromarray(picture) if source is None else source
+    short = min(image.size)
+    if not policy.short_side_px or short <= policy.short_side_px:
+        return Reduced(image=image, pixels=picture, same_size=True)
+    scale = policy.short_side_px / short
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    return Reduced(image=image, pixels=np.asarray(image), same_size=False)
+
+
+def to_gray(picture: Picture) -> Picture:
+    """`(h, w)`: ITU-R 601 luma."""
+    return picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:
+    """The stored image of a picture.
+
+    Args:
+        reduced: The picture at its stored size.
+        policy: The dataset's.
         jpeg: The JPEG file that the picture was decoded from: kept, without metadata, where no pixel need change.
     """
-    height, width = picture.shape[:2]
-    fits = not policy.short_side_px or min(width, height) <= policy.short_side_px
-    if jpeg is not None and fits and policy.format != "png":
+    image = reduced.image
+    if jpeg is not None and reduced.same_size and policy.format != "png":
         stripped = strip_metadata(jpeg)
         if stripped is not None:
             channels = _num_components(stripped)
-            return Encoded(data=stripped, extension="jpg", width=width, height=height, channels=channels)
-    image = Image.fromarray(picture)
-    if not fits:
-        scale = policy.short_side_px / min(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
+            return Encoded(data=stripped, extension="jpg", width=image.width, height=image.height, channels=channels)
+    image.info = {}  # Pillow would write comments and profiles of the raw file
     buffer = io.BytesIO()
     if policy.format == "png":
         image.save(buffer, "PNG", compress_level=6)
@@ -130,7 +164,7 @@ def encode(picture: Picture, policy: Encoding, *, jpeg: bytes | None = None) -> 
         extension="png" if policy.format == "png" else "jpg",
         width=image.width,
         height=image.height,
-        channels=1 if picture.ndim == 2 else 3,
+        channels=1 if reduced.pixels.ndim == 2 else 3,
     )
 
 

@@ -40,9 +40,11 @@ REASONS: Final = {
 """Every reason that a row of `rejects/` may give."""
 
 
-def find_fault(picture: Picture, settings: QualitySettings, *, part_of_volume: bool) -> tuple[str, str] | None:
-    """The first rule that the picture breaks, or None."""
-    return too_small(picture, settings) or extreme_aspect(picture, settings) or blank(picture, settings, part_of_volume)
+def find_fault(
+    picture: Picture, gray: Picture, settings: QualitySettings, *, part_of_volume: bool
+) -> tuple[str, str] | None:
+    """The first rule that the picture breaks, or None; `gray` is its luma at the stored size."""
+    return too_small(picture, settings) or extreme_aspect(picture, settings) or blank(gray, settings, part_of_volume)
 
 
 def too_small(picture: Picture, settings: QualitySettings) -> tuple[str, str] | None:
@@ -58,9 +60,8 @@ def extreme_aspect(picture: Picture, settings: QualitySettings) -> tuple[str, st
     return ("extreme_aspect", f"{aspect:.1f}") if aspect > settings.max_aspect else None
 
 
-def blank(picture: Picture, settings: QualitySettings, part_of_volume: bool) -> tuple[str, str] | None:
+def blank(gray: Picture, settings: QualitySettings, part_of_volume: bool) -> tuple[str, str] | None:
     """The gray values hardly vary, or one of them fills the picture."""
-    gray = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     total = counts.sum()
     values = np.arange(256)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ingest.raw import RawFile
 from ingest.settings import LimitSettings
@@ -34,6 +35,7 @@ class RawImage:
         burned_in: Whether the file says that annotations are burned into the pixels.
         region: `(top, left, bottom, right)` of the image proper where the file states it (ultrasound regions).
         jpeg: The file's own bytes where it is an 8-bit JPEG whose pixels these are, unrotated.
+        source: A Pillow image of exactly these pixels (metadata and all: only its pixels may be used), or None.
         fault: The reason for which the reader itself rejects the image; then it has no pixels.
     """
 
@@ -51,6 +53,7 @@ class RawImage:
     region: tuple[int, int, int, int] | None = None
     jpeg: bytes | None = None
     fault: str = ""
+    source: Image.Image | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -59,9 +60,9 @@ def _check_size(size: tuple[int, int], options: ReadOptions) -> None:
 def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
     turned = _orientation(image) != 1
     keeps = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and not turned
-    picture = ImageOps.exif_transpose(image) if turned else image
-    pixels = np.asarray(_plain(picture))
-    return _picture(pixels, options, jpeg=data if keeps else None)
+    plain = _plain(ImageOps.exif_transpose(image) if turned else image)
+    found = _picture(np.asarray(plain), options, jpeg=data if keeps else None)
+    return replace(found, source=plain) if plain.mode in ("L", "RGB") else found
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ingest.normalise import Encoding, encode, scale_to_8bit, to_picture
+from ingest.normalise import Encoding, encode, reduce, scale_to_8bit, to_picture
 from ingest.raw import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions, handles, reader_for
 from ingest.readers.images import read
@@ -135,12 +135,13 @@ def test_small_jpegs_keep_their_compressed_data_and_large_ones_do_not() -> None:
     data = encoded(photo(10), "JPEG", quality=60)
     (image,) = images(data)
     policy = Encoding(short_side_px=96)
-    kept = encode(to_picture(image), policy, jpeg=image.jpeg)
+    kept = encode(reduce(to_picture(image), policy), policy, jpeg=image.jpeg)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(kept.data))), to_picture(image))
     assert len(kept.data) < len(data) + 32
-    reduced = encode(to_picture(image), Encoding(short_side_px=48), jpeg=image.jpeg)
+    small = Encoding(short_side_px=48)
+    reduced = encode(reduce(to_picture(image), small), small, jpeg=image.jpeg)
     assert (reduced.width, reduced.height, reduced.channels) == (64, 48, 3)
-    assert encode(to_picture(image), Encoding(format="png"), jpeg=image.jpeg).extension == "png"
+    assert encode(reduce(to_picture(image), Encoding()), Encoding(format="png"), jpeg=image.jpeg).extension == "png"
 
 
 def test_scale_to_8bit_rounds_half_up_and_clips() -> None:
