@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from infra.bench.peers.contestants import CONTESTANTS, WORKLOADS
@@ -27,15 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     names = [contestant.name for contestant in CONTESTANTS]
     parser.add_argument("--peers", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--here", action="store_true", help="make no environments; run what is installed here")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--json", type=Path, help="file that gets every measurement")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the loader under way is ended too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.work / f"corpus-{options.images}"
     images = corpus(folder, options.images, frames=options.frames, workers=os.cpu_count() or 1, say=_say)
+    chosen = [contestant for contestant in CONTESTANTS if contestant.name in options.peers]
     rows = race(
-        [contestant for contestant in CONTESTANTS if contestant.name in options.peers],
+        [replace(contestant, requirements=None) for contestant in chosen] if options.here else chosen,
         options.workloads,
         images,
         options.work / "environments",

@@ -9,7 +9,7 @@ import signal
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,7 +56,10 @@ def race(
     spans: Mapping[str, tuple[int, int]] = SPAN,
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Measure everyone in every workload, one after the other within a round, so that all see the same neighbours."""
+    """Measure everyone in every workload, one after the other within a round, so that all see the same neighbours.
+
+    An interrupt ends it early, with what has been measured.
+    """
     taken: dict[tuple[str, str], list[Figures]] = {}
     failures: dict[tuple[str, str], str] = {}
     ready: dict[str, tuple[Path, Path]] = {}
@@ -66,29 +69,41 @@ def race(
         except PeerError as error:
             failures.update({(contestant.name, workload): str(error) for workload in contestant.workloads})
     entries = [(who, what) for what in workloads for who in contestants if what in who.workloads]
-    for number in range(rounds):
-        for who, what in entries:
-            if (who.name, what) in failures:
-                continue
+    try:
+        for number, who, what in _turns(rounds, entries, failures):
             try:
-                python, data = ready[who.name]
-                figures = measure(who, what, python, data, batch=batch, span=spans[what])
+                figures = measure(who, what, *ready[who.name], batch=batch, span=spans[what])
             except PeerError as error:
                 failures[who.name, what] = str(error)
-                say(f"round {number + 1}  {what}  {who.label}: {error}")
+                say(f"round {number}  {what}  {who.label}: {error}")
                 continue
             taken.setdefault((who.name, what), []).append(figures)
             rate, cpu = figures["images_per_second"], figures["cpu_seconds_per_1000"]
-            say(f"round {number + 1}  {what}  {who.label}: {rate:,.0f} images/s, {cpu:.3f} CPU s per 1000")
-    return [
-        Row(
-            contestant=who,
-            workload=what,
-            rounds=tuple(taken.get((who.name, what), ())),
-            failure=failures.get((who.name, what), ""),
-        )
-        for who, what in entries
-    ]
+            say(f"round {number}  {what}  {who.label}: {rate:,.0f} images/s, {cpu:.3f} CPU s per 1000")
+    except KeyboardInterrupt:
+        say("stopped; the table holds what was measured until now")
+    return [_row(who, what, taken, failures) for who, what in entries]
+
+
+def _turns(
+    rounds: int, entries: Sequence[tuple[Contestant, str]], failures: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[int, Contestant, str]]:
+    """Who runs when; nobody again who has failed."""
+    for number in range(1, rounds + 1):
+        for who, what in entries:
+            if (who.name, what) not in failures:
+                yield number, who, what
+
+
+def _row(
+    who: Contestant,
+    what: str,
+    taken: Mapping[tuple[str, str], Sequence[Figures]],
+    failures: Mapping[tuple[str, str], str],
+) -> Row:
+    found = tuple(taken.get((who.name, what), ()))
+    failure = failures.get((who.name, what), "" if found else "not run")
+    return Row(contestant=who, workload=what, rounds=found, failure=failure)
 
 
 def _prepared(

@@ -16,7 +16,7 @@ from infra.bench.peers.loaders.harness import WORKERS, Job, main, transform
 def batches(job: Job) -> Iterator[int]:
     """A pass over the tars."""
     shards = sorted(str(path) for path in job.data.glob("*.tar"))
-    dataset: Any = webdataset.WebDataset(shards, shardshuffle=100).shuffle(1000)
+    dataset: Any = webdataset.WebDataset(shards, shardshuffle=100, empty_check=False).shuffle(1000)
     if job.workload == "C":
         dataset = dataset.to_tuple("jpg", "cls").batched(job.batch, collation_fn=list)
     else:
