@@ -36,6 +36,9 @@ from shards.stats import BadSample, StreamStats
 from shards.worker import ChunkWorker, OnBad
 
 CHUNK_IMAGES = 32
+"""Images that a worker decodes in one call."""
+RAW_CHUNK_IMAGES = 128
+"""Likewise where nothing is decoded: the work is small, handing it over is what costs."""
 MAX_LOOKAHEAD = 32
 
 
@@ -136,6 +139,7 @@ class Stream:
         self._slots = rank_slots(global_batch, rank=rank, world_size=world_size)
         self._crops = tuple(crops)
         self._threads = num_threads or os.cpu_count() or 1
+        self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
         self._prefetch = prefetch
         self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)
         self._reader = open_reader(self.dataset.store, cache=cache, cache_bytes=cache_bytes)
@@ -287,11 +291,11 @@ class Stream:
                 order,
                 index,
                 first_slot=self._slots.start + start,
-                locations=locations[start : start + CHUNK_IMAGES],
-                seeds=seeds[start : start + CHUNK_IMAGES],
-                out=tuple(view[start : start + CHUNK_IMAGES] for view in views),
+                locations=locations[start : start + self._chunk_images],
+                seeds=seeds[start : start + self._chunk_images],
+                out=tuple(view[start : start + self._chunk_images] for view in views),
             )
-            for start in range(0, len(locations), CHUNK_IMAGES)
+            for start in range(0, len(locations), self._chunk_images)
         ]
         return _Pending(epoch=epoch, index=index, views=views, seeds=seeds, chunks=chunks)
 
@@ -303,7 +307,7 @@ class Stream:
             chunk_keys, chunk_blobs, chunk_substituted = chunk.result()
             keys += chunk_keys
             blobs += chunk_blobs
-            substituted += [number * CHUNK_IMAGES + slot for slot in chunk_substituted]
+            substituted += [number * self._chunk_images + slot for slot in chunk_substituted]
         self.epoch, self.batch = item.epoch, item.index
         self.load_state_dict({"epoch": item.epoch, "batch": item.index + 1})
         return Batch(
