@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dedup": ("infra.commands.dedup:dedup", "Audit a dataset for near duplicates and for images of evaluation sets."),
     "demo": ("infra.commands.demo:demo", "Go the whole way of the data on real images that ordinary packages ship."),
     "report": ("infra.commands.report:report", "Write the page of a dataset, with a training run and its probes."),
+    "serve": ("infra.commands.serve:serve", "Look at a dataset in the browser."),
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),

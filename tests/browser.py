@@ -28,8 +28,8 @@ class Seen:
     requests: list[str]
 
 
-def open_page(path: Path, *, screenshot: Path | None = None) -> Seen:
-    """Open a local page; skips the test where there is no Chromium."""
+def open_page(path: Path | str, *, screenshot: Path | None = None) -> Seen:
+    """Open a local file or an address; skips the test where there is no Chromium."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if binary is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -43,11 +43,15 @@ def open_page(path: Path, *, screenshot: Path | None = None) -> Seen:
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.absolute().as_uri())
+        address = path if isinstance(path, str) else path.absolute().as_uri()
+        page.goto(address, wait_until="networkidle")
         text = page.inner_text("body")
         widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
         if screenshot is not None:
             page.screenshot(path=str(screenshot), full_page=True)
         browser.close()
-    outside = [url for url in requests if not url.startswith(("file:", "data:"))]
+    home = (
+        ("file:", "data:") if isinstance(path, Path) else ("data:", path.split("/", 3)[0] + "//" + path.split("/")[2])
+    )
+    outside = [url for url in requests if not url.startswith(home)]
     return Seen(text=text, picture_widths=widths, errors=errors, requests=outside)
