@@ -100,13 +100,20 @@ def find_overlap(
         for start in range(0, len(found.first), _BATCH):
             sides = slice(start, start + _BATCH)
             theirs, ours = found.first[sides], found.second[sides] - count
-            scores = correlation(evaluation.thumbs[theirs], thumbs(ours))
+            scores = correlation(coarse(evaluation.thumbs[theirs]), coarse(thumbs(ours)))
             for position, other, bits, ncc in zip(ours, theirs, found.bits[sides], scores, strict=True):
                 old = best.get(int(position))
                 if ncc >= settings.evaluation_ncc and (old is None or ncc > old.ncc):
                     match = Match(name=evaluation.names[other], bits=int(bits), ncc=round(float(ncc), 4))
                     best[int(position)] = match
     return best
+
+
+def coarse(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`(P, 256)`: thumbnails at 16 × 16, so that what 28 px images have lost is not missed."""
+    side = THUMB_PX // 4
+    blocks = thumbs.reshape(-1, side, 4, side, 4).mean(axis=(2, 4))
+    return np.asarray(blocks.round().reshape(-1, side * side), np.uint8)
 
 
 def centre_thumbs(thumbs: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
