@@ -1,0 +1,86 @@
+"""The sub-commands, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.cli import main
+from ingest.spec import parse_spec
+from tests.ingest.material import encoded, photo, write_folder
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "raw", {f"{i}.png": encoded(photo(i)) for i in range(3)} | {"bad.png": b"x"})
+
+
+def test_ingest_prints_one_json_object(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "Fundus", "--deidentified", "--json"]
+    assert main([*words, "--workers", "0"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["items"], first["kept"], first["reasons"]) == (4, 3, {"unreadable": 1})
+    assert main([*words, "--workers", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["repeated"]
+
+
+def test_ingest_of_a_private_source_makes_a_secret(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("BIOVFM_SECRET", raising=False)
+    assert main(["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--workers", "0"]) == 0
+    assert (tmp_path / "config" / "biovfm" / "secret").stat().st_size == 65
+    assert "3 kept + 1 rejected" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nonsense", "RAW", "D"], "no source 'nonsense'"),
+        (["uls23", "RAW", "D", "--licence", "MIT"], "--licence describes a source of your own"),
+        (["mine", "/nowhere", "D", "--modality", "CT", "--deidentified"], "no raw data at /nowhere"),
+        (["mine", "RAW", "D", "--modality", "XR", "--deidentified"], "unknown modality 'XR'"),
+        (["mine", "RAW", "D", "--modality", "CT", "--num-tasks", "2"], "--num-tasks without --task-index"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str], says: str, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"RAW": str(raw), "D": str(tmp_path / "d")}
+    assert main(["ingest", *(places.get(word, word) for word in words), "--workers", "0"]) in (1, 2)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("biovfm: ")
+    assert says in line
+
+
+def test_settings_file_is_checked(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.yaml").write_text("quality: {min_side: 3}\n")
+    words = ["ingest", "m", str(raw), str(tmp_path / "d"), "--modality", "CT", "--deidentified"]
+    assert main([*words, "--settings", str(tmp_path / "s.yaml")]) == 2
+    assert "did you mean 'min_side_px'" in capsys.readouterr().err
+
+
+def test_sources_list_filters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "--modality", "octa", "--json"]) == 0
+    assert {s["id"] for s in json.loads(capsys.readouterr().out)["sources"]} == {"octa-500", "rose-1", "rossa"}
+    assert main(["sources", "list", "--overlap", "chestmnist", "--json"]) == 0
+    assert [s["id"] for s in json.loads(capsys.readouterr().out)["sources"]] == ["chestxray-14"]
+
+
+def test_sources_show_says_what_to_get_and_gives_yaml_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "show", "patchcamelyon"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(part in said for part in ("https://patchcamelyon", "CC0", "*.h5", "262,144"))
+    assert main(["sources", "show", "patchcamelyon", "--yaml"]) == 0
+    text = capsys.readouterr().out
+    assert parse_spec(text, name="x").id == "patchcamelyon"
+    assert yaml.safe_load(text)["modality"] == ["Microscopy"]
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "SourceSpec"
