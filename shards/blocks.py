@@ -20,8 +20,9 @@ from typing import Protocol
 
 from shards.errors import ConfigError, StoreError
 
-BLOCK_BYTES = 8 << 20
-"""Bytes of a block: one request, large enough that its latency does not count."""
+BLOCK_BYTES = 2 << 20
+"""Bytes of a block, one request. Larger ones hide more latency, but every open window of every lane keeps up to two
+blocks more than it needs: with 64 lanes 8 MiB blocks hold half a gigabyte more than 2 MiB ones."""
 
 BlockId = tuple[str, int]
 """Shard path and block number."""
@@ -32,7 +33,9 @@ _PARTIAL_AGE_SECONDS = 3600
 
 
 class Blocks(Protocol):
-    """Keeps blocks."""
+    """Keeps blocks, up to `budget_bytes` of them."""
+
+    budget_bytes: int
 
     def has(self, block: BlockId) -> bool:
         """Whether a block is at hand."""

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
+from shards.store.commits import commit_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,7 +154,7 @@ class Dataset:
         job_id: str,
         rows: pa.Table,
         rejects: pa.Table,
-        fingerprints: pa.Table | None = None,
+        fingerprints: pa.Table | Callable[[], Any] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> int:
         """Add one job's samples; all of them appear at once.
@@ -164,7 +165,7 @@ class Dataset:
             job_id: The job; also the transaction that makes a repeated commit harmless.
             rows: Rows of `index_schema()`; their shards must be in place.
             rejects: Rows of `rejects_schema()`.
-            fingerprints: Rows of the fingerprints table.
+            fingerprints: Rows of the fingerprints table, or what makes a fresh reader of them each time it is called.
             summary: The job's counts, kept in the commit (see `jobs`).
 
         Returns:
@@ -187,13 +188,13 @@ class Dataset:
             if _JOB in entry
         ]
 
-    def _append(self, name: str, job_id: str, rows: pa.Table, summary: Mapping[str, Any]) -> int:
+    def _append(self, name: str, job_id: str, rows: pa.Table | Callable[[], Any], summary: Mapping[str, Any]) -> int:
         from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
 
-        if not self._written_by(name, job_id):
+        def write() -> None:
             write_deltalake(
                 self.table_url(name),
-                rows,
+                rows() if callable(rows) else rows,
                 mode="append",
                 partition_by=list(PARTITIONS) if name == "index" else None,
                 storage_options=self._storage_options(),
@@ -203,6 +204,8 @@ class Dataset:
                     app_transactions=[Transaction(job_id, 1)],
                 ),
             )
+
+        commit_once(write, lambda: self._written_by(name, job_id))
         table = self.table(name)
         assert table is not None
         return int(table.version())

@@ -44,6 +44,10 @@ class ShardReader(Protocol):
     bytes_read: int
     lookahead_bytes: int
 
+    def reserve(self, windows: int, window_bytes: int) -> None:
+        """Make room for so many open windows of so many bytes each."""
+        ...
+
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch what will be read soon."""
         ...
@@ -80,6 +84,9 @@ class FileReader:
         self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
+
+    def reserve(self, windows: int, window_bytes: int) -> None:
+        """Nothing: the page cache makes its own room."""
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Nothing: the page cache reads ahead."""
@@ -174,4 +181,3 @@ def read_coalesced(store: Store, path: str, ranges: Sequence[tuple[int, int]]) -
         inside = start - merged[number][0]
         found.append(bytes(parts[number][inside : inside + length]))
     return found
-

@@ -1,6 +1,6 @@
 """Samples out of shards on object storage.
 
-A shard of which most bytes are wanted is read in blocks of 8 MiB, each once, for all the samples that lie in it; from
+A shard of which most bytes are wanted is read in blocks of 2 MiB, each once, for all the samples that lie in it; from
 the others only the wanted ranges are read, near ones in one request. Both are begun some way ahead of the batch that
 needs them. What is needed before its block's turn has come is read by itself, so the first batch does not wait for the
 blocks of all lanes. A sample that fails its checksum is read once more, past the cache, before it is called bad.
@@ -18,7 +18,9 @@ from shards.errors import ShardError
 from shards.reading import FileReader, Location, ShardReader, checked, read_coalesced
 from shards.store import Store
 
-MEMORY_BUDGET_BYTES = 1 << 30
+MEMORY_BUDGET_BYTES = 256 << 20
+"""Budget of a cache in memory before the stream has said what its open windows need."""
+
 DISK_BUDGET_BYTES = 64 << 30
 LOOKAHEAD_BYTES = 128 << 20
 CONNECTIONS = 16
@@ -34,12 +36,9 @@ def open_reader(store: Store, *, cache: Path | None = None, cache_bytes: int | N
     """
     if store.local_path("") is not None:
         return FileReader(store)
-    blocks: Blocks
-    if cache is None:
-        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES)
-    else:
-        blocks = DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url)
-    return RemoteReader(store, blocks)
+    if cache is not None:
+        return RemoteReader(store, DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url))
+    return RemoteReader(store, MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES), fixed_budget=cache_bytes is not None)
 
 
 class RemoteReader:
@@ -50,14 +49,22 @@ class RemoteReader:
         blocks: Keeps blocks.
         connections: Requests under way at the same time, for blocks and for single ranges each.
         block_bytes: Bytes of a block.
+        fixed_budget: The blocks' budget is the user's; `reserve` does not raise it.
     """
 
     lookahead_bytes = LOOKAHEAD_BYTES
 
     def __init__(
-        self, store: Store, blocks: Blocks, *, connections: int = CONNECTIONS, block_bytes: int = BLOCK_BYTES
+        self,
+        store: Store,
+        blocks: Blocks,
+        *,
+        connections: int = CONNECTIONS,
+        block_bytes: int = BLOCK_BYTES,
+        fixed_budget: bool = False,
     ) -> None:
         self._store = store
+        self._fixed_budget = fixed_budget
         self._blocks = blocks
         self._block_bytes = block_bytes
         self._ahead = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-ahead")
@@ -66,6 +73,15 @@ class RemoteReader:
         self._coming: dict[BlockId, Future[bytes]] = {}
         self._early: dict[tuple[str, int], Future[bytes]] = {}
         self.bytes_read = 0
+
+    def reserve(self, windows: int, window_bytes: int) -> None:
+        """Make room for the open windows, the blocks at their ends, and what is fetched ahead.
+
+        With less, blocks would be let go before all their samples were used, and fetched again.
+        """
+        needed = windows * (window_bytes + 2 * self._block_bytes) + 2 * self.lookahead_bytes
+        if not self._fixed_budget:
+            self._blocks.budget_bytes = max(self._blocks.budget_bytes, needed)
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch blocks of dense shards and ranges of the others."""

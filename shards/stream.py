@@ -272,6 +272,8 @@ class Stream:
         ahead_bytes = 0
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
+            if not ahead and not self._stats.batches:
+                self._reserve(locations)
             self._reader.prefetch(locations)
             ahead.append((epoch, index, order, locations))
             ahead_bytes += _num_bytes(locations)
@@ -279,6 +281,12 @@ class Stream:
                 ahead_bytes -= _num_bytes(ahead[0][3])
                 yield ahead.popleft()
         yield from ahead
+
+    def _reserve(self, locations: Sequence[Location]) -> None:
+        """Tell the reader how much this rank's open windows hold, by the mean size of a first batch's images."""
+        lanes = max(self.settings.num_lanes // self.world_size, 1)
+        mean_bytes = _num_bytes(locations) / max(len(locations), 1)
+        self._reader.reserve(lanes, int(mean_bytes * self.settings.window))
 
     def _submit(
         self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: list[Location]
