@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -328,12 +328,15 @@ class _Job:
         """Add the rows to the tables in one step, then remove the staging folder."""
         self._tell(Progress(stage="commit"))
         rows = index_rows(self.store, self.context.staging, packs, promoted, units)
-        prints = pa.RecordBatchReader.from_batches(fingerprint_schema(), self._kept_prints(units, resolution))
+
+        def prints() -> pa.RecordBatchReader:
+            return pa.RecordBatchReader.from_batches(fingerprint_schema(), self._kept_prints(units, resolution))
+
         return self.dataset.commit(
             job_id=self.job_id,
             rows=index_schema().empty_table() if rows is None else rows,
             rejects=self._rejects(units, resolution),
-            fingerprints=cast("pa.Table", prints),
+            fingerprints=prints,
             summary={
                 "source": report.source,
                 "listed": report.items,
