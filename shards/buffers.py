@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from shards.decode import Crops
 
 Views = tuple[NDArray[np.uint8], ...]
-_OURS = 3
-"""References to an idle array: the ring's tuple, the loop variable, and the call's own."""
+_IDLE = 2
+"""References to an array that nobody holds: the ring's tuple's, and the call's that counts them."""
 
 
 class BatchBuffers:
@@ -37,7 +37,7 @@ class BatchBuffers:
         """Arrays to fill, one a group, `(num, crops, size_px, size_px, channels)` uint8."""
         with self._lock:
             for views in self._ring:
-                if all(sys.getrefcount(view) <= _OURS for view in views):
+                if all(sys.getrefcount(views[number]) <= _IDLE for number in range(len(views))):
                     return tuple(view[:] for view in views)
             views = tuple(_allocate(shape) for shape in self._shapes)
             self._ring.append(views)

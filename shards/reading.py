@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 import google_crc32c
 
+from shards.bulk import BulkReader, ReadStatus, native_library
+from shards.decode.base import Blob
 from shards.errors import NotFoundError, ShardError, StoreError
 from shards.store import Store
 
@@ -52,7 +54,7 @@ class ShardReader(Protocol):
         """Begin to fetch what will be read soon."""
         ...
 
-    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
+    def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order; a `ShardError` in the place of one that is not what the index says.
 
         Raises:
@@ -83,6 +85,8 @@ class FileReader:
         self._capacity = capacity
         self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
+        library = native_library()
+        self._bulk = None if library is None else BulkReader(library)
         self.bytes_read = 0
 
     def reserve(self, windows: int, window_bytes: int) -> None:
@@ -91,16 +95,34 @@ class FileReader:
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Nothing: the page cache reads ahead."""
 
-    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
-        """The compressed images, in order."""
+    def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
+        """The compressed images, in order; views into a buffer of the reader where the extension is there."""
         files = self._open({location.shard for location in locations})
+        found = self._read_each(locations, files) if self._bulk is None else self._read_bulk(locations, files)
+        with self._lock:
+            self.bytes_read += sum(location.length for location in locations)
+        return found
+
+    def _read_each(self, locations: Sequence[Location], files: dict[str, _OpenFile]) -> list[Blob | ShardError]:
         where = self._store.url
-        found = [
+        return [
             checked(location, files[location.shard].read(location.offset, location.length), where=where)
             for location in locations
         ]
-        with self._lock:
-            self.bytes_read += sum(location.length for location in locations)
+
+    def _read_bulk(self, locations: Sequence[Location], files: dict[str, _OpenFile]) -> list[Blob | ShardError]:
+        assert self._bulk is not None
+        _, shards, offsets, lengths, crcs, _ = zip(*locations, strict=True)
+        descriptors = [files[shard].descriptor for shard in shards]
+        views, status = self._bulk.read(descriptors, offsets, lengths, crcs)
+        if not any(status):
+            return list(views)
+        found: list[Blob | ShardError] = list(views)
+        for number, what in enumerate(status):
+            if what == ReadStatus.FAILED:
+                files[shards[number]].read(offsets[number], lengths[number])  # raises what the system says
+            if what != ReadStatus.OK:
+                found[number] = _not_as_indexed(locations[number], where=self._store.url)
         return found
 
     def close(self) -> None:
@@ -125,32 +147,36 @@ class FileReader:
 class _OpenFile:
     """A file that closes itself when nobody holds it any more."""
 
-    __slots__ = ("_descriptor", "_path")
+    __slots__ = ("_path", "descriptor")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY)
+            self.descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
-            self._descriptor = -1
+            self.descriptor = -1
             raise NotFoundError(f"shard {path} is missing", hint="run `biovfm verify` on the dataset") from error
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes of the file, fewer where it ends before."""
         try:
-            return os.pread(self._descriptor, length, start)
+            return os.pread(self.descriptor, length, start)
         except OSError as error:
             raise StoreError(f"cannot read {self._path} at {start}: {error.strerror}", hint="check the disk") from error
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def checked(location: Location, data: bytes, *, where: str) -> bytes | ShardError:
     """The data, or the error that it is not what the index says."""
     if len(data) == location.length and google_crc32c.value(data) == location.crc32c:
         return data
+    return _not_as_indexed(location, where=where)
+
+
+def _not_as_indexed(location: Location, *, where: str) -> ShardError:
     return ShardError(
         f"{where}: {location.key} in {location.shard} at offset {location.offset} fails its checksum",
         hint="run `biovfm verify --deep` on the dataset",

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shards.blocks import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
+from shards.decode.base import Blob
 from shards.errors import ShardError
 from shards.reading import FileReader, Location, ShardReader, checked, read_coalesced
 from shards.store import Store
@@ -91,7 +92,7 @@ class RemoteReader:
         for shard, wanted in _by_shard(location for location in locations if not location.dense_end):
             self._begin_ranges(shard, wanted)
 
-    def read(self, locations: Sequence[Location]) -> list[bytes | ShardError]:
+    def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
         found: dict[int, bytes] = {}
         for number, location in enumerate(locations):

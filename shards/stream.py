@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from shards.buffers import BatchBuffers, Views
 from shards.decode import Crops, open_decoder
+from shards.decode.base import Blob
 from shards.errors import BiovfmError, ConfigError
 from shards.mixing import MixedOrder, Mixture
 from shards.order import EpochOrder, Last, Order, OrderSettings, rank_slots
@@ -48,7 +49,7 @@ class Batch:
 
     Attributes:
         views: One array a group of crops, `(B, num, size_px, size_px, C)` uint8; empty where nothing is decoded.
-        blobs: The compressed images where nothing is decoded, else empty.
+        blobs: The compressed images where nothing is decoded (bytes, or read-only views of bytes), else empty.
         keys: `B` sample keys.
         seeds: `(B,)` uint64, the random key of each sample; the same on any topology.
         epoch: Epoch, from 0.
@@ -57,7 +58,7 @@ class Batch:
     """
 
     views: tuple[NDArray[np.uint8], ...]
-    blobs: tuple[bytes, ...]
+    blobs: tuple[Blob, ...]
     keys: tuple[str, ...]
     seeds: NDArray[np.uint64]
     epoch: int
@@ -73,7 +74,7 @@ class _Pending:
     index: int
     views: Views
     seeds: NDArray[np.uint64]
-    chunks: list[Future[tuple[list[str], list[bytes], list[int]]]]
+    chunks: list[Future[tuple[list[str], list[Blob], list[int]]]]
 
 
 class Stream:
@@ -309,7 +310,7 @@ class Stream:
 
     def _finish(self, item: _Pending) -> Batch:
         keys: list[str] = []
-        blobs: list[bytes] = []
+        blobs: list[Blob] = []
         substituted: list[int] = []
         for number, chunk in enumerate(item.chunks):
             chunk_keys, chunk_blobs, chunk_substituted = chunk.result()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode import Crops, Decoder, Status
+from shards.decode.base import Blob
 from shards.errors import ShardError
 from shards.order import Order
 from shards.plan import Plan
@@ -55,7 +56,7 @@ class ChunkWorker:
         locations: Sequence[Location],
         seeds: NDArray[np.uint64],
         out: tuple[NDArray[np.uint8], ...],
-    ) -> tuple[list[str], list[bytes], list[int]]:
+    ) -> tuple[list[str], list[Blob], list[int]]:
         """Fill the slots of a chunk.
 
         Args:
@@ -92,7 +93,7 @@ class ChunkWorker:
 
     def _fill(
         self, locations: Sequence[Location], seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
-    ) -> tuple[list[bytes], list[int]]:
+    ) -> tuple[list[Blob], list[int]]:
         started = time.perf_counter()
         read = self.reader.read(locations)
         reasons = {slot: str(item) for slot, item in enumerate(read) if isinstance(item, ShardError)}

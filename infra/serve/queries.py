@@ -59,7 +59,7 @@ class Browser:
         (data,) = self._reader.read([place])
         if isinstance(data, ShardError):
             raise data
-        return data, row["extension"]
+        return bytes(data), row["extension"]
 
     def _select(self, columns: str, where: str) -> list[dict[str, Any]]:
         table = self._dataset.table("index")

@@ -90,7 +90,7 @@ def test_memory_is_used_again_when_batches_are_let_go(dataset: Dataset) -> None:
 
 def test_compressed_images_come_as_they_are_stored(dataset: Dataset) -> None:
     (batch,) = take(Stream(dataset.url, global_batch=24), 1)
-    assert all(blob.startswith(b"\xff\xd8") for blob in batch.blobs)
+    assert all(blob[:2] == b"\xff\xd8" for blob in batch.blobs)
     assert batch.views == ()
 
 
@@ -117,7 +117,7 @@ def test_a_lock_of_a_sparse_selection_streams_the_right_rows(dataset: Dataset, t
     with Stream(str(tmp_path / "lock.yaml"), global_batch=lock.num_samples, num_epochs=1) as stream:
         (batch,) = list(stream)
     expected = {jpeg(n, gray=n >= 100) for n in range(7, 120, 10)}
-    assert set(batch.blobs) == expected
+    assert {bytes(blob) for blob in batch.blobs} == expected
 
 
 def test_a_changed_dataset_under_a_lock_is_an_error(dataset: Dataset, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
  *   resample.c   the two resampling passes in portable C, AVX2 and NEON, and their dispatch
  *   plans.c      what to take out of an image: boxes in stored pixels, reduction, tables, memory
  *   decode.c     libjpeg-turbo: region, strips of rows; one call for a chunk of images
+ *   read.c       samples of local shards, checked by CRC-32C; knows nothing of images
  */
 #ifndef BIOVFM_DECODE_H
 #define BIOVFM_DECODE_H
