@@ -9,7 +9,8 @@
     ├── ShardError              a shard's bytes are not what the index says (truncated, corrupt, wrong checksum)
     ├── SampleIndexError             the dataset's tables are missing, from another format version, or in conflict
     ├── SubsetError             a lock does not match its dataset, or a selection is empty
-    └── CheckpointError         a checkpoint is missing, incomplete or of another model
+    ├── CheckpointError         a checkpoint is missing, incomplete or of another model
+    └── TrainingError           a run diverged or collapsed; says what was seen and which setting to change
 
 A bad item in an ingest run is data (a row in `rejects/`), never one of these.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "SubsetError",
+    "TrainingError",
 ]
 
 
@@ -85,3 +87,7 @@ class SubsetError(BiovfmError):
 
 class CheckpointError(BiovfmError):
     """A checkpoint is missing, incomplete or of another model."""
+
+
+class TrainingError(BiovfmError):
+    """A run diverged or collapsed."""

@@ -11,6 +11,7 @@ What it is not: it does not augment (beyond crop and flip) and it does not know 
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -225,12 +226,13 @@ class Stream:
                 left = now
                 yield batch
         finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not pending.empty():
-                pending.get_nowait()
-            scheduler.join()
-            pool.shutdown(wait=True)
+            if not sys.is_finalizing():  # a loop left open at the end of the program: its threads are gone already
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                while not pending.empty():
+                    pending.get_nowait()
+                scheduler.join()
+                pool.shutdown(wait=True)
 
     def _order_of(self, epoch: int) -> Order:
         if self._mixture is None:

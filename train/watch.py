@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from shards.errors import BiovfmError
+from shards.errors import TrainingError
 from train.recipe import Recipe
 
-__all__ = ["TrainingError", "Watch"]
+__all__ = ["Watch"]
 
 MIN_INFORMATION = 1e-3
 """Nats; below it, the teacher's targets are the same for every image."""
-
-
-class TrainingError(BiovfmError):
-    """The optimisation diverged or the representation collapsed."""
 
 
 class Watch:

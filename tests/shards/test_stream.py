@@ -196,6 +196,19 @@ def test_wrong_arguments_say_so(dataset: Dataset, arguments: dict[str, int], mes
         Stream(dataset.url, crops=ONE, **arguments)
 
 
+def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Dataset) -> None:
+    code = (
+        "from shards.stream import Stream; from shards.decode import Crops\n"
+        f"open_loop = iter(Stream({dataset.url!r}, crops=(Crops(size_px=32),), global_batch=8))\n"
+        "print(next(open_loop).index)\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "0\n", "")
+
+
 @pytest.mark.parametrize("ending", ["interrupt", "kill"])
 def test_a_process_that_dies_leaves_nothing_that_stops_the_next(dataset: Dataset, ending: str) -> None:
     code = (

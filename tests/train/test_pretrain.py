@@ -13,12 +13,12 @@ import timm
 import torch
 from torch import nn
 
-from shards.errors import CheckpointError, ConfigError
+from shards.errors import CheckpointError, ConfigError, TrainingError
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryBatch, MemoryStream
 from train.pretrain import PretrainResult, StepReport, export_run, pretrain
 from train.recipe import Recipe
-from train.watch import TrainingError, Watch
+from train.watch import Watch
 
 
 @pytest.fixture(autouse=True)
