@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,8 +39,13 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
         dictionaries: Columns of few values to read as dictionaries: grouping by one is ten times as fast.
     """
     import pyarrow.dataset as ds
+    from pyarrow import fs
 
-    return table.to_pyarrow_dataset(parquet_read_options=ds.ParquetReadOptions(dictionary_columns=set(dictionaries)))
+    local = table.table_uri.removeprefix("file://")
+    # Arrow's own file system where it can be: the other one's threads call into an interpreter that may be ending.
+    files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if local.startswith("/") else None
+    options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
+    return table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
 
 
 def quote(text: str) -> str:

@@ -10,6 +10,7 @@ What it is not: it does not augment (beyond crop and flip) and it does not know 
 
 from __future__ import annotations
 
+import atexit
 import queue
 import sys
 import threading
@@ -210,6 +211,7 @@ class Stream:
         scheduler = threading.Thread(
             target=self._schedule, args=(pool, pending, stop), name="biovfm-schedule", daemon=True
         )
+        _open_loops[scheduler] = stop
         scheduler.start()
         left = time.perf_counter()
         try:
@@ -226,13 +228,14 @@ class Stream:
                 left = now
                 yield batch
         finally:
-            if not sys.is_finalizing():  # a loop left open at the end of the program: its threads are gone already
+            if not sys.is_finalizing():  # else `_stop_open_loops` has been here
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 while not pending.empty():
                     pending.get_nowait()
                 scheduler.join()
                 pool.shutdown(wait=True)
+                _open_loops.pop(scheduler, None)
 
     def _order_of(self, epoch: int) -> Order:
         if self._mixture is None:
@@ -342,6 +345,17 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open_loops: dict[threading.Thread, threading.Event] = {}
+
+
+@atexit.register
+def _stop_open_loops() -> None:
+    """Stop the threads of loops that the program left open, while the interpreter is still whole."""
+    for scheduler, stop in list(_open_loops.items()):
+        stop.set()
+        scheduler.join(timeout=10)
 
 
 def _num_bytes(locations: Sequence[Location]) -> int:
