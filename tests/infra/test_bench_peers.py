@@ -52,7 +52,7 @@ def test_every_format_holds_the_same_images_in_the_same_order(tmp_path: Path, fr
     files = sorted(folders["files"].rglob("*.jpg"), key=lambda path: path.stem)
     assert [path.read_bytes() for path in files] == wanted
     batches = list(Stream(str(folders["shards"]), global_batch=8, num_epochs=1))
-    assert sorted(blob for batch in batches for blob in batch.blobs) == sorted(wanted)
+    assert sorted(bytes(blob) for batch in batches for blob in batch.blobs) == sorted(wanted)
 
 
 def test_the_corpus_is_the_same_every_time(tmp_path: Path, frames: Path) -> None:
