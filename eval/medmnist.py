@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.tasks import IMAGE_SIZES_PX, TASKS, Kind, TaskInfo
-from shards.errors import ConfigError, NotFoundError, SourceError
+from shards.errors import ConfigError, NotFoundError, SourceError, TaskNotFoundError
 
 SPLITS: Final = ("train", "val", "test")
 SplitName = Literal["train", "val", "test"]
@@ -81,10 +81,6 @@ class Task:
         """The split of that name."""
         splits: dict[SplitName, Split] = {"train": self.train, "val": self.val, "test": self.test}
         return splits[name]
-
-
-class TaskNotFoundError(SourceError):
-    """A task's images are nowhere to be found."""
 
 
 def task_names(text: str | Iterable[str]) -> list[str]:
@@ -308,7 +304,6 @@ __all__ = [
     "SPLITS",
     "Split",
     "Task",
-    "TaskNotFoundError",
     "archive_name",
     "find_archive",
     "load_task",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.console import emit, progress, stderr
 from infra.pages import render_page, render_table
-from shards.errors import ConfigError
+from shards.errors import ConfigError, TaskNotFoundError
 
 if TYPE_CHECKING:
     from eval.features import Report
@@ -49,7 +49,7 @@ def find_tasks(
         TaskNotFoundError: A task is missing and `skip_missing` is not set.
         ConfigError: All of them are missing.
     """
-    from eval.medmnist import TaskNotFoundError, find_archive, load_task, task_names
+    from eval.medmnist import find_archive, load_task, task_names
 
     found: dict[str, Callable[[], Task]] = {}
     missing: list[str] = []

@@ -58,8 +58,9 @@ def analyse(results: Path, *, data: str | None = None, size: int = 28) -> Analys
 def _factors(tasks: set[str], *, data: str | None, size: int) -> list[dict[str, Any]]:
     """Properties of the MedMNIST tasks among `tasks`; those of images are `nan` where there is no image."""
     from eval.complexity import known_factors, task_factors
-    from eval.medmnist import TaskNotFoundError, load_task
+    from eval.medmnist import load_task
     from eval.tasks import TASKS
+    from shards.errors import TaskNotFoundError
 
     rows: list[dict[str, Any]] = []
     for task in (task for task in TASKS if task in tasks):

@@ -3,14 +3,17 @@
     BiovfmError                 something the user can read and act on; exit code 1
     ├── ConfigError             a setting, a YAML file or an argument is wrong (the user's to mend); exit code 2
     ├── SourceError             a source is unknown, its raw folder is missing or does not look as its spec says
+    │   └── TaskNotFoundError   an evaluation task's images are nowhere to be found
     ├── StoreError              the storage failed, after retries (credentials, network, missing bucket)
     │   ├── NotFoundError       the object is not there
     │   └── AlreadyExistsError  a conditional create found the name taken
     ├── ShardError              a shard's bytes are not what the index says (truncated, corrupt, wrong checksum)
-    ├── SampleIndexError             the dataset's tables are missing, from another format version, or in conflict
+    ├── SampleIndexError        the dataset's tables are missing, from another format version, or in conflict
     ├── SubsetError             a lock does not match its dataset, or a selection is empty
     ├── CheckpointError         a checkpoint is missing, incomplete or of another model
-    └── TrainingError           a run diverged or collapsed; says what was seen and which setting to change
+    ├── TrainingError           a run diverged or collapsed; says what was seen and which setting to change
+    ├── EngineError             a unit of an ingest job failed each time it was tried, or there is no cluster
+    └── RunFailedError          a run of a sweep ended with an error; names its log
 
 A bad item in an ingest run is data (a row in `rejects/`), never one of these.
 """
@@ -22,12 +25,15 @@ __all__ = [
     "BiovfmError",
     "CheckpointError",
     "ConfigError",
+    "EngineError",
     "NotFoundError",
+    "RunFailedError",
     "SampleIndexError",
     "ShardError",
     "SourceError",
     "StoreError",
     "SubsetError",
+    "TaskNotFoundError",
     "TrainingError",
 ]
 
@@ -61,6 +67,10 @@ class SourceError(BiovfmError):
     """A source is unknown, its raw folder is missing, or it does not look as its spec says."""
 
 
+class TaskNotFoundError(SourceError):
+    """An evaluation task's images are nowhere to be found."""
+
+
 class StoreError(BiovfmError):
     """The storage failed after all retries."""
 
@@ -91,3 +101,11 @@ class CheckpointError(BiovfmError):
 
 class TrainingError(BiovfmError):
     """A run diverged or collapsed."""
+
+
+class EngineError(BiovfmError):
+    """A unit of an ingest job failed every time it was tried, or there is no cluster to run it on."""
+
+
+class RunFailedError(BiovfmError):
+    """A run of a sweep ended with an error."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.sweep.plan import Plan, PlannedRun
-from infra.sweep.run import RunFailedError, collect, execute
-from shards.errors import ConfigError
+from infra.sweep.run import collect, execute
+from shards.errors import ConfigError, RunFailedError
 from shards.files import write_text
 
 

@@ -17,12 +17,8 @@ from typing import Any
 
 from infra.report_scaling import write_csv
 from infra.sweep.plan import RESULT, RESULTS, Plan, PlannedRun, rows_of
-from shards.errors import BiovfmError
+from shards.errors import RunFailedError
 from shards.files import write_text
-
-
-class RunFailedError(BiovfmError):
-    """A child process of a sweep ended with an error."""
 
 
 def run_pending(plan: Plan, *, tell: Callable[[PlannedRun, str], None]) -> list[str]:

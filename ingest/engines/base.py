@@ -6,12 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shards.errors import BiovfmError
-
-
-class EngineError(BiovfmError):
-    """A task failed every time it was tried."""
-
+from shards.errors import EngineError
 
 Function = Callable[[Any, Any, Callable[[int], None], Mapping[int, str]], Any]
 """`function(context, payload, beat, skip) -> result`; at module level, so that other processes can import it."""

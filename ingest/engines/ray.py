@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ingest.engines.base import EngineError, Function, Supervision, Task, TaskEvent
+from ingest.engines.base import Function, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
+from shards.errors import EngineError
 
 _IN_FLIGHT_PER_CPU = 2
 

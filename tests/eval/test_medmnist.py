@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import eval.medmnist as module
-from eval.medmnist import TaskNotFoundError, load_task, medmnist_cache, task_names
+from eval.medmnist import load_task, medmnist_cache, task_names
 from eval.tasks import TASKS
-from shards.errors import ConfigError, SourceError
+from shards.errors import ConfigError, SourceError, TaskNotFoundError
 from tests.eval.builders import write_archive
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import webdataset
 
-from ingest.engines.base import EngineError, Supervision, Task
+from ingest.engines.base import Supervision, Task
 from ingest.engines.local import LocalEngine
 from ingest.job import JobReport, run_job
 from ingest.raw import RawFile
 from ingest.readers.base import RawImage, ReadOptions
 from ingest.settings import IngestSettings
 from shards.dataset import Dataset
-from shards.errors import ConfigError, SourceError
+from shards.errors import ConfigError, EngineError, SourceError
 from shards.tar import read_samples
 from tests.ingest.material import (
     encoded,
