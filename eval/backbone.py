@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Pooling = Literal["patch_mean", "cls", "cls_patch_mean"]
+PoolingChoice = Literal["auto", "patch_mean", "cls", "cls_patch_mean"]
 POOLINGS: Final = ("patch_mean", "cls", "cls_patch_mean")
+METHOD_POOLING: Final[dict[str, Pooling]] = {"dinov2": "cls_patch_mean", "mae": "patch_mean"}
+"""What `auto` means. DINOv2 trains the CLS token on whole crops and the patch tokens by iBOT, and its own linear
+evaluation reads both side by side; no loss of MAE ever sees its CLS token."""
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 PIXELS: Final = "pixels"
@@ -69,6 +73,23 @@ class Backbone:
     def num_prefix_tokens(self) -> int:
         """Tokens in front of the patch tokens (CLS and registers)."""
         return int(getattr(self.model, "num_prefix_tokens", 0))
+
+    def pooling(self, choice: PoolingChoice = "auto") -> Pooling:
+        """What is read out: `choice`, or what the method that trained this network trained.
+
+        Args:
+            choice: `auto` takes `METHOD_POOLING` by the recipe that the checkpoint records, and `patch_mean`, which
+                every Vision Transformer has, where it records none.
+
+        Raises:
+            ConfigError: There is no such pooling.
+        """
+        if choice == "auto":
+            recipe: Any = self.metadata.get("recipe") or {}
+            return METHOD_POOLING.get(str(recipe.get("method", {}).get("name")), "patch_mean")
+        if choice not in POOLINGS:
+            raise ConfigError(f"no pooling {choice!r}", hint=f"one of auto, {', '.join(POOLINGS)}")
+        return choice
 
     def check_image_size(self, image_size_px: int) -> None:
         """Refuse images that the network cannot cut into whole patches.

@@ -23,9 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eval.backbone import POOLINGS, Backbone, PixelEncoder, Pooling
+from eval.backbone import Backbone, PixelEncoder, Pooling, PoolingChoice
 from eval.medmnist import SPLITS, Split, SplitName, Task
-from shards.errors import ConfigError
 
 Features = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
@@ -109,7 +108,7 @@ def extract(
     backbone: Backbone,
     task: Task,
     *,
-    pooling: Pooling = "patch_mean",
+    pooling: PoolingChoice = "auto",
     image_size_px: int | None = None,
     cache: Path | None = None,
     batch_size: int = 256,
@@ -121,7 +120,7 @@ def extract(
     Args:
         backbone: From `eval.backbone.load_backbone`, on `device`.
         task: From `eval.medmnist.load_task`.
-        pooling: `patch_mean`, `cls` or `cls_patch_mean`; see `Backbone.features`.
+        pooling: `patch_mean`, `cls` or `cls_patch_mean` (see `Backbone.features`), or `auto` (see `Backbone.pooling`).
         image_size_px: Edge that the network sees; None takes the one that it was trained on.
         cache: Folder of cached features; None takes `feature_cache()`.
         batch_size: Images a forward pass.
@@ -131,11 +130,10 @@ def extract(
     Raises:
         ConfigError: Unknown pooling, or one that the network does not have.
     """
-    if pooling not in POOLINGS:
-        raise ConfigError(f"no pooling {pooling!r}", hint=f"one of {', '.join(POOLINGS)}")
+    readout = backbone.pooling(pooling)
     preprocessing = Preprocessing.of(backbone, image_size_px=image_size_px)
     backbone.check_image_size(preprocessing.image_size_px)
-    key = feature_key(backbone, task, pooling, preprocessing)
+    key = feature_key(backbone, task, readout, preprocessing)
     folder = (cache or feature_cache()) / key
     folder.mkdir(parents=True, exist_ok=True)
     done, total = 0, sum(len(task.split(name)) for name in SPLITS)
@@ -147,7 +145,7 @@ def extract(
             if report:
                 report(before + rows, total)
 
-        encode = _encoder(backbone, preprocessing, pooling, part, device)
+        encode = _encoder(backbone, preprocessing, readout, part, device)
         job = _Job(folder=folder, name=name, num_rows=len(part), batch_size=batch_size, encode=encode, tell=tell)
         features[name] = job.rows()
         done += len(part)

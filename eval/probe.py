@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from eval.backbone import Backbone, Pooling, load_backbone
+from eval.backbone import Backbone, PoolingChoice, load_backbone
 from eval.bootstrap import NUM_RESAMPLES, Interval, intervals
 from eval.features import Features, FeatureSet, Report, extract, feature_cache
 from eval.logistic import CS, LogisticPath, log_loss
@@ -98,7 +98,7 @@ def probe(
     backbone: Backbone | str,
     tasks: Sequence[Task],
     *,
-    pooling: Pooling = "patch_mean",
+    pooling: PoolingChoice = "auto",
     image_size_px: int | None = None,
     cache: Path | None = None,
     batch_size: int = 256,
@@ -114,7 +114,7 @@ def probe(
     Args:
         backbone: Loaded, or what `eval.backbone.load_backbone` takes.
         tasks: From `eval.medmnist.load_task`.
-        pooling: `patch_mean`, `cls` or `cls_patch_mean`.
+        pooling: `patch_mean`, `cls`, `cls_patch_mean`, or `auto`: what the network's method trained.
         image_size_px: Edge that the network sees; None takes the one that it was trained on.
         cache: Folder of cached features and scores; None takes `eval.features.feature_cache()`.
         batch_size: Images a forward pass.
@@ -158,7 +158,7 @@ def run(
     protocol: str,
     options: dict[str, Any],
     seeds: Sequence[int] = (0,),
-    pooling: Pooling = "patch_mean",
+    pooling: PoolingChoice = "auto",
     image_size_px: int | None = None,
     cache: Path | None = None,
     batch_size: int = 256,
@@ -181,8 +181,12 @@ def run(
                 report=report,
             )
             prediction = predict(features, task, seed)
-            found = {"features": features.key, "pooling": pooling, "dimension": int(features.train.shape[1])}
-            found |= {"network_image_size_px": image_size_px or loaded.image_size_px}
+            found = {
+                "features": features.key,
+                "pooling": loaded.pooling(pooling),
+                "dimension": int(features.train.shape[1]),
+                "network_image_size_px": image_size_px or loaded.image_size_px,
+            }
             results.append(
                 score(
                     prediction,

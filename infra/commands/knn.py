@@ -17,7 +17,7 @@ def knn(
     data: str | None = None,
     size: Literal[28, 64, 128, 224] = 28,
     image_size: int | None = None,
-    pooling: Literal["patch_mean", "cls", "cls_patch_mean"] = "patch_mean",
+    pooling: Literal["auto", "patch_mean", "cls", "cls_patch_mean"] = "auto",
     k: tuple[int, ...] = (5, 10, 20, 50, 100, 200),
     temperature: float = 0.07,
     skip_missing: bool = False,

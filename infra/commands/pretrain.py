@@ -148,6 +148,7 @@ def knn_monitor(recipe: Recipe, task_name: str, *, data: str | None) -> Monitor:
             image_size_px=recipe.image_size_px,
             mean=recipe.augment.mean,
             std=recipe.augment.std,
+            metadata={"recipe": recipe.model_dump(mode="json")},
         )
         with tempfile.TemporaryDirectory() as cache:
             features = extract(backbone, task, cache=Path(cache), device=device)

@@ -17,7 +17,7 @@ def probe(
     data: str | None = None,
     size: Literal[28, 64, 128, 224] = 28,
     image_size: int | None = None,
-    pooling: Literal["patch_mean", "cls", "cls_patch_mean"] = "patch_mean",
+    pooling: Literal["auto", "patch_mean", "cls", "cls_patch_mean"] = "auto",
     seeds: int = 1,
     shots: int | None = None,
     skip_missing: bool = False,

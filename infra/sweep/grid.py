@@ -38,7 +38,7 @@ class ProbeSettings(_Section):
         data: Folder or URL of the MedMNIST archives; null takes the cache or a download.
         size: Edge of the archive's images in pixels.
         image_size: Edge that the network sees; null takes the one that it was trained on.
-        pooling: `patch_mean`, `cls` or `cls_patch_mean`.
+        pooling: `patch_mean`, `cls`, `cls_patch_mean`, or `auto`.
         skip_missing: Name tasks whose images are missing and go on.
         resamples: Of the bootstrap.
     """
@@ -47,7 +47,7 @@ class ProbeSettings(_Section):
     data: str | None = None
     size: Literal[28, 64, 128, 224] = 28
     image_size: int | None = None
-    pooling: Literal["patch_mean", "cls", "cls_patch_mean"] = "patch_mean"
+    pooling: Literal["auto", "patch_mean", "cls", "cls_patch_mean"] = "auto"
     skip_missing: bool = False
     resamples: Annotated[int, Field(gt=0)] = 1000
 

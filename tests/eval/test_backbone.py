@@ -260,3 +260,20 @@ def test_an_open_clip_folder_with_a_timm_tower(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="not one of timm's"):
         load_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("method", "pooling"),
+    [("dinov2", "cls_patch_mean"), ("mae", "patch_mean"), ("other", "patch_mean"), (None, "patch_mean")],
+)
+def test_the_readout_follows_the_method_that_the_checkpoint_records(
+    tmp_path: Path, method: str | None, pooling: str
+) -> None:
+    notes = {"recipe": {"method": {"name": method}}} if method else {}
+    export = write_export(tmp_path / "run" / "export", small_vit(), biovfm=notes)
+    for spec in (str(export), f"random:{export}"):
+        backbone = load_backbone(spec)
+        assert backbone.pooling() == pooling
+        assert backbone.pooling("cls") == "cls"
+    with pytest.raises(ConfigError, match="cls_patch_mean"):
+        backbone.pooling("mean")  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class Counting:
 
     def __init__(self, backbone: Backbone, *, die_after: int | None = None) -> None:
         self.backbone, self.images, self.die_after = backbone, 0, die_after
-        for name in ("digest", "image_size_px", "mean", "std", "model", "check_image_size"):
+        for name in ("digest", "image_size_px", "mean", "std", "model", "check_image_size", "pooling"):
             setattr(self, name, getattr(backbone, name))
 
     def features(self, batch: Tensor, pooling: str) -> Tensor:
