@@ -25,6 +25,7 @@ DCT_PX: Final = 64
 SIDE: Final = 16
 DEAD_ZONE: Final = 0.02
 THUMB_PX: Final = 64
+_MIDDLE: Final = (SIDE * SIDE // 2 - 1, SIDE * SIDE // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,8 @@ def perceptual_hash(canonical: NDArray[np.uint8]) -> bytes:
     basis = _dct_basis()
     coefficients = (basis @ small @ basis.T).ravel()
     coefficients[0] = 0
-    threshold = np.median(coefficients) + DEAD_ZONE * np.abs(coefficients).mean()
+    middle = np.partition(coefficients, _MIDDLE)[list(_MIDDLE)]
+    threshold = (middle[0] + middle[1]) / 2 + DEAD_ZONE * np.abs(coefficients).mean()
     return np.packbits(coefficients > threshold).tobytes()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from ingest.archives import open_items
 from ingest.fingerprint import Prints, fingerprint, pixel_sha256
 from ingest.listing import Unit
-from ingest.normalise import Encoded, Encoding, Picture, encode, reduce, to_gray, to_picture
+from ingest.normalise import Encoded, Encoding, Picture, encode, reduce, to_picture
 from ingest.privacy import Pseudonyms, group_of
 from ingest.quality import find_fault
 from ingest.quiet import silence
@@ -186,14 +186,14 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: _Uni
     image, cropped = _burned_in(context, image)
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
-    gray = to_gray(reduced.pixels)
-    fault = find_fault(picture, gray, settings.quality, part_of_volume=image.part_of_volume)
+    fault = find_fault(picture, reduced.gray, settings.quality, part_of_volume=image.part_of_volume)
     if fault:
         raise RejectError(*fault)
     digest = pixel_sha256(picture)
     writer.check_new(digest)
     encoded = encode(reduced, context.encoding, jpeg=None if cropped else image.jpeg)
-    writer.add(image, modality=modality, picture=picture, digest=digest, encoded=encoded, prints=fingerprint(gray))
+    prints = fingerprint(reduced.gray)
+    writer.add(image, modality=modality, picture=picture, digest=digest, encoded=encoded, prints=prints)
 
 
 def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from ingest.normalise import pixels_of
 from ingest.raw import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
@@ -61,7 +62,7 @@ def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
     turned = _orientation(image) != 1
     keeps = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and not turned
     plain = _plain(ImageOps.exif_transpose(image) if turned else image)
-    found = _picture(np.asarray(plain), options, jpeg=data if keeps else None)
+    found = _picture(pixels_of(plain), options, jpeg=data if keeps else None)
     return replace(found, source=plain) if plain.mode in ("L", "RGB") else found
 
 
