@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,13 @@ from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
 
 __all__ = ["World", "autocast", "check_batch", "distribute", "join_world", "mean_over_ranks", "without_gradient_sync"]
+
+
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the first took over from the second
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
         return method.network
     device_ids = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(
-        method.network, device_ids=device_ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        method.network, device_ids=device_ids, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False}
     )
 
 
