@@ -9,12 +9,11 @@ import ctypes
 import functools
 import sys
 import threading
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from shards.decode.native_decoder import NativeUnavailableError, load
 
@@ -59,11 +58,11 @@ class BulkReader:
 
     def read(
         self,
-        files: Sequence[int],
-        offsets: Sequence[int],
-        lengths: Sequence[int],
-        crcs: Sequence[int],
-    ) -> tuple[list[memoryview], list[int]]:
+        files: ArrayLike,
+        offsets: ArrayLike,
+        lengths: ArrayLike,
+        crcs: ArrayLike,
+    ) -> tuple[list[memoryview], NDArray[np.int32]]:
         """Read one chunk.
 
         Args:
@@ -73,7 +72,7 @@ class BulkReader:
             crcs: CRC-32C of each.
 
         Returns:
-            A read-only view of each sample's bytes, and its `ReadStatus`.
+            A read-only view of each sample's bytes, and `(n,)` int32 of `ReadStatus`.
         """
         sizes = np.array(lengths, np.int64)
         ends = np.cumsum(sizes)
@@ -86,7 +85,7 @@ class BulkReader:
         self._library.bv_read(len(sizes), *pointers)
         view = memoryview(buffer.data).toreadonly()
         bounds = zip(places.tolist(), ends.tolist(), strict=True)
-        return [view[start:stop] for start, stop in bounds], status.tolist()
+        return [view[start:stop] for start, stop in bounds], status
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         with self._lock:

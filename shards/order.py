@@ -121,7 +121,8 @@ class EpochOrder:
         self._ends = np.cumsum(counts[self._shards])
         self._window_key = fold(_seed(settings), epoch, _WINDOWS)
         self._sample_key = fold(_seed(settings), epoch, _SAMPLES)
-        self._open_windows: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._open = np.full(settings.num_lanes, -1, dtype=np.int64)
+        self._orders = np.zeros((settings.num_lanes, min(settings.window, self._lane_length)), dtype=np.int32)
 
     def batch(self, index: int, *, rank: int = 0, world_size: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The samples of one rank's part of a global batch, in order.
@@ -140,7 +141,7 @@ class EpochOrder:
     def locate_shuffled(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shard numbers and rows of shuffled places of an epoch that has a single lane."""
         assert self.settings.num_lanes == 1
-        return self.locate(self._shuffled(0, places))
+        return self.locate(self._shuffled(np.zeros_like(places), places))
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shard numbers and rows of positions in the epoch's sequence (taken modulo its length)."""
@@ -174,34 +175,35 @@ class EpochOrder:
         shards, rows = self.locate(np.asarray([int(key) % self.num_samples], dtype=np.int64))
         return int(shards[0]), int(rows[0])
 
-    def _window_order(self, lane: int, window: int, size: int) -> NDArray[np.int64]:
-        at_hand = self._open_windows.get(lane)
-        if at_hand is None or at_hand[0] != window:
-            at_hand = (window, permutation(size, _key(fold(self._window_key, lane, window))))
-            self._open_windows[lane] = at_hand
-        return at_hand[1]
-
     def _positions(self, index: int, slots: range) -> NDArray[np.int64]:
-        parts = []
-        for lane in range(slots.start // self._share, -(-slots.stop // self._share)):
-            first = max(slots.start - lane * self._share, 0)
-            last = min(slots.stop - lane * self._share, self._share)
-            inside = np.arange(index * self._share + first, index * self._share + last, dtype=np.int64)
-            parts.append(lane * self._lane_length + self._shuffled(lane, inside))
-        return np.concatenate(parts)
+        """Positions in the sequence of these slots of a batch."""
+        lanes, places = np.divmod(np.arange(slots.start, slots.stop, dtype=np.int64), self._share)
+        return lanes * self._lane_length + self._shuffled(lanes, index * self._share + places)
 
-    def _shuffled(self, lane: int, inside: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _shuffled(self, lanes: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places inside lanes after the shuffle: each is sent through the permutation of its window."""
         size = self.settings.window
-        stagger = lane * size // self.settings.num_lanes
-        windows = (inside + stagger) // size
-        shuffled = np.empty_like(inside)
-        for window in np.unique(windows):
-            start = max(int(window) * size - stagger, 0)
-            stop = min((int(window) + 1) * size - stagger, self._lane_length)
-            order = self._window_order(lane, int(window), stop - start)
-            here = windows == window
-            shuffled[here] = start + order[inside[here] - start]
-        return shuffled
+        stagger = lanes * size // self.settings.num_lanes
+        windows = (places + stagger) // size
+        starts = np.maximum(windows * size - stagger, 0)
+        inside = places - starts
+        shuffled: NDArray[np.int32] = self._orders[lanes, np.minimum(inside, self._orders.shape[1] - 1)]
+        for slot in np.flatnonzero(self._open[lanes] != windows).tolist():
+            order = self._window_order(int(lanes[slot]), int(windows[slot]), int(starts[slot]))
+            shuffled[slot] = order[inside[slot]]
+        moved: NDArray[np.int64] = starts + shuffled
+        return moved
+
+    def _window_order(self, lane: int, window: int, start: int) -> NDArray[np.int32]:
+        """The permutation of a window, which is kept until the lane comes to another one."""
+        if self._open[lane] != window:
+            size = self.settings.window
+            stop = min((window + 1) * size - lane * size // self.settings.num_lanes, self._lane_length)
+            order = permutation(stop - start, _key(fold(self._window_key, lane, window)))
+            self._orders[lane, : len(order)] = order
+            self._open[lane] = window
+        kept: NDArray[np.int32] = self._orders[lane]
+        return kept
 
 
 def _seed(settings: OrderSettings) -> np.uint64:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from shards.bulk import BulkReader, ReadStatus, native_library
 from shards.decode.base import Blob
@@ -38,6 +40,64 @@ class Location(NamedTuple):
     length: int
     crc32c: int
     dense_end: int = 0
+
+
+class Locations(Sequence[Location]):
+    """The locations of a batch, column by column, since thousands of them are looked up each second.
+
+    Args:
+        paths: Shard paths.
+        shards: `(n,)` int64, number in `paths` of each sample's shard.
+        keys: `(n,)` sample keys.
+        places: `(n, 4)` int64: offset, length, CRC-32C and dense end of each, see `Location`.
+    """
+
+    __slots__ = ("keys", "paths", "places", "shards")
+
+    def __init__(
+        self,
+        *,
+        paths: Sequence[str],
+        shards: NDArray[np.int64],
+        keys: NDArray[np.object_],
+        places: NDArray[np.int64],
+    ) -> None:
+        self.paths, self.shards, self.keys, self.places = paths, shards, keys, places
+
+    @classmethod
+    def of(cls, locations: Sequence[Location]) -> Locations:
+        """Locations from single ones."""
+        if isinstance(locations, Locations):
+            return locations
+        paths = list(dict.fromkeys(location.shard for location in locations))
+        numbers = {path: number for number, path in enumerate(paths)}
+        return cls(
+            paths=paths,
+            shards=np.array([numbers[location.shard] for location in locations], np.int64),
+            keys=np.array([location.key for location in locations], np.object_),
+            places=np.array([location[2:] for location in locations], np.int64).reshape(-1, 4),
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each."""
+        return self.places[:, 1]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Location: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Locations: ...
+
+    def __getitem__(self, index: int | slice) -> Location | Locations:
+        if isinstance(index, slice):
+            shards, keys, places = self.shards[index], self.keys[index], self.places[index]
+            return Locations(paths=self.paths, shards=shards, keys=keys, places=places)
+        offset, length, crc32c, dense_end = self.places[index].tolist()
+        return Location(self.keys[index], self.paths[self.shards[index]], offset, length, crc32c, dense_end)
 
 
 class ShardReader(Protocol):
@@ -97,32 +157,39 @@ class FileReader:
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order; views into a buffer of the reader where the extension is there."""
-        files = self._open({location.shard for location in locations})
-        found = self._read_each(locations, files) if self._bulk is None else self._read_bulk(locations, files)
+        columns = Locations.of(locations)
+        shards, of_sample = np.unique(columns.shards, return_inverse=True)
+        files = self._open([columns.paths[shard] for shard in shards])
+        found = (
+            self._read_each(columns, files, of_sample)
+            if self._bulk is None
+            else self._read_bulk(columns, files, of_sample)
+        )
         with self._lock:
-            self.bytes_read += sum(location.length for location in locations)
+            self.bytes_read += int(columns.lengths.sum())
         return found
 
-    def _read_each(self, locations: Sequence[Location], files: dict[str, _OpenFile]) -> list[Blob | ShardError]:
+    def _read_each(
+        self, locations: Locations, files: Sequence[_OpenFile], of_sample: NDArray[np.intp]
+    ) -> list[Blob | ShardError]:
         where = self._store.url
         return [
-            checked(location, files[location.shard].read(location.offset, location.length), where=where)
-            for location in locations
+            checked(location, files[file].read(location.offset, location.length), where=where)
+            for location, file in zip(locations, of_sample.tolist(), strict=True)
         ]
 
-    def _read_bulk(self, locations: Sequence[Location], files: dict[str, _OpenFile]) -> list[Blob | ShardError]:
+    def _read_bulk(
+        self, locations: Locations, files: Sequence[_OpenFile], of_sample: NDArray[np.intp]
+    ) -> list[Blob | ShardError]:
         assert self._bulk is not None
-        _, shards, offsets, lengths, crcs, _ = zip(*locations, strict=True)
-        descriptors = [files[shard].descriptor for shard in shards]
-        views, status = self._bulk.read(descriptors, offsets, lengths, crcs)
-        if not any(status):
-            return list(views)
-        found: list[Blob | ShardError] = list(views)
-        for number, what in enumerate(status):
-            if what == ReadStatus.FAILED:
-                files[shards[number]].read(offsets[number], lengths[number])  # raises what the system says
-            if what != ReadStatus.OK:
-                found[number] = _not_as_indexed(locations[number], where=self._store.url)
+        descriptors = np.array([file.descriptor for file in files], np.int32)[of_sample]
+        views, status = self._bulk.read(descriptors, *locations.places.T[:3])
+        found: list[Blob | ShardError] = [*views]
+        for number in np.flatnonzero(status).tolist():
+            location = locations[number]
+            if status[number] == ReadStatus.FAILED:
+                files[of_sample[number]].read(location.offset, location.length)  # raises what the system says
+            found[number] = _not_as_indexed(location, where=self._store.url)
         return found
 
     def close(self) -> None:
@@ -130,7 +197,7 @@ class FileReader:
         with self._lock:
             self._files.clear()
 
-    def _open(self, shards: Iterable[str]) -> dict[str, _OpenFile]:
+    def _open(self, shards: Sequence[str]) -> list[_OpenFile]:
         with self._lock:
             for shard in shards:
                 if shard not in self._files:
@@ -138,7 +205,7 @@ class FileReader:
                     assert file is not None
                     self._files[shard] = _OpenFile(file)
                 self._files.move_to_end(shard)
-            found = {shard: self._files[shard] for shard in shards}
+            found = [self._files[shard] for shard in shards]
             while len(self._files) > self._capacity:
                 self._files.popitem(last=False)
             return found

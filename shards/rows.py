@@ -21,6 +21,8 @@ DENSE_SHARE = 0.4
 """Reading a shard whole pays off where at least this share of its bytes is wanted."""
 
 _ROW_COLUMNS = ("key", "shard_row", "byte_offset", "byte_length", "crc32c")
+OFFSET, LENGTH, CRC32C, DENSE_END = range(4)
+"""Columns of `ShardRows.places`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,24 +30,24 @@ class ShardRows:
     """Where the selected samples of one shard lie, in the order of the shard.
 
     Attributes:
-        key: `(n,)` Arrow strings.
-        byte_offset: `(n,)` int64, first image byte in the tar.
-        byte_length: `(n,)` int64.
-        crc32c: `(n,)` int64.
+        keys: `(n,)` strings as objects, so that picking some is one call.
+        places: `(n, 4)` int64: first image byte in the tar, bytes, CRC-32C, and the dense end, the same in every row:
+            the end of the last image where the selected images fill most of the shard up to it, else 0.
     """
 
-    key: pa.Array
-    byte_offset: NDArray[np.int64]
-    byte_length: NDArray[np.int64]
-    crc32c: NDArray[np.int64]
+    keys: NDArray[np.object_]
+    places: NDArray[np.int64]
 
-    @property
-    def dense_end(self) -> int:
-        """The end of the last image where the selected images fill most of the shard up to it, else 0."""
-        if not len(self.byte_offset):
-            return 0
-        end = int(self.byte_offset[-1] + self.byte_length[-1])
-        return end if int(self.byte_length.sum()) >= DENSE_SHARE * end else 0
+    @classmethod
+    def of(cls, table: pa.Table) -> ShardRows:
+        """The rows of one shard from the index, in any order."""
+        table = table.sort_by("shard_row")
+        numbers = (table[name].to_numpy() for name in ("byte_offset", "byte_length", "crc32c"))
+        places = np.stack([*numbers, np.zeros(len(table), np.int64)], axis=1)
+        if len(places):
+            end = int(places[-1, OFFSET] + places[-1, LENGTH])
+            places[:, DENSE_END] = end if int(places[:, LENGTH].sum()) >= DENSE_SHARE * end else 0
+        return cls(keys=table["key"].to_numpy(), places=places)
 
 
 class RowSource(Protocol):
@@ -109,9 +111,7 @@ class IndexRows:
                 database.register("samples", table)
                 sql = f"SELECT {', '.join(_ROW_COLUMNS)} FROM samples WHERE {self._where}"  # noqa: S608
                 table = database.sql(sql).to_arrow_table()
-        table = table.sort_by("shard_row").combine_chunks()
-        numbers = {name: table[name].to_numpy() for name in ("byte_offset", "byte_length", "crc32c")}
-        return ShardRows(key=table["key"].combine_chunks(), **numbers)
+        return ShardRows.of(table)
 
     def _files_of(self, source: str, modality: str) -> list[ds.Fragment]:
         import pyarrow.dataset as ds

@@ -33,7 +33,7 @@ from shards.errors import BiovfmError, ConfigError
 from shards.mixing import MixedOrder, Mixture
 from shards.order import EpochOrder, Last, Order, OrderSettings, rank_slots
 from shards.plan import Plan, plan_of
-from shards.reading import Location
+from shards.reading import Locations
 from shards.remote_reading import open_reader
 from shards.stats import BadSample, StreamStats
 from shards.worker import ChunkWorker, OnBad
@@ -202,7 +202,7 @@ class Stream:
         """Epoch, batch and sample keys from the current position on, without reading a shard."""
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
-            yield epoch, index, [location.key for location in locations]
+            yield epoch, index, locations.keys.tolist()
 
     def __iter__(self) -> Iterator[Batch]:
         pending: queue.Queue[_Pending | BaseException | None] = queue.Queue(maxsize=self._prefetch)
@@ -272,9 +272,9 @@ class Stream:
             last = error
         _put(pending, last, stop)
 
-    def _look_ahead(self) -> Iterator[tuple[int, int, Order, list[Location]]]:
+    def _look_ahead(self) -> Iterator[tuple[int, int, Order, Locations]]:
         """The batches, with what lies up to `lookahead_bytes` ahead of each already being fetched."""
-        ahead: deque[tuple[int, int, Order, list[Location]]] = deque()
+        ahead: deque[tuple[int, int, Order, Locations]] = deque()
         ahead_bytes = 0
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
@@ -288,15 +288,13 @@ class Stream:
                 yield ahead.popleft()
         yield from ahead
 
-    def _reserve(self, locations: Sequence[Location]) -> None:
+    def _reserve(self, locations: Locations) -> None:
         """Tell the reader how much this rank's open windows hold, by the mean size of a first batch's images."""
         lanes = max(self.settings.num_lanes // self.world_size, 1)
         mean_bytes = _num_bytes(locations) / max(len(locations), 1)
         self._reader.reserve(lanes, int(mean_bytes * self.settings.window))
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: list[Location]
-    ) -> _Pending:
+    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: Locations) -> _Pending:
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)
         views = self._buffers.take()
         chunks = [
@@ -358,8 +356,8 @@ def _stop_open_loops() -> None:
         scheduler.join(timeout=10)
 
 
-def _num_bytes(locations: Sequence[Location]) -> int:
-    return sum(location.length for location in locations)
+def _num_bytes(locations: Locations) -> int:
+    return int(locations.lengths.sum())
 
 
 def _put(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +14,7 @@ from shards.decode.base import Blob
 from shards.errors import ShardError
 from shards.order import Order
 from shards.plan import Plan
-from shards.reading import Location, ShardReader
+from shards.reading import Location, Locations, ShardReader
 from shards.stats import BadSample, StreamStats
 
 OnBad = Literal["substitute", "raise"]
@@ -42,7 +41,7 @@ class ChunkWorker:
     on_bad: OnBad
     stats: StreamStats
 
-    def locations(self, order: Order, index: int, *, rank: int, world_size: int) -> list[Location]:
+    def locations(self, order: Order, index: int, *, rank: int, world_size: int) -> Locations:
         """Where the samples of one rank's part of a batch lie."""
         shards, rows = order.batch(index, rank=rank, world_size=world_size)
         return self._locate(shards, rows)
@@ -53,7 +52,7 @@ class ChunkWorker:
         index: int,
         *,
         first_slot: int,
-        locations: Sequence[Location],
+        locations: Locations,
         seeds: NDArray[np.uint64],
         out: tuple[NDArray[np.uint8], ...],
     ) -> tuple[list[str], list[Blob], list[int]]:
@@ -74,25 +73,25 @@ class ChunkWorker:
             ShardError: A sample is bad and `on_bad` is `raise`, or no good substitute is found.
         """
         blobs, bad = self._fill(locations, seeds, out)
-        keys = [location.key for location in locations]
+        keys = locations.keys.tolist()
         for slot in bad:
             for attempt in range(MAX_SUBSTITUTES):
                 shard, row = order.substitute(index, first_slot + slot, attempt)
-                (stand_in,) = self._locate(np.array([shard]), np.array([row]))
+                stand_in = self._locate(np.array([shard]), np.array([row]))
                 one = slice(slot, slot + 1)
-                (blob,), still_bad = self._fill([stand_in], seeds[one], tuple(view[one] for view in out))
+                (blob,), still_bad = self._fill(stand_in, seeds[one], tuple(view[one] for view in out))
                 if not still_bad:
-                    keys[slot], blobs[slot] = stand_in.key, blob
+                    keys[slot], blobs[slot] = stand_in[0].key, blob
                     break
             else:
                 raise ShardError(
-                    f"{MAX_SUBSTITUTES} samples in a row are bad, last {stand_in.key} in {stand_in.shard}",
+                    f"{MAX_SUBSTITUTES} samples in a row are bad, last {stand_in[0].key} in {stand_in[0].shard}",
                     hint="run `biovfm verify --deep` on the dataset",
                 )
         return keys, blobs, bad
 
     def _fill(
-        self, locations: Sequence[Location], seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
+        self, locations: Locations, seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
     ) -> tuple[list[Blob], list[int]]:
         started = time.perf_counter()
         read = self.reader.read(locations)
@@ -116,18 +115,13 @@ class ChunkWorker:
             )
         self.stats.bad(BadSample(key=location.key, shard=location.shard, offset=location.offset, reason=reason))
 
-    def _locate(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Location]:
-        numbers, place = np.unique(shards, return_inverse=True)
-        tables = self.plan.source.rows([int(number) for number in numbers])
-        ends = [table.dense_end for table in tables]
-        return [
-            Location(
-                key=tables[at].key[row].as_py(),
-                shard=self.plan.shards[numbers[at]],
-                offset=tables[at].byte_offset.item(row),
-                length=tables[at].byte_length.item(row),
-                crc32c=tables[at].crc32c.item(row),
-                dense_end=ends[at],
-            )
-            for at, row in zip(place.tolist(), rows.tolist(), strict=True)
-        ]
+    def _locate(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> Locations:
+        by_shard = np.argsort(shards, kind="stable")
+        numbers, starts = np.unique(shards[by_shard], return_index=True)
+        keys = np.empty(len(shards), np.object_)
+        places = np.empty((len(shards), 4), np.int64)
+        tables = self.plan.source.rows(numbers.tolist())
+        for table, slots in zip(tables, np.split(by_shard, starts[1:]), strict=True):
+            wanted = rows[slots]
+            keys[slots], places[slots] = table.keys[wanted], table.places[wanted]
+        return Locations(paths=self.plan.shards, shards=shards, keys=keys, places=places)

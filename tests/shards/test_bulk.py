@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_read_has_its_status(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     _, status = BulkReader(LIBRARY).read([folder, 10_000], [0, 0], [5, 5], [0, 0])
     os.close(folder)
-    assert status == [ReadStatus.FAILED, ReadStatus.FAILED]
+    assert status.tolist() == [ReadStatus.FAILED, ReadStatus.FAILED]
 
 
 @needs_native

@@ -11,6 +11,7 @@ from shards import plan as plans
 from shards.dataset import Dataset
 from shards.errors import SampleIndexError, ShardError, SubsetError
 from shards.plan import plan_lock, plan_of
+from shards.rows import DENSE_END, OFFSET
 from shards.subset import Selection, create
 from shards.tar import shard_path, shard_tags
 from tests.shards.builders import add_source, jpeg, small_dataset
@@ -40,17 +41,17 @@ def test_rows_are_those_of_the_index_in_the_order_of_the_shard(dataset: Dataset)
     index = table.to_pyarrow_table().to_pylist()
     for shard, rows in zip(plan.shards, plan.source.rows(range(len(plan.shards))), strict=True):
         expected = sorted((row for row in index if row["shard"] == shard), key=lambda row: row["shard_row"])
-        assert rows.key.to_pylist() == [row["key"] for row in expected]
-        assert rows.byte_offset.tolist() == [row["byte_offset"] for row in expected]
-        assert rows.dense_end > 0
+        assert rows.keys.tolist() == [row["key"] for row in expected]
+        assert rows.places[:, OFFSET].tolist() == [row["byte_offset"] for row in expected]
+        assert rows.places[:, DENSE_END].min() > 0
 
 
 def test_a_predicate_keeps_the_right_rows(dataset: Dataset) -> None:
     lock = create(dataset, Selection(where="shard_row % 3 = 1"))
     plan = plan_lock(lock, dataset)
     rows = plan.source.rows(range(len(plan.shards)))
-    assert [len(found.key) for found in rows] == plan.counts.tolist()
-    assert sum(len(found.key) for found in rows) == lock.num_samples
+    assert [len(found.keys) for found in rows] == plan.counts.tolist()
+    assert sum(len(found.keys) for found in rows) == lock.num_samples
 
 
 def test_later_jobs_of_the_same_source_are_other_files_of_the_index(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_later_jobs_of_the_same_source_are_other_files_of_the_index(tmp_path: Pa
     for number in range(3):
         add_source(dataset, "alpha", "CT", [jpeg(n) for n in range(10 * number, 10 * number + 10)], job_id=f"j{number}")
     _, plan = plan_of(dataset.url)
-    keys = np.concatenate([rows.key.to_pylist() for rows in plan.source.rows(range(len(plan.shards)))])
+    keys = np.concatenate([rows.keys for rows in plan.source.rows(range(len(plan.shards)))])
     assert len(set(keys)) == 30
 
 
