@@ -6,6 +6,7 @@ which every format is written in the same order.
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -76,7 +77,8 @@ def corpus(folder: Path, count: int, *, frames: Path | None, workers: int, say: 
         say(f"making {count} JPEGs")
         sizes = [min(PART, count - start) for start in range(0, count, PART)]
         blobs: list[bytes] = []
-        with ProcessPoolExecutor(workers) as pool:
+        spawned = multiprocessing.get_context("spawn")  # a fork would inherit OpenCV's locks, held by threads it lacks
+        with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
             for part in pool.map(_part, [frames] * len(sizes), sizes, range(len(sizes))):
                 blobs += part
         write_bytes(folder / "images.bin", b"".join(blobs))
