@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,11 +24,11 @@ from train.recipe import Recipe, RunConfig
 __all__ = ["World", "autocast", "check_batch", "distribute", "join_world", "mean_over_ranks", "without_gradient_sync"]
 
 
-_SYNC_BUFFERS = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")  # the first took over from the second
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
+_LEAVE_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False  # the former took over from the latter, which warns
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
         return method.network
     device_ids = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(
-        method.network, device_ids=device_ids, gradient_as_bucket_view=True, **{_SYNC_BUFFERS: False}
+        method.network, device_ids=device_ids, gradient_as_bucket_view=True, **_LEAVE_BUFFERS
     )
 
 
