@@ -164,7 +164,7 @@ def run_job(
         engine: Where to run instead of local processes.
         share: Which part of the units this process maps, where several share a job; without it, all.
         listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
-        progress: Told after every raw file.
+        progress: Told several times a second how far the job is.
 
     Raises:
         SourceError: The raw URL holds nothing that the source's layout asks for.
@@ -307,7 +307,9 @@ class _Job:
         promoted: dict[int, Promoted] = {}
         digests = {tar: sha256 for unit in units for tar, (_, sha256) in unit.shards.items()}
         mixed = [Task(index=pack.index, payload=pack) for pack in packs if not pack.whole]
-        for event in engine.run(write_pack, self.context, mixed) if mixed else ():
+        if len(mixed) <= 1:  # written sooner than a process starts
+            engine = LocalEngine(0)
+        for event in engine.run(write_pack, self.context, mixed):
             if event.done:
                 promoted[event.index] = event.result
                 self._tell(Progress(stage="promote", done=len(promoted), total=len(packs)))

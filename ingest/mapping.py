@@ -11,8 +11,8 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from shards.errors import AlreadyExistsError
 from shards.schema import modality_folder
 from shards.store import Store, open_store
 from shards.tar import Sample, ShardFile, ShardWriter
+
+_WORK = "work"
 
 Beat = Callable[[int], None]
 """Called with the position of the raw file that is about to be read."""
@@ -118,8 +120,8 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
     """
     store = open_store(context.dataset_url)
     root = RawRoot(context.raw_url)
-    with tempfile.TemporaryDirectory(prefix="biovfm-") as folder, silence():
-        with _UnitWriter(context, unit.index, Path(folder)) as writer:
+    with _workplace(store, context.staging) as folder, silence():
+        with _UnitWriter(context, unit.index, folder, durable=_is_local(store, context.staging)) as writer:
             files = open_items(root, list(unit.items), context.settings.limits)
             for position, (item, raw) in enumerate(files):
                 beat(position)
@@ -133,18 +135,32 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
     return report
 
 
+@contextmanager
+def _workplace(store: Store, staging: str) -> Iterator[Path]:
+    """A folder for a unit under way; where staging is a local folder it lies inside, so that nothing is copied."""
+    inside = store.local_path(f"{staging}/{_WORK}")
+    if inside is not None:
+        inside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="biovfm-", dir=inside, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _is_local(store: Store, staging: str) -> bool:
+    return store.local_path(staging) is not None
+
+
 def _publish(store: Store, staging: str, writer: _UnitWriter, report: UnitReport) -> None:
     """Put tars and tables, then the marker; what an earlier, killed try left is replaced."""
     files = writer.files()
     store.delete([f"{staging}/{path.name}" for path in files])
     for path in files:
-        _put(store, f"{staging}/{path.name}", path)
-    _put(store, f"{staging}/{unit_name(report.index)}", report.to_json())
-
-
-def _put(store: Store, path: str, data: bytes | Path) -> None:
-    with suppress(AlreadyExistsError):  # another worker mapped the same unit: the same bytes
-        store.put_if_absent(path, data)
+        with suppress(AlreadyExistsError):  # another worker mapped the same unit: the same bytes
+            if _is_local(store, staging):
+                store.move_if_absent(f"{staging}/{_WORK}/{path.parent.name}/{path.name}", f"{staging}/{path.name}")
+            else:
+                store.put_if_absent(f"{staging}/{path.name}", path)
+    with suppress(AlreadyExistsError):
+        store.put_if_absent(f"{staging}/{unit_name(report.index)}", report.to_json())
 
 
 def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWriter) -> None:
@@ -236,6 +252,7 @@ class _UnitWriter:
     context: MapContext
     index: int
     folder: Path
+    durable: bool
     raw_path: str = ""
     items: int = 0
     _item: RawItem = field(default_factory=lambda: RawItem(path=""))
@@ -363,7 +380,7 @@ class _UnitWriter:
         if modality not in self._open:
             name = f"u{self.index:06d}-{modality_folder(modality)}-{len(self._names):04d}.tar"
             self._names.append(name)
-            self._open[modality] = _OpenShard(ShardWriter(self.folder / name), name)
+            self._open[modality] = _OpenShard(ShardWriter(self.folder / name, durable=self.durable), name)
         return self._open[modality]
 
     def _close_shard(self, modality: str) -> None:

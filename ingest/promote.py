@@ -7,6 +7,7 @@ resolution alone, so every engine makes the same bytes.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -220,7 +221,13 @@ def sweep(dataset: Dataset, staging: str) -> None:
     store = dataset.store
     names = promoted_names(store, staging)
     store.delete(sorted(set(names) - _named(dataset, names)))
-    store.delete([info.path for info in store.list(f"{staging}/")])
+    everything = getattr(store, "list_all", store.list)  # uploads that died included
+    store.delete([info.path for info in everything(f"{staging}/")])
+    folder = store.local_path(staging)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another job stages there
+            folder.parent.rmdir()
 
 
 def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:

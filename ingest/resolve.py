@@ -49,7 +49,7 @@ class Resolution:
 def read_staged(store: Store, staging: str, unit: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One of a unit's staged tables."""
     data = store.read(f"{staging}/{unit_name(unit, table)}")
-    return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns) if columns else None)
 
 
 def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -> Resolution:

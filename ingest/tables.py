@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,8 @@ class TableSpool:
         if kind is None:
             self._flush()
         self._writer.close()
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -23,6 +26,7 @@ from shards.schema import MODALITIES, is_name, modality_folder
 _BLOCK = tarfile.BLOCKSIZE
 _TAGS = {modality_folder(modality): modality for modality in MODALITIES}
 IMAGE_EXTENSIONS = ("jpg", "png")
+_FLUSH_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +88,15 @@ class ShardWriter:
 
     Args:
         path: The file to make; `close` finishes it, leaving the `with` block on an error removes it.
+        durable: Whether `close` returns only when the file is on the disk. It is written out as it grows, beside the
+            work of the caller, who waits for its last part alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
         self.path = path
+        self._durable = durable
+        self._flush: Thread | None = None
+        self._flushed = 0
         self.size = 0
         self.num_samples = 0
         self._hash = hashlib.sha256()
@@ -100,6 +109,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._file.closed:
+            self._wait()
             self._file.close()
             self.path.unlink()
 
@@ -126,6 +136,10 @@ class ShardWriter:
         """Finish the file."""
         self._write(b"\0" * 2 * _BLOCK)
         self._write(b"\0" * (-self.size % tarfile.RECORDSIZE))
+        self._wait()
+        if self._durable:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
         return ShardFile(path=self.path, sha256=self._hash.hexdigest(), size=self.size, num_samples=self.num_samples)
 
@@ -143,6 +157,22 @@ class ShardWriter:
         self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
+        if self._durable and self.size - self._flushed >= _FLUSH_BYTES:
+            self._wait()
+            self._file.flush()
+            self._flushed = self.size
+            self._flush = Thread(target=_sync, args=(self._file.fileno(),), daemon=True)
+            self._flush.start()
+
+    def _wait(self) -> None:
+        if self._flush is not None:
+            self._flush.join()
+            self._flush = None
+
+
+def _sync(handle: int) -> None:
+    with suppress(OSError):  # `close` syncs again and fails where this did
+        os.fsync(handle)
 
 
 def read_samples(stream: BinaryIO, *, name: str = "shard") -> Iterator[Sample]:

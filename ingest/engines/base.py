@@ -24,6 +24,8 @@ class Task:
 class TaskEvent:
     """What happened: a step inside a task began, or (`done`) the task gave its result.
 
+    An engine need not tell every step: the local one looks several times a second, Ray's not at all.
+
     Attributes:
         index: The task.
         step: The step that began; -1 when done.

@@ -1,8 +1,9 @@
 """Supervised local processes: a decoder that crashes or hangs costs its own file, never the job.
 
-Each worker is a spawned process with one pipe. It says which step (raw file) it begins; when it dies or is silent for
-too long, the supervisor starts another, tries the task again, and after `step_attempts` deaths on the same step tells
-the task to skip it. Workers end when their supervisor does, however that ends.
+Each worker is a spawned process with one pipe and one shared number, the step (raw file) that it began last: a write
+to memory, so that a step costs nothing and a worker that dies leaves it behind. When a worker dies or stays on one
+step for too long, the supervisor starts another, tries the task again, and after `step_attempts` deaths on the same
+step tells the task to skip it. Workers end when their supervisor does, however that ends.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from ctypes import c_longlong
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.25
 
 
 @dataclass(slots=True)
 class _Worker:
+    """A process, and what was last seen of it: `step` began no later than `since`."""
+
     process: BaseProcess
     pipe: Connection
+    begun: c_longlong
     task: Task | None = None
     step: int = -1
     since: float = field(default_factory=time.monotonic)
@@ -68,11 +74,13 @@ class LocalEngine:
                     lost = False
                     if worker.pipe in ready:
                         event, lost = _receive(worker, ledger, todo)
-                        if event:
-                            yield event
-                    elif worker.step >= 0 and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
-                        _bury(worker, ledger, todo, "timeout")
-                        lost = True
+                    else:
+                        event = _look(worker)
+                        if worker.step >= 0 and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
+                            _bury(worker, ledger, todo, "timeout")
+                            lost = True
+                    if event:
+                        yield event
                     if lost:
                         workers.remove(worker)
         finally:
@@ -93,16 +101,27 @@ def _ignore(_step: int) -> None:
 def _start(function: Function, context: Any) -> _Worker:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_work, args=(theirs, function, context, os.getpid()), daemon=True)
+    begun = RawValue(c_longlong, -1)
+    process = spawn.Process(target=_work, args=(theirs, begun, function, context, os.getpid()), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process=process, pipe=ours)
+    return _Worker(process=process, pipe=ours, begun=begun)
 
 
 def _give(worker: _Worker, task: Task, ledger: Ledger) -> None:
     worker.task, worker.step, worker.since = task, -1, time.monotonic()
+    worker.begun.value = -1
     with suppress(BrokenPipeError, ConnectionError):  # a dead worker is noticed on its pipe
         worker.pipe.send((task.payload, dict(ledger.skips(task.index))))
+
+
+def _look(worker: _Worker) -> TaskEvent | None:
+    """The step that a worker has come to since it was last looked at."""
+    step = worker.begun.value
+    if worker.task is None or step == worker.step:
+        return None
+    worker.step, worker.since = step, time.monotonic()
+    return TaskEvent(index=worker.task.index, step=step)
 
 
 def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEvent | None, bool]:
@@ -114,10 +133,6 @@ def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEv
         return None, True
     task = worker.task
     assert task is not None
-    worker.since = time.monotonic()
-    if kind == "step":
-        worker.step = value
-        return TaskEvent(index=task.index, step=value), False
     worker.task, worker.step = None, -1
     if kind == "error":
         ledger.failure(task.index, value)
@@ -129,7 +144,7 @@ def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEv
 def _bury(worker: _Worker, ledger: Ledger, todo: deque[Task], reason: str) -> None:
     _stop(worker)
     if worker.task is not None:
-        ledger.death(worker.task.index, worker.step, reason)
+        ledger.death(worker.task.index, worker.begun.value, reason)
         todo.appendleft(worker.task)
 
 
@@ -139,8 +154,12 @@ def _stop(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, function: Function, context: Any, parent: int) -> None:
+def _work(pipe: Connection, begun: c_longlong, function: Function, context: Any, parent: int) -> None:
     """The worker process."""
+
+    def beat(step: int) -> None:
+        begun.value = step
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
@@ -152,9 +171,7 @@ def _work(pipe: Connection, function: Function, context: Any, parent: int) -> No
         except (EOFError, ConnectionError):
             return
         try:
-            result = function(context, payload, lambda step: pipe.send(("step", step)), skip)
-        except BrokenPipeError:
-            return
+            result = function(context, payload, beat, skip)
         except Exception as error:  # noqa: BLE001  # whatever it is, the supervisor decides
             pipe.send(("error", f"{type(error).__name__}: {error}"))
             continue
