@@ -33,9 +33,15 @@ _PARTIAL_AGE_SECONDS = 3600
 
 
 class Blocks(Protocol):
-    """Keeps blocks, up to `budget_bytes` of them."""
+    """Keeps blocks, up to `budget_bytes` of them.
+
+    Attributes:
+        budget_bytes: Bytes to keep at most.
+        outlives_use: Whether blocks are kept for the next run, also after all their samples were read.
+    """
 
     budget_bytes: int
+    outlives_use: bool
 
     def has(self, block: BlockId) -> bool:
         """Whether a block is at hand."""
@@ -60,6 +66,8 @@ class MemoryBlocks:
     Args:
         budget_bytes: Bytes to keep at most.
     """
+
+    outlives_use = False
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -110,6 +118,8 @@ class DiskBlocks:
     Raises:
         ConfigError: The folder cannot be written.
     """
+
+    outlives_use = True
 
     def __init__(self, folder: Path, budget_bytes: int, *, origin: str) -> None:
         self.folder = folder

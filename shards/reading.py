@@ -106,8 +106,17 @@ class ShardReader(Protocol):
     bytes_read: int
     lookahead_bytes: int
 
-    def reserve(self, windows: int, window_bytes: int) -> None:
-        """Make room for so many open windows of so many bytes each."""
+    @property
+    def retries(self) -> int:
+        """Requests made again."""
+        ...
+
+    def reserve(self, windows: int, window_samples: int, locations: Sequence[Location]) -> None:
+        """Begin a loop: make room for so many open windows of so many samples like those of a first batch."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether more may be prefetched than the next `lookahead_bytes` of samples."""
         ...
 
     def prefetch(self, locations: Sequence[Location]) -> None:
@@ -139,6 +148,7 @@ class FileReader:
     """
 
     lookahead_bytes = 0
+    retries = 0
 
     def __init__(self, store: Store, *, capacity: int = 256) -> None:
         self._store = store
@@ -149,8 +159,12 @@ class FileReader:
         self._bulk = None if library is None else BulkReader(library)
         self.bytes_read = 0
 
-    def reserve(self, windows: int, window_bytes: int) -> None:
+    def reserve(self, windows: int, window_samples: int, locations: Sequence[Location]) -> None:
         """Nothing: the page cache makes its own room."""
+
+    def has_room(self) -> bool:
+        """No: there is nothing to fetch ahead."""
+        return False
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Nothing: the page cache reads ahead."""

@@ -1,45 +1,70 @@
 """Samples out of shards on object storage.
 
 A shard of which most bytes are wanted is read in blocks of 2 MiB, each once, for all the samples that lie in it; from
-the others only the wanted ranges are read, near ones in one request. Both are begun some way ahead of the batch that
-needs them. What is needed before its block's turn has come is read by itself, so the first batch does not wait for the
-blocks of all lanes. A sample that fails its checksum is read once more, past the cache, before it is called bad.
+the others only the wanted ranges are read, near ones in one request. Both are begun ahead of the batch that needs them,
+in the order of need. A block is let go when its last sample has been read.
+
+How far ahead, and so how much memory: what is held or under way stays below `held_limit_bytes`, which is what the open
+windows of the rank's lanes hold on average, the blocks at their ends, and `LOOKAHEAD_BYTES`. Where windows of large
+images do not fit into the budget, every image is a request of its own and only the lookahead is held.
+
+What is needed before its block's turn has come is read by itself, so the first batch does not wait for the blocks of
+all lanes. A sample that fails its checksum is read once more, past the cache, before it is called bad.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.block_uses import BlockUses, PlacesOf
 from shards.blocks import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
 from shards.decode.base import Blob
 from shards.errors import ShardError
 from shards.reading import FileReader, Location, ShardReader, checked, read_coalesced
 from shards.store import Store
 
-MEMORY_BUDGET_BYTES = 256 << 20
-"""Budget of a cache in memory before the stream has said what its open windows need."""
+if TYPE_CHECKING:
+    from shards.plan import Plan
+
+MEMORY_BUDGET_BYTES = 1 << 30
+"""Budget of blocks in memory where the user gives none."""
 
 DISK_BUDGET_BYTES = 64 << 30
-LOOKAHEAD_BYTES = 128 << 20
+
+LOOKAHEAD_BYTES = 64 << 20
+"""What is fetched ahead of the open windows: ten times what a link of 1 Gbit/s and 50 ms holds in flight."""
+
 CONNECTIONS = 16
 
 
-def open_reader(store: Store, *, cache: Path | None = None, cache_bytes: int | None = None) -> ShardReader:
+def open_reader(
+    store: Store, *, plan: Plan | None = None, cache: Path | None = None, cache_bytes: int | None = None
+) -> ShardReader:
     """The reader for a dataset's shards.
 
     Args:
         store: The dataset's store.
+        plan: Says where the samples lie, so that blocks can be let go early.
         cache: Folder for blocks of remote shards; in memory where None.
         cache_bytes: Budget of the cache.
     """
     if store.local_path("") is not None:
         return FileReader(store)
+    places_of = None if plan is None else partial(_places_of, plan)
     if cache is not None:
-        return RemoteReader(store, DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url))
-    return RemoteReader(store, MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES), fixed_budget=cache_bytes is not None)
+        blocks: Blocks = DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url)
+    else:
+        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES)
+    return RemoteReader(store, blocks, places_of=places_of)
 
 
 class RemoteReader:
@@ -50,7 +75,11 @@ class RemoteReader:
         blocks: Keeps blocks.
         connections: Requests under way at the same time, for blocks and for single ranges each.
         block_bytes: Bytes of a block.
-        fixed_budget: The blocks' budget is the user's; `reserve` does not raise it.
+        places_of: Where a shard's samples lie, so that a block is let go with its last sample.
+
+    Attributes:
+        bytes_read: Bytes fetched.
+        held_limit_bytes: What may be held or under way before nothing more is fetched ahead.
     """
 
     lookahead_bytes = LOOKAHEAD_BYTES
@@ -62,34 +91,70 @@ class RemoteReader:
         *,
         connections: int = CONNECTIONS,
         block_bytes: int = BLOCK_BYTES,
-        fixed_budget: bool = False,
+        places_of: PlacesOf | None = None,
     ) -> None:
         self._store = store
-        self._fixed_budget = fixed_budget
         self._blocks = blocks
         self._block_bytes = block_bytes
+        self._places_of = places_of
+        self._uses = BlockUses(places_of, block_bytes)
         self._ahead = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-ahead")
         self._now = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-now")
         self._lock = threading.Lock()
         self._coming: dict[BlockId, Future[bytes]] = {}
         self._early: dict[tuple[str, int], Future[bytes]] = {}
+        self._early_bytes = 0
+        self._windows_fit = True
+        self._retries_before = _retries_of(store)
+        self._read_again = 0
         self.bytes_read = 0
+        self.held_limit_bytes = self.lookahead_bytes
 
-    def reserve(self, windows: int, window_bytes: int) -> None:
-        """Make room for the open windows, the blocks at their ends, and what is fetched ahead.
+    @property
+    def retries(self) -> int:
+        """Requests that had to be made again: those that failed, and those whose bytes failed their checksum."""
+        return _retries_of(self._store) - self._retries_before + self._read_again
 
-        With less, blocks would be let go before all their samples were used, and fetched again.
+    def reserve(self, windows: int, window_samples: int, locations: Sequence[Location]) -> None:
+        """Begin a new loop: forget what an earlier one announced, and set how much may be held.
+
+        Args:
+            windows: Open windows, one a lane.
+            window_samples: Samples of each.
+            locations: A first batch, by which their bytes are estimated.
         """
-        needed = windows * (window_bytes + 2 * self._block_bytes) + 2 * self.lookahead_bytes
-        if not self._fixed_budget:
-            self._blocks.budget_bytes = max(self._blocks.budget_bytes, needed)
+        self._uses.clear()
+        with self._lock:
+            for early in self._early.values():
+                early.cancel()
+            self._early.clear()
+            self._early_bytes = 0
+        needed = self._windows_bytes(windows, window_samples, locations)
+        self._windows_fit = needed + 2 * self.lookahead_bytes <= self._blocks.budget_bytes
+        self.held_limit_bytes = (needed if self._windows_fit else 0) + self.lookahead_bytes
+
+    def _windows_bytes(self, windows: int, window_samples: int, locations: Sequence[Location]) -> int:
+        """What open windows hold: half of each on average, and three halves of a block where they end."""
+        dense = {location.shard: location.dense_end for location in locations if location.dense_end}
+        if not dense or self._places_of is None:
+            return 0
+        sample_bytes = sum(dense.values()) / sum(len(self._places_of(shard)) for shard in dense)
+        return int(windows * (window_samples * sample_bytes / 2 + 1.5 * self._block_bytes))
+
+    def has_room(self) -> bool:
+        """Whether more may be fetched ahead than the next `lookahead_bytes` of samples."""
+        return len(self._uses) * self._block_bytes + self._early_bytes < self.held_limit_bytes
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch blocks of dense shards and ranges of the others."""
+        alone = []
         for location in locations:
-            for block in self._blocks_of(location):
+            blocks = self._blocks_of(location)
+            for block in blocks:
                 self._begin_block(block, location.dense_end)
-        for shard, wanted in _by_shard(location for location in locations if not location.dense_end):
+            if not blocks:
+                alone.append(location)
+        for shard, wanted in _by_shard(alone):
             self._begin_ranges(shard, wanted)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
@@ -101,6 +166,8 @@ class RemoteReader:
                 found[number] = data
         missing = [number for number in range(len(locations)) if number not in found]
         found |= dict(zip(missing, self._read_now([locations[number] for number in missing]), strict=True))
+        for location in locations:
+            self._let_go(location)
         return [self._verified(location, found[number]) for number, location in enumerate(locations)]
 
     def close(self) -> None:
@@ -109,16 +176,20 @@ class RemoteReader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _blocks_of(self, location: Location) -> list[BlockId]:
-        if not location.dense_end:
+        """The blocks that a sample lies in; none where it is fetched by itself."""
+        if not (location.dense_end and self._windows_fit):
             return []
         first, last = location.offset // self._block_bytes, (location.offset + location.length - 1) // self._block_bytes
         return [(location.shard, number) for number in range(first, last + 1)]
 
     def _begin_block(self, block: BlockId, end: int) -> None:
+        self._uses.announce(block)
         with self._lock:
             if block in self._coming or self._blocks.has(block):
                 return
             self._coming[block] = self._ahead.submit(self._fetch_block, block, end)
+        if len(self._uses) * self._block_bytes > self._blocks.budget_bytes:
+            self._drop(self._uses.forget_oldest())
 
     def _fetch_block(self, block: BlockId, end: int) -> bytes:
         shard, number = block
@@ -131,6 +202,15 @@ class RemoteReader:
                 self._coming.pop(block, None)
         return data
 
+    def _let_go(self, location: Location) -> None:
+        for block in self._blocks_of(location):
+            if self._uses.read(block):
+                self._drop(block)
+
+    def _drop(self, block: BlockId | None) -> None:
+        if block is not None and not self._blocks.outlives_use:
+            self._blocks.drop(block)
+
     def _begin_ranges(self, shard: str, wanted: Sequence[Location]) -> None:
         with self._lock:
             fresh = [location for location in wanted if (shard, location.offset) not in self._early]
@@ -139,6 +219,7 @@ class RemoteReader:
             whole = self._ahead.submit(self._fetch_ranges, shard, fresh)
             for number, location in enumerate(fresh):
                 self._early[shard, location.offset] = _part(whole, number)
+                self._early_bytes += location.length
 
     def _fetch_ranges(self, shard: str, wanted: Sequence[Location]) -> list[bytes]:
         parts = read_coalesced(self._store, shard, [(location.offset, location.length) for location in wanted])
@@ -155,6 +236,7 @@ class RemoteReader:
     def _at_hand(self, location: Location) -> bytes | None:
         with self._lock:
             early = self._early.pop((location.shard, location.offset), None)
+            self._early_bytes -= location.length if early is not None else 0
         if early is not None:
             return early.result()
         parts = [self._from_block(location, block) for block in self._blocks_of(location)]
@@ -181,7 +263,18 @@ class RemoteReader:
             return first
         for block in self._blocks_of(location):
             self._blocks.drop(block)
+        with self._lock:
+            self._read_again += 1
         return checked(location, self._fetch(location.shard, location.offset, location.length), where=self._store.url)
+
+
+def _places_of(plan: Plan, shard: str) -> NDArray[np.int64]:
+    (rows,) = plan.source.rows([bisect_left(plan.shards, shard)])
+    return rows.places
+
+
+def _retries_of(store: Store) -> int:
+    return int(getattr(store, "retries", 0))
 
 
 def _by_shard(locations: Iterable[Location]) -> list[tuple[str, list[Location]]]:
@@ -195,8 +288,10 @@ def _part(whole: Future[list[bytes]], number: int) -> Future[bytes]:
     part: Future[bytes] = Future()
 
     def settle(done: Future[list[bytes]]) -> None:
+        if not part.set_running_or_notify_cancel():
+            return
         if done.cancelled():
-            part.cancel()
+            part.set_exception(CancelledError())
         elif (error := done.exception()) is not None:
             part.set_exception(error)
         else:

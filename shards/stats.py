@@ -26,6 +26,8 @@ class StreamStats:
         batches: Batches given to the consumer.
         images: Images given to the consumer.
         bytes_read: Compressed bytes read.
+        retries: Requests made again, because they failed, broke or brought bytes that fail their checksum. Large: the
+            storage is unwell; its waits are in `read_seconds`.
         busy_seconds: Time the consumer spent between batches; its own work.
         wait_seconds: Time the consumer waited for a batch. Large: the stream is the bottleneck.
         blocked_seconds: Time the scheduler waited for room. Large: the consumer is the bottleneck.
@@ -38,6 +40,7 @@ class StreamStats:
     batches: int = 0
     images: int = 0
     bytes_read: int = 0
+    retries: int = 0
     busy_seconds: float = 0.0
     wait_seconds: float = 0.0
     blocked_seconds: float = 0.0

@@ -42,7 +42,7 @@ CHUNK_IMAGES = 32
 """Images that a worker decodes in one call."""
 RAW_CHUNK_IMAGES = 128
 """Likewise where nothing is decoded: the work is small, handing it over is what costs."""
-MAX_LOOKAHEAD = 32
+MAX_LOOKAHEAD_SAMPLES = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class Stream:
         self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
         self._prefetch = prefetch
         self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)
-        self._reader = open_reader(self.dataset.store, cache=cache, cache_bytes=cache_bytes)
+        self._reader = open_reader(self.dataset.store, plan=self.plan, cache=cache, cache_bytes=cache_bytes)
         self._stats = StreamStats()
         self._worker = ChunkWorker(
             plan=self.plan,
@@ -196,7 +196,8 @@ class Stream:
 
     def stats(self) -> StreamStats:
         """A snapshot of the counters since the stream was made."""
-        return replace(self._stats, bytes_read=self._reader.bytes_read, bad_samples=[*self._stats.bad_samples])
+        bytes_read, retries = self._reader.bytes_read, self._reader.retries
+        return replace(self._stats, bytes_read=bytes_read, retries=retries, bad_samples=[*self._stats.bad_samples])
 
     def walk_keys(self) -> Iterator[tuple[int, int, list[str]]]:
         """Epoch, batch and sample keys from the current position on, without reading a shard."""
@@ -273,26 +274,31 @@ class Stream:
         _put(pending, last, stop)
 
     def _look_ahead(self) -> Iterator[tuple[int, int, Order, Locations]]:
-        """The batches, with what lies up to `lookahead_bytes` ahead of each already being fetched."""
+        """The batches, with what lies `lookahead_bytes` and more ahead of each already being fetched.
+
+        Where an epoch ends its windows close and leave room, into which those of the next one open.
+        """
         ahead: deque[tuple[int, int, Order, Locations]] = deque()
         ahead_bytes = 0
+        begun = False
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
-            if not ahead and not self._stats.batches:
-                self._reserve(locations)
+            if not begun:
+                begun = True
+                lanes = max(self.settings.num_lanes // self.world_size, 1)
+                self._reader.reserve(lanes, self.settings.window, locations)
             self._reader.prefetch(locations)
             ahead.append((epoch, index, order, locations))
             ahead_bytes += _num_bytes(locations)
-            while ahead and (ahead_bytes > self._reader.lookahead_bytes or len(ahead) > MAX_LOOKAHEAD):
+            while ahead and not self._may_look_further(ahead_bytes, len(ahead) * len(locations)):
                 ahead_bytes -= _num_bytes(ahead[0][3])
                 yield ahead.popleft()
         yield from ahead
 
-    def _reserve(self, locations: Locations) -> None:
-        """Tell the reader how much this rank's open windows hold, by the mean size of a first batch's images."""
-        lanes = max(self.settings.num_lanes // self.world_size, 1)
-        mean_bytes = _num_bytes(locations) / max(len(locations), 1)
-        self._reader.reserve(lanes, int(mean_bytes * self.settings.window))
+    def _may_look_further(self, ahead_bytes: int, ahead_samples: int) -> bool:
+        if ahead_samples > MAX_LOOKAHEAD_SAMPLES:
+            return False
+        return ahead_bytes <= self._reader.lookahead_bytes or self._reader.has_room()
 
     def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: Locations) -> _Pending:
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)

@@ -158,6 +158,7 @@ def _report(source: Any, meter: Any, *, bench: bool, json_: bool) -> None:
         **meter.result(),
         "stall_share": round(stats.stall_share, 4),
         "bytes_read": stats.bytes_read,
+        "retries": stats.retries,
         "read_seconds": round(stats.read_seconds, 3),
         "decode_seconds": round(stats.decode_seconds, 3),
         "blocked_seconds": round(stats.blocked_seconds, 3),

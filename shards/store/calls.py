@@ -36,12 +36,16 @@ class Calls:
         url: The store's URL, for error messages.
         driver: The client library.
         settings: Time limits, retries, requests side by side.
+
+    Attributes:
+        retries: Attempts after a failed one, since this object was made.
     """
 
     def __init__(self, url: str, driver: Driver, settings: StoreSettings) -> None:
         self._url = url
         self._driver = driver
         self._settings = settings
+        self.retries = 0
         self._lock = threading.Lock()
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._pid = 0
@@ -57,6 +61,14 @@ class Calls:
         Refused credentials are fetched anew once: they may have expired.
         """
         refreshed = False
+        attempts = 0
+
+        def once() -> Result:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                self.count_retry()
+            return action()
 
         def failed(error: DriverError) -> bool:
             nonlocal refreshed
@@ -67,8 +79,13 @@ class Calls:
             return again
 
         return attempt(
-            action, self._settings, cancelled=cancelled, on_failure=failed, is_ending=self._interpreter_is_ending
+            once, self._settings, cancelled=cancelled, on_failure=failed, is_ending=self._interpreter_is_ending
         )
+
+    def count_retry(self) -> None:
+        """Count an attempt after a failed one."""
+        with self._lock:
+            self.retries += 1
 
     def head(self, path: str) -> ObjectInfo:
         """Size and entity tag of an object."""

@@ -43,6 +43,11 @@ class RemoteStore:
         self._driver = driver
         self._calls = Calls(self.url, driver, settings)
 
+    @property
+    def retries(self) -> int:
+        """Attempts that followed a failed one, in this process. The client libraries make none of their own."""
+        return self._calls.retries
+
     def __repr__(self) -> str:
         return f"RemoteStore({self.url!r}, {type(self._driver).__name__})"
 
@@ -230,6 +235,7 @@ class RemoteStore:
         try:
             return self._driver.read_ranges(path, [ranges[index] for index in batch])
         except DriverError:
+            self._calls.count_retry()
             return []
 
     def _create(self, path: str, action: Callable[[], None], digest: Callable[[], str], size: int) -> None:
