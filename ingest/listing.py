@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ingest.archives import archive_kind, members
+from ingest.archives import archive_kind, members, unpack_first
+from ingest.containers import join_parts
 from ingest.lists import listed_items
 from ingest.raw import RawItem, RawRoot, printable
 from ingest.readers import EXTENSIONS, handles
@@ -62,12 +63,16 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
 
 
 def cut_units(items: Sequence[RawItem], settings: IngestSettings) -> list[Unit]:
-    """Cut a listing into units of about `unit_bytes` and at most `unit_files`; a compressed tar is never cut."""
+    """Cut a listing into units of about `unit_bytes` and at most `unit_files`.
+
+    What can only be read from its beginning on is never cut: a compressed tar, and an archive inside an archive that
+    must be unpacked for that.
+    """
     units: list[Unit] = []
     current: list[RawItem] = []
     size = 0
     for item in items:
-        inside = bool(current) and item.kind == "stream" and item.path == current[-1].path
+        inside = bool(current) and _one_pass(current[-1], item)
         full = size >= settings.unit_bytes or len(current) >= settings.unit_files
         if current and full and not inside:
             units.append(Unit(index=len(units), items=tuple(current)))
@@ -79,14 +84,28 @@ def cut_units(items: Sequence[RawItem], settings: IngestSettings) -> list[Unit]:
     return units
 
 
+def _one_pass(before: RawItem, item: RawItem) -> bool:
+    """Whether two neighbours come out of the same forward pass."""
+    if item.path != before.path:
+        return False
+    holder = item.holder
+    if (holder or item).kind == "stream":
+        return True
+    in_place = holder is None or (item.kind in ("zip", "tar") and holder.offset >= 0)
+    return not in_place and holder == before.holder
+
+
 def _all_items(root: RawRoot, settings: IngestSettings) -> Iterator[RawItem]:
-    for path, size in root.walk():
-        if size < 0:
-            yield RawItem(path=path, kind="reject", detail="unreadable:OSError")
-        elif archive_kind(path):
-            yield from members(root, path, size, settings.limits)
+    for found in join_parts(root.walk()):
+        advice = unpack_first(found.path)
+        if found.size < 0:
+            yield RawItem(path=found.path, kind="reject", detail="unreadable:OSError")
+        elif advice:
+            yield RawItem(path=found.path, kind="reject", detail=f"unsupported:{advice}")
+        elif found.missing or archive_kind(found.path):
+            yield from members(root, found, settings.limits)
         else:
-            yield RawItem(path=path, size=size)
+            yield RawItem(path=found.path, size=found.size)
 
 
 class _selector:  # noqa: N801  # reads as a verb where it is used
@@ -98,7 +117,7 @@ class _selector:  # noqa: N801  # reads as a verb where it is used
         self._reader = spec.layout.reader
 
     def __call__(self, item: RawItem) -> bool:
-        if item.kind == "reject" and not item.member:
+        if item.kind == "reject" and (not item.member or archive_kind(item.member) or unpack_first(item.member)):
             return True
         path = printable(item.inner_path)
         if archive_kind(path) == "gzip":

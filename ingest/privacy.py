@@ -63,7 +63,8 @@ class Pseudonyms:
         scheme = _SCHEME.match(item.raw_path)
         if scheme is None:
             return self._hide(item.path)
-        return f"{scheme[0]}{self._hide(item.member)}::{self._hide(item.path)}"
+        outer = self.raw_path(item.holder) if item.holder else self._hide(item.path)
+        return f"{scheme[0]}{self._hide(item.member)}::{outer}"
 
     def _hide(self, path: str) -> str:
         parts = path.split("/")

@@ -1,13 +1,15 @@
 """Raw files where they lie: a folder, one file, or any fsspec URL, archive members included.
 
 A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip://b.png::a.zip`,
-`tar://b.png::a.tar.gz`, `gzip://b.ppm::b.ppm.gz`.
+`tar://b.png::a.tar.gz`, `gzip://b.ppm::b.ppm.gz`, and once more inside: `zip://b.png::tar://a.zip::c.tar`.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,29 @@ class Stated(NamedTuple):
 _NOTHING = Stated()
 
 
+class Place(NamedTuple):
+    """Where a file belongs that is one slice of a series; see `ingest.series`.
+
+    Attributes:
+        series: Keyed hash of the series' UID.
+        frame: The slice's number in it, as `z0012`; `t0003z0012` where positions repeat, `s01z0012` where the series
+            holds several stacks.
+        alone: Whether its stack is this file only.
+        taken: Whether the source's frame rule takes it.
+        spacing: Millimetres between rows and between columns.
+        low: Lower end of the stack's intensity range, for files without a window; NaN without one.
+        high: Its upper end.
+    """
+
+    series: str
+    frame: str
+    alone: bool = False
+    taken: bool = True
+    spacing: tuple[float, float] = (1.0, 1.0)
+    low: float = math.nan
+    high: float = math.nan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawItem:
     """One listed raw file.
@@ -57,6 +82,10 @@ class RawItem:
         check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
         detail: Why a `reject` is one, as `reason` or `reason:detail`.
         stated: What a list says of the file.
+        parts: Paths and sizes of the parts where `path` is a split archive.
+        holder: The archive inside the archive `path` that holds the member, where there is one; its `offset` is
+            positive where it can be read in place.
+        place: Where in a series of files the file belongs, once the series are known.
     """
 
     path: str
@@ -67,19 +96,28 @@ class RawItem:
     check: int = 0
     detail: str = ""
     stated: Stated = _NOTHING
+    parts: tuple[tuple[str, int], ...] = ()
+    holder: RawItem | None = None
+    place: Place | None = None
 
     @property
     def raw_path(self) -> str:
         """The fsspec chain below the raw URL."""
         if not self.member or self.kind == "file":
             return printable(self.path)
-        scheme = "gzip" if self.kind == "gzip" else "zip" if self.path.lower().endswith(".zip") else "tar"
-        return f"{scheme}://{printable(self.member)}::{printable(self.path)}"
+        archive = self.holder.member if self.holder else self.path
+        scheme = "gzip" if self.kind == "gzip" else "zip" if _ZIP.search(archive.lower()) else "tar"
+        return f"{scheme}://{printable(self.member)}::{self.holder.raw_path if self.holder else printable(self.path)}"
 
     @property
     def inner_path(self) -> str:
         """Archive and member as one path: what globs and expressions see."""
-        return f"{self.path}/{self.member}" if self.member and self.kind != "gzip" else self.path
+        if not self.member or self.kind == "gzip":
+            return self.path
+        return f"{self.holder.inner_path if self.holder else self.path}/{self.member}"
+
+
+_ZIP = re.compile(r"\.zip(\.[^./]*)?$")
 
 
 def printable(path: str) -> str:
@@ -96,6 +134,7 @@ class RawFile:
         name: Last part of the path, lower case; formats are told by it.
         size: Bytes, as far as known.
         opener: Gives a seekable binary stream.
+        peek: Gives the first bytes without unpacking the rest, for members of archives.
         beside: Opens a neighbour by file name, for formats that keep header and data apart.
     """
 
@@ -104,6 +143,14 @@ class RawFile:
     size: int
     opener: Callable[[], BinaryIO]
     beside: Callable[[str], BinaryIO] | None = None
+    peek: Callable[[int], bytes] | None = None
+
+    def head(self, num_bytes: int) -> bytes:
+        """The first bytes, or all if there are fewer."""
+        if self.peek is not None:
+            return self.peek(num_bytes)
+        with self.opener() as stream:
+            return stream.read(num_bytes)
 
     def open(self) -> BinaryIO:
         """A seekable stream at the start of the file."""
@@ -125,13 +172,15 @@ class RawRoot:
 
     Args:
         url: Folder or file, as a path or any fsspec URL.
+        block_bytes: How much of a remote file is fetched at a time.
 
     Raises:
         SourceError: Nothing is there, or its driver is missing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, block_bytes: int = 4 << 20) -> None:
         self.url = url
+        self._block_bytes = block_bytes
         scheme, separator, rest = url.partition("://")
         self._local = not separator or scheme == "file"
         if self._local:
@@ -196,5 +245,5 @@ class RawRoot:
         """
         if self._local:
             return (Path(self._base) / path).open("rb")
-        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=4 << 20)
+        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
         return stream
