@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.console import stderr
 from infra.pages import render_page, render_table
+from shards.files import write_text
 
 if TYPE_CHECKING:
     from eval.measurements import Measurement
@@ -96,16 +98,17 @@ def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
     files |= {name: paths[0] for name, paths in figures.items()}
     means = [point for point in with_mean if point.task == MEAN]
     files["page"] = out / "index.html"
-    files["page"].write_text(_page(analysis, means, figures), encoding="utf-8")
+    write_text(files["page"], _page(analysis, means, figures))
     return files
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write dictionaries with the same keys as a CSV file with a header."""
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
     return path
 
 

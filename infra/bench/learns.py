@@ -2,8 +2,11 @@
 
     python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=450]
 
-Prints one JSON object: the pretraining time, the probe's test AUC of the trained network, those of the same network at
-random initialisation (one a seed), and the difference of the means.
+Prints one JSON object: how long pretraining took, and for each readout (the method's own is `auto`, see
+`eval.backbone.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network at random
+initialisation (one a seed), and the difference of the means; the validation split's difference stands beside it, for
+comparing recipes without looking at the test split. The same command goes on after SIGTERM; minutes are those of all
+attempts.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from eval.backbone import POOLINGS, Pooling, load_backbone
 from eval.medmnist import Task, load_task, task_names
-from eval.probe import probe
+from eval.probe import ProbeResult, probe
 from train.pretrain import load_recipe, pretrain
 
 
@@ -35,27 +38,47 @@ def main() -> None:
     arguments = parser.parse_args()
     overrides = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.settings)}
     recipe = load_recipe(arguments.recipe, overrides)
-    began = time.perf_counter()
     result = pretrain(recipe, data=arguments.data, out=arguments.out)
-    minutes = (time.perf_counter() - began) / 60
+    report: dict[str, Any] = {"recipe": recipe.name, "steps": result.steps, "minutes": minutes(arguments.out)}
+    if result.export is None:
+        print(json.dumps({**report, "finished": False}))
+        return
     task = load_task(task_names(arguments.task)[0], root=arguments.medmnist)
-    trained = aucs(str(result.export), task, seeds=arguments.seeds)
-    untrained = aucs(f"random:{result.export}", task, seeds=arguments.seeds)
-    report: dict[str, Any] = {
-        "recipe": recipe.name,
-        "steps": result.steps,
-        "minutes": round(minutes, 1),
-        "task": task.name,
-        "trained": trained,
-        "untrained": untrained,
-        "difference": round(statistics.mean(trained) - statistics.mean(untrained), 4),
+    own = load_backbone(str(result.export)).pooling()
+    readouts = {pooling: compare(result.export, task, pooling, seeds=arguments.seeds) for pooling in POOLINGS}
+    print(json.dumps({**report, "task": task.name, "auto": own, "difference": readouts[own]["difference"], **readouts}))
+
+
+def minutes(run: Path) -> float:
+    """Of all steps, waiting included."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds: list[float] = [json.loads(line)["seconds"] for line in lines]
+    return round(sum(seconds) / 60, 1)
+
+
+def compare(export: Path, task: Task, pooling: Pooling, *, seeds: int) -> dict[str, Any]:
+    """AUCs of the trained and of the untrained network by one readout."""
+    trained, untrained = (
+        probe(checkpoint, [task], pooling=pooling, seeds=range(seeds))
+        for checkpoint in (str(export), f"random:{export}")
+    )
+    return {
+        "trained": aucs(trained, "test"),
+        "untrained": aucs(untrained, "test"),
+        "difference": difference(trained, untrained, "test"),
+        "validation_difference": difference(trained, untrained, "val"),
     }
-    print(json.dumps(report))
 
 
-def aucs(checkpoint: str, task: Task, *, seeds: int) -> list[float]:
-    """Test AUC of the linear probe, one a seed."""
-    return [round(item.metrics["auc"].value, 4) for item in probe(checkpoint, [task], seeds=range(seeds))]
+def difference(trained: list[ProbeResult], untrained: list[ProbeResult], split: Literal["test", "val"]) -> float:
+    """Of the mean AUCs."""
+    return round(statistics.mean(aucs(trained, split)) - statistics.mean(aucs(untrained, split)), 4)
+
+
+def aucs(results: list[ProbeResult], split: Literal["test", "val"]) -> list[float]:
+    """One a seed."""
+    values = [item.metrics["auc"].value if split == "test" else item.val_metrics["auc"] for item in results]
+    return [round(value, 4) for value in values]
 
 
 if __name__ == "__main__":

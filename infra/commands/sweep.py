@@ -72,7 +72,6 @@ def sweep(
         run = _nth(planned, only)
         if not planned.is_finished(run):
             execute(planned, run)
-        collect_results(planned)
     elif slurm:
         script = write_slurm_script(planned)
         stderr().print(submit_slurm(script) if submit else f"submit it with: sbatch {script}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from shards.files import write_text
 
 
 def slurm_script(plan: Plan) -> str:
-    """An sbatch script: array task i executes run i; a run that has its result ends at once."""
+    """An sbatch script: array task i executes run i; a run that has its result ends at once.
+
+    `biovfm` is the one that the set-up lines bring; where they bring none, the one that planned the sweep. They run
+    before `set -u`, which the activation scripts of environments seldom survive.
+    """
     settings = plan.grid.slurm
     limit = f"%{settings.at_once}" if settings.at_once else ""
     options = {
@@ -32,8 +37,13 @@ def slurm_script(plan: Plan) -> str:
         **settings.options,
     }
     head = [f"#SBATCH --{name}={value}" if value else f"#SBATCH --{name}" for name, value in options.items()]
-    run = f"biovfm sweep --out {shlex.quote(str(plan.out.resolve()))} --only $SLURM_ARRAY_TASK_ID"
-    return "\n".join(["#!/bin/bash", *head, "set -euo pipefail", *settings.setup, f"exec {run}", ""])
+    setup = [
+        "set -eo pipefail",
+        f'export PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}',
+        *settings.setup,
+    ]
+    run = f'exec biovfm sweep --out {shlex.quote(str(plan.out.resolve()))} --only "$SLURM_ARRAY_TASK_ID"'
+    return "\n".join(["#!/bin/bash", *head, *setup, "set -u", run, ""])
 
 
 def write_slurm_script(plan: Plan) -> Path:

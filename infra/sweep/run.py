@@ -92,15 +92,17 @@ def probe_arguments(plan: Plan, run: PlannedRun) -> list[str]:
 
 
 def collect(plan: Plan) -> Path | None:
-    """Write the results of all finished runs to `results.csv`; None where none is finished."""
-    rows = list(rows_of(plan))
-    if not rows:
-        return None
-    path = plan.out / RESULTS
-    partial = path.with_suffix(".partial")
-    write_csv(partial, rows)
-    partial.replace(path)
-    return path
+    """Write the results of all finished runs to `results.csv`; None where none is finished.
+
+    Array tasks may end at the same time: whoever writes looks again, so that the last to write has seen every run.
+    """
+    path, seen = plan.out / RESULTS, -1
+    while rows := list(rows_of(plan)):
+        if len(rows) == seen:
+            return path
+        write_csv(path, rows)
+        seen = len(rows)
+    return None
 
 
 def _child(command: Sequence[str], log: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_a_slurm_array(material: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for line in ("#SBATCH --array=0-3%2", "#SBATCH --partition=gpu", "#SBATCH --gpus-per-node=4", "--account=lab"):
         assert line in text
     assert text.index("module load cuda") < text.index("exec biovfm sweep --out")
-    assert f"'{tmp_path}/my sweep' --only $SLURM_ARRAY_TASK_ID" in text
+    assert f"'{tmp_path}/my sweep' --only \"$SLURM_ARRAY_TASK_ID\"" in text
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     without = Grid(dataset="x", recipes=["tiny"], slurm={"gpus": 0})
     assert "gpus-per-node" not in slurm_script(
