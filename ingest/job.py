@@ -1,4 +1,4 @@
-"""An ingest job: list → map → resolve → promote → commit.
+"""An ingest job: list → place in series → map → resolve → promote → commit.
 
 The job's id is a hash of source, listing, settings and the dataset's encoding policy, so the same job on the same raw
 data is recognised and does nothing twice. Its state is what lies in `staging/<job>/`: finished units are found by
@@ -32,6 +32,7 @@ from ingest.privacy import Pseudonyms
 from ingest.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
 from ingest.raw import RawRoot
 from ingest.resolve import Resolution, read_staged, resolve_exact
+from ingest.series import place_series
 from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 from ingest.tables import fingerprint_schema
@@ -40,10 +41,10 @@ from shards.errors import ConfigError, SourceError
 from shards.schema import index_schema, rejects_schema
 from shards.store import Store
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raised when the same raw data would give other bytes."""
 
-Stage = Literal["list", "map", "resolve", "promote", "commit"]
+Stage = Literal["list", "series", "map", "resolve", "promote", "commit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class JobReport:
         resumed_units: Units that an earlier, interrupted run had finished.
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
+        volumes: What was made of DICOM series (`ingest.series`); empty where there are none.
         seconds: Wall time.
     """
 
@@ -131,6 +133,7 @@ class JobReport:
     resumed_units: int = 0
     skipped_buckets: int = 0
     eval_overlap: Mapping[str, int] = field(default_factory=dict)
+    volumes: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,6 +185,7 @@ def run_job(
         step_timeout_seconds=job.settings.limits.item_timeout_seconds, step_attempts=job.settings.limits.item_attempts
     )
     runner = engine or LocalEngine(workers, rules)
+    job.place(runner, share)
     units, resumed = job.map(runner, share)
     if units is None:
         return replace(job.repeated_report(), repeated=False, pending=True, seconds=time.monotonic() - started)
@@ -243,6 +247,12 @@ class _Job:
             job_id=self.job_id,
             listed=self._listed,
         )
+
+    def place(self, engine: Engine, share: Share | None) -> None:
+        """Tell the files of DICOM series their places."""
+        self._tell(Progress(stage="series"))
+        first = share.task_index * len(self.units) // share.num_tasks if share else 0
+        self.units, self.volumes = place_series(engine, self.context, self.units, first=first)
 
     def map(self, engine: Engine, share: Share | None) -> tuple[Sequence[UnitReport] | None, int]:
         """Map the units that no earlier run has finished.
@@ -410,6 +420,7 @@ class _Job:
             units=len(self.units),
             skipped_buckets=resolution.skipped_buckets,
             eval_overlap=resolution.overlap,
+            volumes=self.volumes,
         )
 
     def repeated_report(self) -> JobReport:

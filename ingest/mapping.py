@@ -170,6 +170,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
         window=layout.window,
         group_tag=context.spec.grouping.tag,
         limits=context.settings.limits,
+        place=item.place,
     )
     count = 0
     try:

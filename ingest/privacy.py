@@ -105,6 +105,6 @@ def group_of(spec: SourceSpec, item: RawItem, *, frame: str, stated: str) -> str
         found = re.search(rule.pattern, item.inner_path)
         if found:
             return "\0".join(part or "" for part in (found.groups() or (found[0],)))
-    if rule.by == "dicom" and stated:
-        return stated
-    return item.raw_path
+    if rule.by == "file" and item.place is not None and not item.place.alone:
+        return f"series\0{item.place.series}"
+    return stated if rule.by == "dicom" and stated else item.raw_path

@@ -35,6 +35,7 @@ REASONS: Final = {
     "duplicate": "Pixel for pixel equal to an image that is kept.",
     "near_duplicate": "A re-encoded, resized or re-windowed copy of an image of another group that is kept.",
     "eval_overlap": "Matches an image of an evaluation set.",
+    "not_chosen": "A slice of a series that the source's frame rule leaves out.",
     "not_listed": "Not on the list of images to take.",
 }
 """Every reason that a row of `rejects/` may give."""

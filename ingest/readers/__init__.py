@@ -9,7 +9,7 @@ from typing import cast
 from ingest.raw import RejectError
 from ingest.readers.base import RawImage, Reader, ReadOptions
 
-__all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for"]
+__all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for", "reader_name"]
 
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "images": (
@@ -50,10 +50,15 @@ def reader_for(reader: str, name: str) -> Reader:
     Raises:
         RejectError: `auto`, and no reader takes such a name.
     """
-    chosen = _by_name(name) if reader in ("auto", "list") else reader
+    chosen = reader_name(reader, name)
     if not chosen:
         raise RejectError("unsupported", "no reader for this extension")
     return cast("Reader", importlib.import_module(_MODULES[chosen]).read)
+
+
+def reader_name(reader: str, name: str) -> str:
+    """The reader that `auto` stands for; empty where none takes such a name."""
+    return _by_name(name) if reader in ("auto", "list") else reader
 
 
 def _by_name(name: str) -> str:

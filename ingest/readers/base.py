@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.raw import RawFile
+from ingest.raw import Place, RawFile
 from ingest.settings import LimitSettings
 from ingest.spec import FrameRule, Window
 
@@ -58,12 +58,13 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What the source's spec and the job's settings tell a reader."""
+    """What the source's spec and the job's settings tell a reader, and the file's place in a series, if it has one."""
 
     frames: FrameRule = field(default_factory=FrameRule)
     window: Window | None = None
     group_tag: str = "StudyInstanceUID"
     limits: LimitSettings = field(default_factory=LimitSettings)
+    place: Place | None = None
 
 
 class Reader(Protocol):

@@ -11,14 +11,15 @@ table; group identifiers go straight into a keyed hash.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw import Place, RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
+from ingest.readers.volumes import square_pixels
 
 MODALITY_TAGS: Final = {
     **dict.fromkeys(("CR", "DX", "XA", "RF", "MG", "RTIMAGE", "IO", "PX", "RG"), "X-Ray"),
@@ -56,19 +57,45 @@ _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
-    """The frames of a DICOM file, `f0000` … where there are several."""
-    _accept_any_value()
+    """The frames of a DICOM file, `f0000` … where there are several.
+
+    A file that is a slice of a series (`options.place`) follows the rules of volumes: its number is the frame, its
+    stack's range serves where it brings no window, and its pixels are made square.
+    """
+    if options.place is not None and not options.place.taken:
+        raise RejectError("not_chosen", "the frame rule of the source")
+    accept_any_value()
     with raw.open() as stream:
         dataset = _parse(stream, options)
-        count = _number(dataset, "NumberOfFrames", 1) or 1
+        count = number_of(dataset, "NumberOfFrames", 1) or 1
         frames = chosen_frames(count, options.frames)
         facts = _Facts.of(dataset, options, several=count > 1)
         for number, stored in zip(frames, _stored(dataset, frames, count), strict=False):
-            yield facts.image(stored, number)
+            image = facts.image(stored, number)
+            yield image if options.place is None or count > 1 else _in_place(image, options.place)
+
+
+def _in_place(image: RawImage, place: Place) -> RawImage:
+    pixels = square_pixels(image.pixels, *place.spacing)
+    region = image.region if pixels is image.pixels else None
+    return replace(image, pixels=pixels, frame=place.frame, part_of_volume=not place.alone, region=region)
+
+
+def gray_values(raw: RawFile, options: ReadOptions) -> Pixels:
+    """The values of a single-frame file after the modality LUT, without padding: what a range is estimated from.
+
+    Raises:
+        RejectError: It cannot be decoded.
+    """
+    accept_any_value()
+    with raw.open() as stream:
+        dataset = _parse(stream, options)
+        stored = next(iter(_stored(dataset, range(1), 1)))
+        return _without_padding(stored, _modality_values(stored, dataset, 0), dataset)
 
 
 @cache
-def _accept_any_value() -> None:
+def accept_any_value() -> None:
     """Values are checked where they are used."""
     import pydicom.config
 
@@ -85,12 +112,12 @@ def _parse(stream: Any, options: ReadOptions) -> Any:
         raise RejectError("unreadable", type(error).__name__) from error
     if not any(name in dataset for name in _PIXELS):
         raise RejectError("no_image" if "SOPClassUID" in dataset else "unreadable", "no pixel data")
-    size = [_number(dataset, name, 0) for name in ("Rows", "Columns")]
+    size = [number_of(dataset, name, 0) for name in ("Rows", "Columns")]
     if min(size) < 1:
         raise RejectError("unreadable", "no rows or columns")
     if size[0] * size[1] > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{size[1]}x{size[0]} pixels")
-    if size[0] * size[1] * (_number(dataset, "NumberOfFrames", 1) or 1) > options.limits.max_voxels:
+    if size[0] * size[1] * (number_of(dataset, "NumberOfFrames", 1) or 1) > options.limits.max_voxels:
         raise RejectError("decompression_bomb", "too many frames")
     _add_transfer_syntax(dataset)
     return dataset
@@ -127,7 +154,7 @@ def _decoded(dataset: Any, frames: Sequence[int], count: int) -> Iterator[Pixels
     from pydicom.pixels.utils import iter_pixels, pixel_array
     from pydicom.uid import JPEGExtended12Bit
 
-    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and _number(dataset, "BitsStored", 8) > 8:
+    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and number_of(dataset, "BitsStored", 8) > 8:
         yield from _twelve_bit_jpegs(dataset, frames, count)
     elif count == 1:
         yield pixel_array(dataset)
@@ -184,8 +211,8 @@ class _Facts:
             several=several,
             modality=MODALITY_TAGS.get(str(dataset.get("Modality", "")).strip().upper(), ""),
             group=str(dataset.get(options.group_tag, "") or ""),
-            bits=_number(dataset, "BitsStored", 0) or _number(dataset, "BitsAllocated", 8),
-            signed=_number(dataset, "PixelRepresentation", 0) == 1,
+            bits=number_of(dataset, "BitsStored", 0) or number_of(dataset, "BitsAllocated", 8),
+            signed=number_of(dataset, "PixelRepresentation", 0) == 1,
             photometric=photometric,
             burned_in=str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES" or region is not None,
             region=region,
@@ -223,17 +250,21 @@ class _Facts:
         if "VOILUTSequence" in voi and values.dtype.kind in "iu":
             looked_up, top = _voi_lut(values, voi)
             return looked_up, 0.0, top, True
-        window = _window(voi)
+        window = window_of(voi)
         if window is not None:
             return _apply_window(values, *window)
         if self.options.window is not None:
             return values, *window_range(self.options.window), True
         if self.bits <= 8 and not self.signed and values.dtype.kind in "ui" and values.dtype.itemsize == 1:
             return values, 0.0, float(2**self.bits - 1), False
+        place = self.options.place
+        if place is not None and place.low < place.high:
+            return values, place.low, place.high, False
         return values, *percentile_range(_without_padding(stored, values, self.dataset)), False
 
 
-def _number(dataset: Any, name: str, default: int) -> int:
+def number_of(dataset: Any, name: str, default: int) -> int:
+    """An attribute as an integer, or the default where it is missing or none."""
     value = dataset.get(name, default)
     try:
         return int(value if value not in (None, "") else default)
@@ -277,7 +308,7 @@ def _voi_lut(values: Pixels, voi: Any) -> tuple[Pixels, float]:
     return looked_up, float(max(2**bits - 1, 1))
 
 
-def _window(voi: Any) -> tuple[float, float, str] | None:
+def window_of(voi: Any) -> tuple[float, float, str] | None:
     """Centre, width and function of the first window, or None where it is missing or narrower than 1."""
     try:
         center = float(np.atleast_1d(voi.get("WindowCenter"))[0])
@@ -325,7 +356,7 @@ def _ultrasound_region(dataset: Any) -> tuple[int, int, int, int] | None:
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     boxes = []
     for item in dataset.get("SequenceOfUltrasoundRegions") or ():
-        edges = [_number(item, f"RegionLocation{name}", -1) for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+        edges = [number_of(item, f"RegionLocation{name}", -1) for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
         if 0 <= edges[0] < edges[2] <= rows and 0 <= edges[1] < edges[3] <= columns:
             boxes.append(edges)
     if not boxes:

@@ -67,7 +67,7 @@ def volume_slices(
         plane = np.moveaxis(volume, across, 0)[number]
         pixels = np.ascontiguousarray(np.flip(np.swapaxes(plane, 0, 1), 0))
         yield RawImage(
-            pixels=_square(pixels, rows_step, columns_step),
+            pixels=square_pixels(pixels, rows_step, columns_step),
             frame=f"{frame}z{number:04d}",
             bit_depth=bit_depth,
             low=low,
@@ -77,7 +77,7 @@ def volume_slices(
         )
 
 
-def _square(pixels: Pixels, rows_step: float, columns_step: float) -> Pixels:
+def square_pixels(pixels: Pixels, rows_step: float, columns_step: float) -> Pixels:
     """Stretch the coarser direction until pixels are square; within 5 % they are left alone."""
     ratio = rows_step / columns_step
     if 0.95 < ratio < 1.05 or not 1 / _LARGEST_STRETCH < ratio < _LARGEST_STRETCH:
