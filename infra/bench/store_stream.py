@@ -1,14 +1,18 @@
-"""A training stream from S3 against the same stream from local disk, and under latency and a bandwidth limit.
+"""A training stream from S3 against the same stream from local disk, and behind a slow link.
 
     python -m infra.bench.store_stream                       # workload A: one random crop of 224 an image
-    python -m infra.bench.store_stream --latency-ms 50 --gbit 1
+    python -m infra.bench.store_stream --images 500 --copies 48 --latency-ms 50 --gbit 1
 
 The stream runs in a process of its own that is bound to one core with one decoding thread, from disk and from S3
-alike; the server (and the proxy) get the other cores. So the server's share of the machine, which a real one would
-not take, does not count against the client, while everything the client itself does does. With latency and a limit
-the images stay compressed, as for decoding on the accelerator, and the consumer takes them at 0.9 of the rate that
-the bandwidth allows: its stall share says how much of its time it waited. How much had
-been fetched before the first batch is told, since the rest alone is streamed under the limit.
+alike; the server (and the link) get the other cores. So the server's share of the machine, which a real one would
+not take, does not count against the client, while everything the client itself does does.
+
+Behind a link the images stay compressed, as for decoding on the accelerator. The consumer takes them at 0.95 of the
+rate that the bandwidth allows, which is the bandwidth over the mean bytes of an image, and is never late itself: if it
+had to wait, it does not catch up. `stall_share` is the share of its time that it waited, from its second batch on.
+While the shuffle windows of all lanes fill for the first time, more has to be fetched than is taken; so the share is
+told for that time (`filling`) and for the rest, ends of epochs included (`filled`), too. The same is done twice, with
+twice as many images the second time, so that memory can be seen not to depend on their number.
 """
 
 from __future__ import annotations
@@ -19,18 +23,23 @@ import hashlib
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from infra import s3_server
 from infra.bench.decode import make_corpus, package_folders
+from infra.bench.link import behind_link
+from shards.store import open_store
 
 BATCH = 256
+SHARE = 0.95
+"""How much of what the bandwidth allows the consumer takes."""
 
 
 def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
@@ -64,30 +73,51 @@ def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
     dataset.commit(job_id="bench", rows=table, rejects=rejects_schema().empty_table())
 
 
-def consume(url: str, *, raw: bool, images_per_second: float) -> dict[str, Any]:
+def consume(url: str, *, raw: bool, images_per_second: float, epochs: int) -> dict[str, Any]:
     """Stream in this process; the consumer is as fast as it can, or takes so many images a second."""
     from infra.measure import Meter
     from shards.decode import Crops
     from shards.stream import Stream
 
     crops = () if raw else (Crops(),)
-    before = 0
-    with Stream(url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=1) as stream:
+    spans: list[tuple[float, float]] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with Stream(url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=epochs) as stream:
+        filling = stream.settings.window * stream.settings.num_lanes // BATCH
         meter = Meter()
-        due = 0.0
+        asked = time.perf_counter()
         for batch in stream:
+            came = time.perf_counter()
             meter.batch(len(batch.keys))
-            before = before or stream.stats().bytes_read
             if images_per_second:
-                due = max(due, time.perf_counter()) + BATCH / images_per_second
-                time.sleep(max(due - time.perf_counter(), 0.0))
+                time.sleep(BATCH / images_per_second)
+            left = time.perf_counter()
+            spans.append((came - asked, left - came))
+            asked = left
         stats = stream.stats()
+        held_limit = getattr(stream._reader, "held_limit_bytes", 0)  # noqa: SLF001 - what it may hold is a figure
+        payload = meter.images * mean_bytes(stream)
     return {
         **meter.result(),
-        "stall_share": round(stats.stall_share, 4),
-        "bytes_read": stats.bytes_read,
-        "bytes_before_first_batch": before,
+        "stall_share": _stall_share(spans[1:]),
+        "filling": {"batches": len(spans[1:filling]), "stall_share": _stall_share(spans[1:filling])},
+        "filled": {"batches": len(spans[filling:]), "stall_share": _stall_share(spans[filling:])},
+        "read_over_payload": round(stats.bytes_read / payload, 3),
+        "retries": stats.retries,
+        "held_limit_mb": round(held_limit / 2**20, 1),
+        "memory_before_mb": round(before, 1),
     }
+
+
+def mean_bytes(stream: Any) -> float:
+    """Mean compressed bytes of an image of a plan."""
+    lengths = [rows.places[:, 1] for rows in stream.plan.source.rows(range(len(stream.plan.shards)))]
+    return float(sum(part.sum() for part in lengths) / sum(len(part) for part in lengths))
+
+
+def _stall_share(spans: Sequence[tuple[float, float]]) -> float:
+    waited, worked = (sum(span[part] for span in spans) for part in (0, 1))
+    return round(waited / (waited + worked), 4) if spans else 0.0
 
 
 def _in_one_core(url: str, *flags: str) -> dict[str, Any]:
@@ -98,43 +128,52 @@ def _in_one_core(url: str, *flags: str) -> dict[str, Any]:
     return found
 
 
-@contextlib.contextmanager
-def _limited(endpoint: str, arguments: argparse.Namespace) -> Iterator[None]:
-    """The endpoint behind a proxy with latency and a bandwidth limit; needs a checkout, for the tests' proxy."""
-    from tests.faults import FaultProxy
-
-    rate = arguments.gbit * 1e9 / 8
-    with FaultProxy(endpoint, latency_seconds=arguments.latency_ms / 1000, bytes_per_second=rate) as proxy:
-        os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
-        try:
-            yield
-        finally:
+def behind(arguments: argparse.Namespace, server: s3_server.Server, images: Sequence[bytes]) -> dict[str, Any]:
+    """Stream one and two datasets' worth of images through a link."""
+    size = sum(map(len, images)) / len(images)
+    rate = SHARE * arguments.gbit * 1e9 / 8 / size
+    table: dict[str, Any] = {
+        "link": {"latency_ms": arguments.latency_ms, "gbit": arguments.gbit},
+        "mean_bytes": round(size),
+        "consumer_images_per_second": round(rate, 1),
+        "consumer_is": f"{SHARE} x bandwidth / mean bytes of an image",
+    }
+    with behind_link(server.endpoint, latency_ms=arguments.latency_ms, gbit=arguments.gbit) as endpoint:
+        for copies in (arguments.copies, 2 * arguments.copies):
+            url = f"{server.make_bucket('bench')}/{len(images)}x{copies}"
+            if not any(open_store(url).list("dataset.json")):
+                build(url, images, copies=copies)
+            flags = ("--raw", "--rate", f"{rate:.3f}", "--epochs", str(arguments.epochs))
             os.environ["AWS_ENDPOINT_URL"] = endpoint
+            table[f"{len(images) * copies} images"] = _in_one_core(url, *flags)
+            os.environ["AWS_ENDPOINT_URL"] = server.endpoint
+    return table
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Build the dataset twice, stream it from both places, and with the limits where they are asked for."""
-    images = make_corpus(package_folders(), arguments.images, seed=0)
-    random.Random(0).shuffle(images)  # noqa: S311 - a benchmark's order
-    mean_bytes = sum(map(len, images)) / len(images)
-    with tempfile.TemporaryDirectory() as folder, s3_server.start(Path(folder) / "s3") as server:
-        os.environ.update(server.env)
+def against_disk(arguments: argparse.Namespace, server: s3_server.Server, images: Sequence[bytes]) -> dict[str, Any]:
+    """Stream the same dataset from both places, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
         local, remote = str(Path(folder) / "data"), f"{server.make_bucket('bench')}/data"
-        for url in (remote,) if arguments.gbit else (local, remote):
+        for url in (local, remote):
             build(url, images, copies=arguments.copies)
-        table: dict[str, Any] = {"images": len(images) * arguments.copies, "mean_bytes": round(mean_bytes)}
-        if arguments.gbit:
-            rate = 0.9 * arguments.gbit * 1e9 / 8 / mean_bytes
-            with _limited(server.endpoint, arguments):
-                flags = ("--raw", "--rate", f"{rate:.1f}")
-                table["limited"] = _in_one_core(remote, *flags)
-            return {**table, "consumer_images_per_second": round(rate)}
         rounds = [(_in_one_core(local), _in_one_core(remote)) for _ in range(arguments.rounds)]
+    table: dict[str, Any] = {"images": len(images) * arguments.copies}
     table["local"], table["s3"] = (
         max(runs, key=lambda item: float(item["images_per_second"])) for runs in zip(*rounds, strict=True)
     )
     table["s3_to_local"] = round(table["s3"]["images_per_second"] / table["local"]["images_per_second"], 3)
     return table
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Start a server and measure."""
+    images = make_corpus(package_folders(), arguments.images, seed=0)
+    random.Random(0).shuffle(images)  # noqa: S311 - a benchmark's order
+    with contextlib.ExitStack() as stack:
+        folder = Path(arguments.work or stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(s3_server.start(folder / "s3"))
+        os.environ.update(server.env)
+        return (behind if arguments.gbit else against_disk)(arguments, server, images)
 
 
 def main() -> int:
@@ -144,13 +183,16 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=8, help="shards")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--gbit", type=float, default=0.0)
+    parser.add_argument("--gbit", type=float, default=0.0, help="bandwidth of the link; 0 for none")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--work", help="folder that keeps the server's data for the next run with --gbit")
     parser.add_argument("--consume", help=argparse.SUPPRESS)
     parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=float, default=0.0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.consume:
-        print(json.dumps(consume(arguments.consume, raw=arguments.raw, images_per_second=arguments.rate)))
+        told = consume(arguments.consume, raw=arguments.raw, images_per_second=arguments.rate, epochs=arguments.epochs)
+        print(json.dumps(told))
     else:
         print(json.dumps(run(arguments), indent=2))
     return 0
