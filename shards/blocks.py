@@ -20,9 +20,9 @@ from typing import Protocol
 
 from shards.errors import ConfigError, StoreError
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 20
 """Bytes of a block, one request. Larger ones hide more latency, but every open window of every lane keeps up to two
-blocks more than it needs: with 64 lanes 8 MiB blocks hold half a gigabyte more than 2 MiB ones."""
+blocks more than it needs: with 64 lanes 8 MiB blocks hold half a gigabyte more than 1 MiB ones."""
 
 BlockId = tuple[str, int]
 """Shard path and block number."""

@@ -1,6 +1,6 @@
 """Samples out of shards on object storage.
 
-A shard of which most bytes are wanted is read in blocks of 2 MiB, each once, for all the samples that lie in it; from
+A shard of which most bytes are wanted is read in blocks of 1 MiB, each once, for all the samples that lie in it; from
 the others only the wanted ranges are read, near ones in one request. Both are begun ahead of the batch that needs them,
 in the order of need. A block is let go when its last sample has been read.
 
@@ -8,8 +8,8 @@ How far ahead, and so how much memory: what is held or under way stays below `he
 windows of the rank's lanes hold on average, the blocks at their ends, and `LOOKAHEAD_BYTES`. Where windows of large
 images do not fit into the budget, every image is a request of its own and only the lookahead is held.
 
-What is needed before its block's turn has come is read by itself, so the first batch does not wait for the blocks of
-all lanes. A sample that fails its checksum is read once more, past the cache, before it is called bad.
+The first batch of a loop is fetched sample by sample, since it touches most of the blocks of all lanes and would wait
+for them. A sample that fails its checksum is read once more, past the cache, before it is called bad.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class RemoteReader:
         self._early: dict[tuple[str, int], Future[bytes]] = {}
         self._early_bytes = 0
         self._windows_fit = True
+        self._is_first = False
         self._retries_before = _retries_of(store)
         self._read_again = 0
         self.bytes_read = 0
@@ -129,6 +130,7 @@ class RemoteReader:
                 early.cancel()
             self._early.clear()
             self._early_bytes = 0
+        self._is_first = True
         needed = self._windows_bytes(windows, window_samples, locations)
         self._windows_fit = needed + 2 * self.lookahead_bytes <= self._blocks.budget_bytes
         self.held_limit_bytes = (needed if self._windows_fit else 0) + self.lookahead_bytes
@@ -151,9 +153,12 @@ class RemoteReader:
         for location in locations:
             blocks = self._blocks_of(location)
             for block in blocks:
-                self._begin_block(block, location.dense_end)
-            if not blocks:
+                self._uses.announce(block)
+                if not self._is_first:
+                    self._begin_block(block, location.dense_end)
+            if self._is_first or not blocks:
                 alone.append(location)
+        self._is_first = False
         for shard, wanted in _by_shard(alone):
             self._begin_ranges(shard, wanted)
 
@@ -183,7 +188,6 @@ class RemoteReader:
         return [(location.shard, number) for number in range(first, last + 1)]
 
     def _begin_block(self, block: BlockId, end: int) -> None:
-        self._uses.announce(block)
         with self._lock:
             if block in self._coming or self._blocks.has(block):
                 return
@@ -247,11 +251,7 @@ class RemoteReader:
         stop = min(location.offset + location.length - block[1] * self._block_bytes, self._block_bytes)
         with self._lock:
             coming = self._coming.get(block)
-        if coming is None:
-            return self._blocks.read(block, start, stop - start)
-        if not (coming.running() or coming.done()):
-            return None
-        return coming.result()[start:stop]
+        return self._blocks.read(block, start, stop - start) if coming is None else coming.result()[start:stop]
 
     def _read_now(self, wanted: Sequence[Location]) -> list[bytes]:
         under_way = [self._now.submit(self._fetch, item.shard, item.offset, item.length) for item in wanted]
