@@ -74,7 +74,7 @@ def sweep(
             execute(planned, run)
     elif slurm:
         script = write_slurm_script(planned)
-        stderr().print(submit_slurm(script) if submit else f"submit it with: sbatch {script}")
+        stderr().print(submit_slurm(script) if submit else f"submit it with: sbatch {script}", soft_wrap=True)
     elif ray:
         failed = run_on_ray(planned, ray, tell=_tell)
     elif not plan and not collect:
@@ -112,7 +112,7 @@ def _nth(plan: Plan, number: int) -> PlannedRun:
 
 
 def _tell(run: PlannedRun, what: str) -> None:
-    stderr().print(f"{run.id}: {what}")
+    stderr().print(f"{run.id}: {what}", soft_wrap=True)
 
 
 def _table(plan: Plan) -> str:

@@ -6,12 +6,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from infra.console import stderr
+from infra.sweep.grid import SlurmSettings
 from infra.sweep.plan import Plan, PlannedRun
 from infra.sweep.run import collect, execute
-from shards.errors import ConfigError, RunFailedError
+from shards.errors import ConfigError, EngineError, RunFailedError
 from shards.files import write_text
 
 
@@ -83,15 +86,22 @@ def run_on_ray(plan: Plan, address: str, *, tell: Callable[[PlannedRun, str], No
         Ids of the runs that failed.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or this machine is too small for a run.
+        EngineError: The cluster cannot be reached.
     """
     try:
         import ray
     except ImportError as error:
         raise ConfigError("Ray is not installed", hint="pip install 'biovfm[ray]'") from error
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    alone = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **alone)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(f"no Ray cluster at {address}: {error}", hint="check --ray") from error
+    _check_room(ray, plan.grid.slurm, alone=bool(alone))
     resources: Any = {"num_cpus": plan.grid.slurm.cpus, "num_gpus": plan.grid.slurm.gpus}
     remote = ray.remote(**resources)(execute)
+    plan = replace(plan, out=plan.out.resolve())  # tasks start in folders of their own
     waiting = {remote.remote(plan, run): run for run in plan.pending()}
     for run in waiting.values():
         tell(run, "submitted")
@@ -108,3 +118,15 @@ def run_on_ray(plan: Plan, address: str, *, tell: Callable[[PlannedRun, str], No
             tell(run, "done")
         collect(plan)
     return failed
+
+
+def _check_room(ray: Any, wanted: SlurmSettings, *, alone: bool) -> None:
+    """Ray lets a task that fits no node wait for ever; a cluster may grow such a node, this machine will not."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.gpus for node in nodes):
+        return
+    message = f"no node has the {wanted.cpus} CPUs and {wanted.gpus} GPUs that a run asks for"
+    hint = "set slurm.cpus and slurm.gpus in the grid"
+    if alone:
+        raise ConfigError(message, hint=hint)
+    stderr().print(f"{message}; waiting for one to join ({hint} for smaller runs)", soft_wrap=True)
