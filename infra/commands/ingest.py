@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ def ingest(
     task_index: int | None = None,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
+    report: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Ingest one source of raw images into a dataset; the dataset is made where there is none.
@@ -82,7 +84,11 @@ def ingest(
         `local` processes, or the workers of a `ray` cluster (install the extra `ray`).
     address
         Address of the Ray cluster; without it, the one that the environment names.
+    report
+        Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
+        and of what was rejected. A report of the same job that is there already stays.
     """
+    from infra.report.job import StageClock
     from ingest.datalist import load_list
     from ingest.job import run_job
 
@@ -97,7 +103,8 @@ def ingest(
     )
     checked = _settings(settings, spec)
     with _watch() as watcher:
-        report = run_job(
+        clock = StageClock(watcher)
+        done = run_job(
             spec,
             raw,
             dataset,
@@ -106,12 +113,45 @@ def ingest(
             engine=_ray(address, checked) if engine == "ray" else None,
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
-            progress=watcher,
+            progress=clock,
         )
+        clock.stop()
+    if report is not None and not done.pending:
+        _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     if json_:
-        emit(report.to_dict())
+        emit(done.to_dict())
     else:
-        print_report(report)
+        print_report(done)
+
+
+def _write_report(
+    path: Path, done: JobReport, *, spec: SourceSpec, settings: IngestSettings, raw: str, stages: dict[str, float]
+) -> None:
+    """The page and, beside it, the JSON; those of the same job stay as they are."""
+    from infra.report.job import REJECTED_IMAGES, job_facts, job_page
+    from ingest.listing import list_raw
+    from ingest.raw import RawRoot
+    from ingest.rejected import look_at_rejects
+    from shards.dataset import Dataset
+    from shards.files import write_text
+
+    page, figures = path.with_suffix(".html"), path.with_suffix(".json")
+    if done.repeated and page.exists() and f'"{done.job_id}"' in _text_of(figures):
+        stderr().print(f"{page} tells of this job already")
+        return
+    listing = list_raw(RawRoot(raw), spec, settings)
+    facts = job_facts(done, spec, settings, stages=stages, raw_bytes=sum(item.size for item in listing.items))
+    dataset = Dataset.open(done.dataset)
+    glimpses = look_at_rejects(
+        dataset, done.job_id, spec=spec, listing=listing, raw_url=raw, settings=settings, num=REJECTED_IMAGES
+    )
+    write_text(figures, json.dumps(facts, indent=1, default=str) + "\n")
+    write_text(page, job_page(dataset, facts, glimpses))
+    stderr().print(f"wrote {page} and {figures}")
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _ray(address: str | None, settings: IngestSettings) -> Engine:

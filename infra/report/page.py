@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,22 @@ def _sources(summary: Summary) -> str:
         for job in summary.jobs
     ]
     sources = [[row["source"], row["modality"], row["samples"], row["licence"]] for row in summary.by_source]
-    rejects = [[row["source"], row["reason"], row["images"]] for row in summary.rejects]
+    from ingest.quality import REASONS
+
+    rejects = [[row["source"], row["reason"], REASONS.get(row["reason"], ""), row["images"]] for row in summary.rejects]
+    counts: Counter[str] = Counter()
+    for row in summary.rejects:
+        counts[row["reason"]] += row["images"]
+    reasons = [[reason, REASONS.get(reason, ""), count] for reason, count in counts.most_common()]
     return (
         "<h2>Sources</h2>"
         + render_table(["source", "modality", "images", "licence"], sources)
         + "<h2>Ingest jobs</h2><p>listed = kept + rejected</p>"
         + render_table(["source", "listed", "kept", "rejected", "index version"], jobs)
-        + "<h2>Rejected</h2>"
-        + render_table(["source", "reason", "images"], rejects)
+        + "<h2>Rejected, by reason</h2>"
+        + render_table(["reason", "what it means", "images"], reasons)
+        + "<h3>By source</h3>"
+        + render_table(["source", "reason", "what it means", "images"], rejects)
     )
 
 

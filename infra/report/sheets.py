@@ -21,18 +21,38 @@ TILE_PX = 96
 COLUMNS = 12
 
 
-def pick(dataset: Dataset, modality: str, num: int) -> list[dict[str, Any]]:
-    """Samples of a modality to look at: from as many groups as possible, chosen by the hash of their keys."""
+def pick(dataset: Dataset, modality: str, num: int, *, job_id: str = "") -> list[dict[str, Any]]:
+    """Samples of a modality to look at: from as many groups as possible, chosen by the hash of their keys.
+
+    Args:
+        dataset: The dataset.
+        modality: The tag.
+        num: At most so many.
+        job_id: Only what this job added.
+    """
     table = dataset.table("index")
     if table is None:
         return []
+    job = f"AND job_id = {quote(job_id)}" if job_id else ""
     sql = f"""SELECT key, shard, byte_offset, byte_length, crc32c, raw_path, raw_frame FROM (
             SELECT *, row_number() OVER (PARTITION BY source, group_id ORDER BY md5(key)) AS turn
-            FROM samples WHERE modality = {quote(modality)})
+            FROM samples WHERE modality = {quote(modality)} {job})
         ORDER BY turn, md5(key) LIMIT {int(num)}"""  # noqa: S608 - quoted
     with connect() as database:
         database.register("samples", scan(table))
         rows: list[dict[str, Any]] = database.sql(sql).to_arrow_table().to_pylist()
+    return rows
+
+
+def locate(dataset: Dataset, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Where samples of these keys lie."""
+    table = dataset.table("index")
+    if table is None:
+        return []
+    with connect() as database:
+        database.register("samples", scan(table))
+        sql = "SELECT key, shard, byte_offset, byte_length FROM samples WHERE list_contains(?, key)"
+        rows: list[dict[str, Any]] = database.sql(sql, params=[list(keys)]).to_arrow_table().to_pylist()
     return rows
 
 
