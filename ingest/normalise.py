@@ -156,10 +156,11 @@ def _shared_pixels(image: Image.Image) -> Picture | None:
     if image.mode != "RGB" or not hasattr(image, "__arrow_c_array__"):  # Pillow before 11.2, pillow-simd
         return None
     try:
-        flat = pa.array(image).flatten()
+        shared = pa.array(image)
     except ValueError:  # larger than one block of Pillow's memory
         return None
-    return np.asarray(flat, np.uint8).reshape(image.height, image.width, 4)
+    num_bytes = image.height * image.width * 4
+    return np.frombuffer(shared.values.buffers()[1], np.uint8, num_bytes).reshape(image.height, image.width, 4)
 
 
 def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:

@@ -8,6 +8,7 @@ step tells the task to skip it. Workers end when their supervisor does, however 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -15,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from ctypes import c_longlong
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -26,6 +26,7 @@ from typing import Any
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
 
 _POLL_SECONDS = 0.25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
-    begun: c_longlong
+    begun: ctypes.c_longlong
     task: Task | None = None
     step: int = -1
     since: float = field(default_factory=time.monotonic)
@@ -101,7 +102,7 @@ def _ignore(_step: int) -> None:
 def _start(function: Function, context: Any) -> _Worker:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    begun = RawValue(c_longlong, -1)
+    begun = RawValue(ctypes.c_longlong, -1)
     process = spawn.Process(target=_work, args=(theirs, begun, function, context, os.getpid()), daemon=True)
     process.start()
     theirs.close()
@@ -154,7 +155,7 @@ def _stop(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, begun: c_longlong, function: Function, context: Any, parent: int) -> None:
+def _work(pipe: Connection, begun: ctypes.c_longlong, function: Function, context: Any, parent: int) -> None:
     """The worker process."""
 
     def beat(step: int) -> None:
@@ -165,6 +166,7 @@ def _work(pipe: Connection, begun: c_longlong, function: Function, context: Any,
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     _silence()
     _one_thread()
+    _keep_memory()
     while True:
         try:
             payload, skip = pipe.recv()
@@ -195,3 +197,11 @@ def _one_thread() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def _keep_memory() -> None:
+    """Freed memory stays with the process: pictures come and go, and fresh pages cost as much as hashing them."""
+    with suppress(OSError, AttributeError):  # GNU's C library alone has it
+        tune = ctypes.CDLL(None).mallopt
+        tune(_M_MMAP_THRESHOLD, 32 << 20)
+        tune(_M_TRIM_THRESHOLD, 128 << 20)

@@ -33,6 +33,36 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "a.tar").read_bytes() == write(tmp_path / "b.tar").read_bytes()
 
 
+@pytest.mark.parametrize("size", [0, 1, 511, 123_456])
+def test_headers_are_those_of_the_standard_library(tmp_path: Path, size: int) -> None:
+    key = "k" * 80 + str(size)
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        writer.add(Sample(key=key, extension="png", image=b"\1" * size, meta={}))
+        writer.close()
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in ((f"{key}.png", b"\1" * size), (f"{key}.json", b"{}")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert (tmp_path / "a.tar").read_bytes() == plain.getvalue()
+
+
+def test_a_key_too_long_for_a_tar_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="too long"), ShardWriter(tmp_path / "a.tar") as writer:
+        writer.add(Sample(key="k" * 99, extension="png", image=b"1", meta={}))
+
+
+def test_a_durable_shard_has_the_same_bytes(tmp_path: Path) -> None:
+    large = Sample(key="large", extension="png", image=bytes(3 << 20), meta={})
+    for durable in (False, True):
+        with ShardWriter(tmp_path / f"{durable}.tar", durable=durable) as writer:
+            for _ in range(7):
+                writer.add(large)
+            assert writer.close().size == (tmp_path / f"{durable}.tar").stat().st_size
+    assert (tmp_path / "True.tar").read_bytes() == (tmp_path / "False.tar").read_bytes()
+
+
 def test_placements_point_at_the_images(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "a.tar")
     placements = [writer.add(sample) for sample in SAMPLES]
