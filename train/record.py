@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ConfigError
+from train.loggers import open_loggers
 from train.recipe import Recipe
 
 __all__ = ["Recorder", "StepReport"]
@@ -87,7 +86,7 @@ class Recorder:
         _keep_lines(path, start)
         self._lines = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
-        self._extras = [_EXTRAS[name](out, recipe) for name in recipe.watch.loggers]
+        self._extras = open_loggers(out, recipe)
 
     def write(self, report: StepReport) -> None:
         """One step."""
@@ -97,16 +96,15 @@ class Recorder:
         numbers = {key: value for key, value in flat.items() if isinstance(value, (int, float)) and key != "step"}
         for key, value in numbers.items():
             self._board.add_scalar(key, value, report.step)
-        for log in self._extras:
-            log(numbers, report.step)
+        for logger in self._extras:
+            logger.log(numbers, report.step)
 
     def close(self) -> None:
         """Flush everything."""
         self._lines.close()
         self._board.close()
-
-
-Log = Callable[[Mapping[str, float], int], None]
+        for logger in self._extras:
+            logger.close()
 
 
 def _keep_lines(path: Path, start: int) -> None:
@@ -123,27 +121,3 @@ def _keep_lines(path: Path, start: int) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(temporary, path)  # noqa: PTH105 - the atomic one
-
-
-def _need(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"watch.loggers asks for {module}, which is missing", hint=f"pip install {module}") from error
-
-
-def _wandb(out: Path, recipe: Recipe) -> Log:
-    wandb = _need("wandb")
-    run = wandb.init(project="biovfm", name=out.name, dir=str(out), config=recipe.model_dump(), resume="allow")
-    return lambda numbers, step: run.log(dict(numbers), step=step)
-
-
-def _mlflow(out: Path, recipe: Recipe) -> Log:
-    mlflow = _need("mlflow")
-    mlflow.set_experiment("biovfm")
-    mlflow.start_run(run_name=out.name)
-    mlflow.log_params({"recipe": recipe.name, "seed": recipe.seed, "steps": recipe.run.steps})
-    return lambda numbers, step: mlflow.log_metrics(dict(numbers), step=step)
-
-
-_EXTRAS: dict[str, Callable[[Path, Recipe], Log]] = {"wandb": _wandb, "mlflow": _mlflow}
