@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from PIL import Image
 
 from infra.bench.ingest_loops import LOOPS, Loop
 from ingest.job import Progress, run_job
-from ingest.settings import IngestSettings
 from ingest.spec import from_flags
 
 WORKERS = 2
@@ -125,18 +125,41 @@ def memory(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw"
         raw.mkdir()
-        rng = np.random.default_rng(1)
-        for number in range(count):
-            small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-            small.resize((160, 120), Image.Resampling.BICUBIC).save(raw / f"{number:06d}.jpg", quality=80)
+        _in_a_process(make_small, raw, count)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         spec = from_flags(name="bench", modality="Fundus", deidentified=True)
-        settings = IngestSettings(dedup={"near": True})
-        report = run_job(spec, str(raw), f"{scratch}/d", workers=1, settings=settings)
-    peaks = {
-        "job_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        report = run_job(spec, str(raw), f"{scratch}/d", workers=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "images": count,
+        "kept": report.kept,
+        "images_per_second": round(count / report.seconds, 1),
+        "job_mb": peak // 1024,
+        "job_over_imports_mb": (peak - before) // 1024,
         "worker_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     }
-    return {"images": count, "kept": report.kept, "images_per_second": round(count / report.seconds, 1), **peaks}
+
+
+def make_small(folder: Path, count: int) -> None:
+    """Distinct JPEGs of 160 × 120."""
+    rng = np.random.default_rng(1)
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        small.resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number:06d}.jpg", quality=80)
+
+
+def _in_a_process(function: Callable[..., object], *arguments: object) -> None:
+    """Each has its own peak of memory."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
+
+
+def print_memory(count: int) -> None:
+    """One line."""
+    print(json.dumps(memory(count)), flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -154,7 +177,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(folder(*wanted.rest)))
     elif wanted.what == "memory":
         for count in wanted.rest or ["1000", "20000"]:
-            print(json.dumps(memory(int(count))), flush=True)
+            _in_a_process(print_memory, int(count))
     else:
         with tempfile.TemporaryDirectory() as scratch:
             work = wanted.work or Path(scratch)
