@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingest.near import committed_thumbs, group_codes
+from ingest.near import committed_thumbs
 from ingest.neighbours import as_hashes, correlation, near_pairs
 from ingest.overlap import centre_thumbs, find_overlap, load_evaluation
 from ingest.settings import DedupSettings
+from ingest.vote import group_codes
 from shards.dataset import Dataset
 
 _BATCH = 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from ingest.neighbours import BANDS, Hashes, as_hashes, bands_of, correlation, n
 from ingest.overlap import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
 from ingest.resolve import Drops, Resolution, read_staged
 from ingest.settings import DedupSettings
+from ingest.vote import group_codes, vote
 from shards.dataset import Dataset
 
 _COLUMNS = ("key", "group_id", "phash", "thumb")
@@ -58,11 +59,17 @@ def resolve_near(
     )
     found = near_pairs(both.hashes, both.groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
     pairs = np.stack([found.first, found.second], axis=1)[found.second >= len(committed.keys)]
-    thumbs = Thumbs(dataset, staging, both)
+    confirmed = _confirmed(pairs, Thumbs(dataset, staging, both), settings.min_ncc)
+    matches = [(*_side(both, a), *_side(both, b)) for a, b in confirmed.tolist()]
+    voted = vote(dataset, staging, units, matches, settings.vote)
+    gone = _positions(both, voted)
+    losers = _losers(confirmed, gone.keys())
+    stays = {both.keys[loser]: both.keys[keeper] for loser, keeper in losers.items()}
+    gone |= {loser: both.keys[keeper] for loser, keeper in losers.items()}
     drops = {unit: dict(rows) for unit, rows in exact.drops.items()}
-    for loser, keeper in _losers(pairs, thumbs, settings.min_ncc).items():
-        unit, row = (int(n) for n in both.places[loser])
-        drops.setdefault(unit, {})[row] = ("near_duplicate", both.keys[keeper])
+    for position in sorted(gone):
+        unit, row = (int(n) for n in both.places[position])
+        drops.setdefault(unit, {})[row] = ("near_duplicate", stays.get(gone[position], gone[position]))
     return Resolution(version=exact.version, drops=drops, skipped_buckets=found.skipped_buckets)
 
 
@@ -104,15 +111,33 @@ def _unit_overlap(
     return find_overlap(evaluation, views, settings)
 
 
-def _losers(pairs: NDArray[np.int64], thumbs: Thumbs, min_ncc: float) -> Mapping[int, int]:
-    """Position of each dropped image → position of the one that stays."""
-    confirmed = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
-    kept = [chunk[correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) >= min_ncc] for chunk in confirmed]
-    ordered = np.concatenate([np.empty((0, 2), np.int64), *kept])
-    ordered = ordered[np.lexsort((ordered[:, 0], ordered[:, 1]))]
+def _side(prints: Prints, position: int) -> tuple[int, str]:
+    return int(prints.groups[position]), prints.keys[position]
+
+
+def _positions(prints: Prints, voted: Mapping[tuple[int, int], str]) -> dict[int, str]:
+    """Unit and row as positions."""
+    if not voted:
+        return {}
+    units = np.unique([unit for unit, _ in voted])
+    found = np.flatnonzero(np.isin(prints.places[:, 0], units))
+    places = ((position, voted.get(tuple(prints.places[position].tolist()))) for position in found.tolist())
+    return {position: key for position, key in places if key is not None}
+
+
+def _confirmed(pairs: NDArray[np.int64], thumbs: Thumbs, min_ncc: float) -> NDArray[np.int64]:
+    """The pairs whose thumbnails correlate, in the order of the second, then the first."""
+    chunks = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
+    kept = [chunk[correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) >= min_ncc] for chunk in chunks]
+    found = np.concatenate([np.empty((0, 2), np.int64), *kept])
+    return found[np.lexsort((found[:, 0], found[:, 1]))]
+
+
+def _losers(confirmed: NDArray[np.int64], gone: Collection[int]) -> Mapping[int, int]:
+    """Position of each image dropped on its own → position of the one that stays."""
     losers: dict[int, int] = {}
-    for first, second in ordered.tolist():
-        if second not in losers and first not in losers:
+    for first, second in confirmed.tolist():
+        if not ({first, second} & losers.keys() or first in gone or second in gone):
             losers[second] = first
     return losers
 
@@ -185,11 +210,6 @@ def scan_prints(dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.RecordB
     table = dataset.table("fingerprints")
     if table is not None:
         yield from (batch for batch in scan(table).to_batches(columns=list(columns)) if batch.num_rows)
-
-
-def group_codes(groups: list[str]) -> NDArray[np.int64]:
-    """Group ids (hex) as numbers."""
-    return np.array([int(group[:15] or "0", 16) for group in groups], np.int64)
 
 
 class Thumbs:

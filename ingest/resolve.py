@@ -4,7 +4,8 @@ The rule for exact duplicates: an image that the dataset holds already stays, wh
 first in the order of the listing (raw path, then frame). Near duplicates likewise, one after the other in that order:
 an image is dropped if one that stays, of another group, is within the radius of its perceptual hash and their
 thumbnails correlate. So all that is dropped resembles something that is kept, and chains of small steps do not run
-away. Both follow from the raw data and the committed index alone.
+away. Before that, volumes that are there twice go as a whole (`ingest.vote`). All of it follows from the raw data and
+the committed index alone.
 """
 
 from __future__ import annotations

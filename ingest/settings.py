@@ -41,6 +41,12 @@ class DedupSettings(BaseModel):
     near: bool = Field(True, description="Drop near duplicates across groups.")
     radius_bits: int = Field(16, ge=0, le=31, description="Hamming radius on the 256-bit perceptual hash.")
     min_ncc: float = Field(0.99, ge=-1, le=1, description="Correlation of 64 px thumbnails that confirms a pair.")
+    vote: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of two groups' slices whose match, in order, drops the later group; 0: none.",
+    )
     bucket_cap: int = Field(1000, ge=2, description="Hash buckets larger than this are cut again, then skipped.")
     evaluation: tuple[str, ...] = Field((), description="MedMNIST .npz files to compare with (any of their sizes).")
     evaluation_policy: Literal["report", "exclude"] = Field(
