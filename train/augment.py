@@ -24,7 +24,20 @@ from torch.nn import functional
 from train.randomness import Purpose, Share
 from train.recipe import AugmentConfig
 
-__all__ = ["NUM_DRAWS", "Chances", "augment", "blur_chances", "gaussian_blur", "shift_hue", "solarize", "to_gray"]
+__all__ = [
+    "NUM_DRAWS",
+    "Chances",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_saturation",
+    "augment",
+    "blur_chances",
+    "gaussian_blur",
+    "normalize",
+    "shift_hue",
+    "solarize",
+    "to_gray",
+]
 
 NUM_DRAWS = 12
 """Uniform numbers a crop: jitter?, brightness, contrast, saturation, hue, order (4), gray?, blur?, solarise?
@@ -107,9 +120,9 @@ def _jitter(x: Tensor, draws: NDArray[np.float64], config: AugmentConfig) -> Ten
     chosen = draws[:, 0] < config.jitter_probability
     spread = 2 * draws[:, 1:5] - 1
     operations = [
-        (_brightness, 1 + config.brightness * spread[:, 0]),
-        (_contrast, 1 + config.contrast * spread[:, 1]),
-        (_saturation, 1 + config.saturation * spread[:, 2]),
+        (adjust_brightness, 1 + config.brightness * spread[:, 0]),
+        (adjust_contrast, 1 + config.contrast * spread[:, 1]),
+        (adjust_saturation, 1 + config.saturation * spread[:, 2]),
         (shift_hue, config.hue * spread[:, 3]),
     ]
     order = draws[:, 5:9].argsort(axis=1)
@@ -133,16 +146,19 @@ def _on_rows(
     return x.index_copy_(0, index, operation(x.index_select(0, index)))
 
 
-def _brightness(x: Tensor, *, strength: Tensor) -> Tensor:
+def adjust_brightness(x: Tensor, *, strength: Tensor) -> Tensor:
+    """Scale `(B, C, H, W)` in [0, 1], in place, by `strength` `(B, 1, 1, 1)`."""
     return x.mul_(strength).clamp_(0, 1)
 
 
-def _contrast(x: Tensor, *, strength: Tensor) -> Tensor:
+def adjust_contrast(x: Tensor, *, strength: Tensor) -> Tensor:
+    """Scale the distance from the image's mean luma, in place."""
     mean = _luma(x).mean(dim=(1, 2, 3), keepdim=True)
     return x.sub_(mean).mul_(strength).add_(mean).clamp_(0, 1)
 
 
-def _saturation(x: Tensor, *, strength: Tensor) -> Tensor:
+def adjust_saturation(x: Tensor, *, strength: Tensor) -> Tensor:
+    """Scale the distance from the pixel's own luma, in place."""
     gray = _luma(x)
     return x.sub_(gray).mul_(strength).add_(gray).clamp_(0, 1)
 
@@ -150,7 +166,8 @@ def _saturation(x: Tensor, *, strength: Tensor) -> Tensor:
 def _luma(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = LUMA
+    return (x[:, :1] * red).add_(x[:, 1:2], alpha=green).add_(x[:, 2:], alpha=blue)
 
 
 def shift_hue(x: Tensor, *, strength: Tensor) -> Tensor:
