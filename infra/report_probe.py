@@ -1,20 +1,16 @@
-"""What `biovfm probe` and `biovfm knn` share: find the tasks, run, keep the results, show them."""
+"""Probe results for people and programs: tables, one JSON object, one page."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from infra.console import emit, progress, stderr
+from infra.console import emit
 from infra.pages import render_page, render_table
-from shards.errors import ConfigError, TaskNotFoundError
 
 if TYPE_CHECKING:
-    from eval.features import Report
-    from eval.medmnist import Task
     from eval.probe import ProbeResult
     from eval.results import Comparison
 
@@ -27,72 +23,6 @@ METRIC_TITLES: Final = {
 }
 """Metrics of the page; the terminal shows the first two."""
 TERMINAL_METRICS: Final = ("auc", "acc")
-
-Classify = Callable[[str, "Task", "Report"], "list[ProbeResult]"]
-
-
-def pick_device(device: str) -> str:
-    """`auto` is the GPU where there is one."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def find_tasks(
-    tasks: str, *, data: str | None, size: int, skip_missing: bool
-) -> tuple[dict[str, Callable[[], Task]], list[str]]:
-    """How to load each task that was asked for and is there, and the names of those that are missing.
-
-    Raises:
-        TaskNotFoundError: A task is missing and `skip_missing` is not set.
-        ConfigError: All of them are missing.
-    """
-    from eval.medmnist import find_archive, load_task, task_names
-
-    found: dict[str, Callable[[], Task]] = {}
-    missing: list[str] = []
-    for name in task_names(tasks):
-        try:
-            find_archive(name, size=size, root=data)
-            found[name] = partial(load_task, name, size=size, root=data)
-        except TaskNotFoundError as error:
-            if not skip_missing:
-                raise
-            missing.append(name)
-            stderr().print(f"skipped: {error.message}")
-    if not found:
-        raise ConfigError(f"none of the tasks could be found: {', '.join(missing)}", hint="pass --data FOLDER")
-    return found, missing
-
-
-def run_all(
-    checkpoints: Sequence[str],
-    load: Mapping[str, Callable[[], Task]],
-    classify: Classify,
-    *,
-    out: Path | None,
-    quiet: bool,
-) -> list[ProbeResult]:
-    """Every checkpoint on every task, one task in memory at a time; results are kept as they come."""
-    from eval.results import append_results
-
-    results: list[ProbeResult] = []
-    with progress(disable=quiet) as bar:
-        for checkpoint in checkpoints:
-            for name, load_task in load.items():
-                line = bar.add_task(f"{name} · {short(checkpoint)}", total=None, note="features")
-
-                def report(done: int, total: int, line: Any = line) -> None:
-                    bar.update(line, completed=done, total=total)
-
-                new = classify(checkpoint, load_task(), report)
-                bar.update(line, note=f"AUC {new[0].metrics['auc'].value:.3f}")
-                results += new
-                if out:
-                    append_results(out, new)
-    return results
 
 
 def short(checkpoint: str, *, width: int = 32) -> str:
