@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingest.near import committed_thumbs
-from ingest.neighbours import as_hashes, correlation, near_pairs
+from ingest.near import closest_pairs, committed_thumbs, find_losers
+from ingest.neighbours import Neighbours, as_hashes, correlation, near_pairs
 from ingest.overlap import centre_thumbs, find_overlap, load_evaluation
 from ingest.settings import DedupSettings
-from ingest.vote import group_codes
+from ingest.vote import Slices, collect, group_codes, vote
 from shards.dataset import Dataset
 
 _BATCH = 4096
+
+Verdict = tuple[str, str, int, float]
+"""Reason, what stays, bits and correlation (0 and 0 for a slice that goes with its volume)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,8 @@ class Audit:
 def audit(dataset: Dataset, *, settings: DedupSettings | None = None, evaluation: Sequence[str] = ()) -> Audit:
     """Search a dataset for near duplicates across groups, and for images of evaluation sets.
 
-    Of near duplicates the sample with the smallest key stays; one is dropped only for another that stays.
+    Of near duplicates the sample with the smallest key stays; one is dropped only for another that stays. Volumes that
+    are there twice go as a whole (`ingest.vote`): the one whose smallest key is larger.
 
     Args:
         dataset: The dataset; its newest version is looked at.
@@ -63,10 +66,7 @@ def audit(dataset: Dataset, *, settings: DedupSettings | None = None, evaluation
     keys: list[str] = rows["key"].to_pylist()
     groups = group_codes(rows["group_id"].to_pylist())
     found = near_pairs(hashes, groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
-    verdicts: dict[int, tuple[str, str, int, float]] = {}
-    for first, second, bits, ncc in _confirmed(dataset, keys, found, settings.min_ncc):
-        if first not in verdicts and second not in verdicts:
-            verdicts[second] = ("near_duplicate", keys[first], bits, ncc)
+    verdicts = _near(dataset, rows, groups, found, settings)
     if evaluation:
         verdicts |= _overlap(dataset, rows, settings, evaluation)
     reasons = [verdict[0] for verdict in verdicts.values()]
@@ -80,18 +80,22 @@ def audit(dataset: Dataset, *, settings: DedupSettings | None = None, evaluation
     )
 
 
+_COLUMNS = ("key", "source", "modality", "group_id", "raw_frame", "pixel_sha256", "width", "height")
+_PRINTS = ("phash", "phash_centre")
+
+
 def _rows(dataset: Dataset) -> pa.Table:
     """Fingerprints joined with the index, in the order of the keys."""
     from shards.index import connect, scan
 
     index, prints = dataset.table("index"), dataset.table("fingerprints")
     if index is None or prints is None:
-        return pa.table({name: [] for name in ("key", "source", "modality", "group_id", "phash", "phash_centre")})
+        return pa.table({name: [] for name in (*_COLUMNS, *_PRINTS)})
     with connect() as database:
         database.register("samples", scan(index))
         database.register("prints", scan(prints))
         return database.sql(
-            "SELECT s.key, s.source, s.modality, s.group_id, s.width, s.height, p.phash, p.phash_centre "
+            f"SELECT {', '.join(f's.{name}' for name in _COLUMNS)}, {', '.join(_PRINTS)} "  # noqa: S608  # our own names
             "FROM samples s JOIN prints p ON s.key = p.key AND s.pixel_sha256 = p.pixel_sha256 ORDER BY s.key"
         ).to_arrow_table()
 
@@ -102,21 +106,39 @@ def _thumbs(dataset: Dataset, keys: Sequence[str], positions: NDArray[np.int64])
     return np.stack([np.frombuffer(found[keys[i]], np.uint8) for i in unique])[inverse]
 
 
-def _confirmed(dataset: Dataset, keys: Sequence[str], found: Any, least: float) -> list[tuple[int, int, int, float]]:
-    """Pairs whose thumbnails correlate, in the order of the second, then the first."""
-    pairs = []
-    for start in range(0, len(found.first), _BATCH):
-        part = slice(start, start + _BATCH)
-        first, second, bits = found.first[part], found.second[part], found.bits[part]
-        scores = correlation(_thumbs(dataset, keys, first), _thumbs(dataset, keys, second))
-        rows = zip(first.tolist(), second.tolist(), bits.tolist(), scores.tolist(), strict=True)
-        pairs += [(a, b, n, round(ncc, 4)) for a, b, n, ncc in rows if ncc >= least]
-    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+def _near(
+    dataset: Dataset, rows: pa.Table, groups: NDArray[np.int64], found: Neighbours, settings: DedupSettings
+) -> dict[int, Verdict]:
+    """The verdicts on near duplicates: groups that are there twice, then single images."""
+    keys: list[str] = rows["key"].to_pylist()
+    pairs = np.stack([found.first, found.second], axis=1)
+    chunks = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]
+    known = [correlation(_thumbs(dataset, keys, chunk[:, 0]), _thumbs(dataset, keys, chunk[:, 1])) for chunk in chunks]
+    scores = np.concatenate([np.empty(0, np.float32), *known])
+    sure = scores >= settings.min_ncc
+    of_pair = {
+        (a, b): (bits, round(ncc, 4))
+        for (a, b), bits, ncc in zip(
+            pairs[sure].tolist(), found.bits[sure].tolist(), scores[sure].tolist(), strict=True
+        )
+    }
+    slices: dict[int, Slices] = {}
+    collect(slices, rows, set(groups[pairs[sure]].ravel().tolist()), kind=1)
+    matches = ((int(groups[a]), keys[a], int(groups[b]), keys[b]) for a, b in of_pair)
+    at = {key: position for position, key in enumerate(keys)} if of_pair else {}
+    voted = {row: at[key] for (_, row), key in vote(slices, matches, settings.vote).items()}
+    losers = find_losers(closest_pairs(pairs[sure], scores[sure], groups), voted.keys())
+    verdicts = {}
+    for position, copied in sorted({**voted, **losers}.items()):
+        stays = losers.get(copied, copied)
+        bits, ncc = of_pair.get((min(position, stays), max(position, stays)), (0, 0.0))
+        verdicts[position] = ("near_duplicate", keys[stays], bits, ncc)
+    return verdicts
 
 
 def _overlap(
     dataset: Dataset, rows: pa.Table, settings: DedupSettings, evaluation: Sequence[str]
-) -> dict[int, tuple[str, str, int, float]]:
+) -> dict[int, Verdict]:
     keys: list[str] = rows["key"].to_pylist()
     sizes = np.stack([rows["width"].to_numpy(), rows["height"].to_numpy()], axis=1).astype(np.int64)
 
@@ -134,7 +156,7 @@ def _overlap(
     return {position: ("eval_overlap", m.name, m.bits, m.ncc) for position, m in matches.items()}
 
 
-def _table(rows: pa.Table, verdicts: dict[int, tuple[str, str, int, float]]) -> pa.Table:
+def _table(rows: pa.Table, verdicts: dict[int, Verdict]) -> pa.Table:
     nothing = ("", "", 0, 0.0)
     columns = list(zip(*(verdicts.get(i, nothing) for i in range(len(rows))), strict=True)) or [(), (), (), ()]
     table = rows.select(["key", "source", "modality"])

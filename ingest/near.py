@@ -16,7 +16,7 @@ from ingest.neighbours import BANDS, Hashes, as_hashes, bands_of, correlation, n
 from ingest.overlap import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
 from ingest.resolve import Drops, Resolution, read_staged
 from ingest.settings import DedupSettings
-from ingest.vote import group_codes, vote
+from ingest.vote import group_codes, staged_slices, vote
 from shards.dataset import Dataset
 
 _COLUMNS = ("key", "group_id", "phash", "thumb")
@@ -59,11 +59,13 @@ def resolve_near(
     )
     found = near_pairs(both.hashes, both.groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
     pairs = np.stack([found.first, found.second], axis=1)[found.second >= len(committed.keys)]
-    confirmed = _confirmed(pairs, Thumbs(dataset, staging, both), settings.min_ncc)
-    matches = [(*_side(both, a), *_side(both, b)) for a, b in confirmed.tolist()]
-    voted = vote(dataset, staging, units, matches, settings.vote)
+    scores = _scores(pairs, Thumbs(dataset, staging, both))
+    pairs, scores = pairs[scores >= settings.min_ncc], scores[scores >= settings.min_ncc]
+    codes = set(both.groups[pairs].ravel().tolist()) if settings.vote else set()
+    matches = ((*_side(both, a), *_side(both, b)) for a, b in pairs.tolist())
+    voted = vote(staged_slices(dataset, staging, units, codes), matches, settings.vote)
     gone = _positions(both, voted)
-    losers = _losers(confirmed, gone.keys())
+    losers = find_losers(closest_pairs(pairs, scores, both.groups), gone.keys())
     stays = {both.keys[loser]: both.keys[keeper] for loser, keeper in losers.items()}
     gone |= {loser: both.keys[keeper] for loser, keeper in losers.items()}
     drops = {unit: dict(rows) for unit, rows in exact.drops.items()}
@@ -125,18 +127,39 @@ def _positions(prints: Prints, voted: Mapping[tuple[int, int], str]) -> dict[int
     return {position: key for position, key in places if key is not None}
 
 
-def _confirmed(pairs: NDArray[np.int64], thumbs: Thumbs, min_ncc: float) -> NDArray[np.int64]:
-    """The pairs whose thumbnails correlate, in the order of the second, then the first."""
+def _scores(pairs: NDArray[np.int64], thumbs: Thumbs) -> NDArray[np.float32]:
+    """How well the thumbnails of each pair correlate."""
     chunks = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
-    kept = [chunk[correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) >= min_ncc] for chunk in chunks]
-    found = np.concatenate([np.empty((0, 2), np.int64), *kept])
-    return found[np.lexsort((found[:, 0], found[:, 1]))]
+    found = [correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) for chunk in chunks]
+    return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def _losers(confirmed: NDArray[np.int64], gone: Collection[int]) -> Mapping[int, int]:
-    """Position of each image dropped on its own → position of the one that stays."""
+def closest_pairs(
+    pairs: NDArray[np.int64], scores: NDArray[np.float32], groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Of the pairs of an image with several of one group, the best: frame 3 of a cine's copy is frame 3, not frame 2.
+
+    Args:
+        pairs: `(P, 2)`: what may stay, what may be dropped for it.
+        scores: `(P,)`: their correlation.
+        groups: Group code of every position.
+
+    Returns:
+        Those that are left, in the order of the second, then the first.
+    """
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    sides = np.stack([both[:, 1], groups[both[:, 0]]], axis=1)
+    _, which = np.unique(sides, axis=0, return_inverse=True)
+    best = np.full(which.max(initial=-1) + 1, -np.inf)
+    np.maximum.at(best, which.reshape(-1), np.tile(scores, 2))
+    found = pairs[scores >= best[which.reshape(-1)[: len(pairs)]]]
+    return np.asarray(found[np.lexsort((found[:, 0], found[:, 1]))])
+
+
+def find_losers(ordered: NDArray[np.int64], gone: Collection[int]) -> dict[int, int]:
+    """Position of each image dropped on its own → position of the one that stays; `gone` are dropped already."""
     losers: dict[int, int] = {}
-    for first, second in confirmed.tolist():
+    for first, second in ordered.tolist():
         if not ({first, second} & losers.keys() or first in gone or second in gone):
             losers[second] = first
     return losers

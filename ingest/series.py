@@ -52,7 +52,6 @@ RANGE_VALUES: Final = 1 << 14
 
 _SAME_PLACE_MM: Final = 0.01
 _SAME_DIRECTION: Final = 0.9995
-_TOMOGRAPHY: Final = ("CT", "MR", "NM")
 
 Beat = Callable[[int], None]
 Spot = tuple[int, int]
@@ -213,7 +212,7 @@ def _parallel(files: Sequence[tuple[Spot, SliceHeader]]) -> list[list[tuple[Spot
     found: list[tuple[tuple[Any, ...], Any, list[tuple[Spot, SliceHeader]]]] = []
     for spot, header in files:
         direction = header.orientation if header.position and normal_of(header.orientation) else ()
-        if not direction and header.modality not in _TOMOGRAPHY:
+        if not direction and not header.tomographic:
             continue
         for layout, other, members in found:
             if layout == header.layout and _same_direction(other, direction):

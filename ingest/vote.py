@@ -13,7 +13,7 @@ columns `group_id`, `raw_frame` and `pixel_sha256` of the staged samples, if any
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,27 +26,29 @@ from ingest.resolve import read_staged
 from shards.dataset import Dataset
 
 LEAST_SLICES: Final = 3
-_COLUMNS = ("key", "group_id", "raw_frame", "pixel_sha256")
+_COLUMNS = ["key", "group_id", "raw_frame", "pixel_sha256"]
 
 Rank = tuple[int, int, int]
 """Committed (0) or staged (1), then unit and row."""
 
+Match = tuple[int, str, int, str]
+"""Code of the group and key of each of two images."""
+
 
 @dataclass(slots=True)
-class _Slices:
-    """The slices of one group: key, frame, pixel hash and rank of each, in the order of their frames."""
+class Slices:
+    """The slices of one group: frame, rank, key and pixel hash of each."""
 
     rows: list[tuple[str, Rank, str, str]] = field(default_factory=list)
 
-    def sort(self) -> None:
-        self.rows.sort()
-
     @property
     def rank(self) -> Rank:
+        """The rank of the first."""
         return min(rank for _, rank, *_ in self.rows)
 
     @property
     def in_order(self) -> bool:
+        """Whether they have an order to be matched in."""
         return len(self.rows) >= LEAST_SLICES and all(frame for frame, *_ in self.rows)
 
 
@@ -55,37 +57,26 @@ def group_codes(groups: Sequence[str]) -> NDArray[np.int64]:
     return np.array([int(group[:15] or "0", 16) for group in groups], np.int64)
 
 
-def vote(
-    dataset: Dataset,
-    staging: str,
-    units: Sequence[UnitReport],
-    matches: Sequence[tuple[int, str, int, str]],
-    fraction: float,
-) -> Mapping[tuple[int, int], str]:
-    """Which staged samples go because their group does.
+def vote(slices: Mapping[int, Slices], matches: Iterable[Match], fraction: float) -> Mapping[tuple[int, int], str]:
+    """Which samples go because their group does.
 
     Args:
-        dataset: The dataset.
-        staging: The job's folder.
-        units: Its units.
-        matches: Confirmed near duplicates as group code and key of each side.
-        fraction: Share of both groups' slices that must match.
+        slices: The groups that the matches are of, by code.
+        matches: Confirmed near duplicates.
+        fraction: Share of both groups' slices that must match; 0 for no vote.
 
     Returns:
-        Unit and row of each staged sample of a dropped group → key of the sample that it copies, or of the nearest
-        one. Equal pixels are among them too.
+        Unit and row of each sample of a dropped group → key of the sample that it copies, or of the nearest one. Equal
+        pixels are among them too.
     """
-    if fraction <= 0:
-        return {}
     near: dict[frozenset[int], set[tuple[str, str]]] = {}
     for code, key, other_code, other_key in matches:
         near.setdefault(frozenset((code, other_code)), set()).update(((key, other_key), (other_key, key)))
-    if not near:
-        return {}
-    slices = _slices(dataset, staging, units, {code for pair in near for code in pair})
+    for group in slices.values():
+        group.rows.sort()
     gone: dict[int, dict[tuple[int, int], str]] = {}
     ranked = sorted((code for code in slices if slices[code].in_order), key=lambda code: slices[code].rank)
-    for place, later in enumerate(ranked):
+    for place, later in enumerate(ranked if fraction > 0 else ()):
         if slices[later].rank[0] == 0:
             continue
         for earlier in ranked[:place]:
@@ -99,24 +90,25 @@ def vote(
     return {place: kept for copies in gone.values() for place, kept in copies.items()}
 
 
-def _slices(dataset: Dataset, staging: str, units: Sequence[UnitReport], codes: set[int]) -> dict[int, _Slices]:
-    found: dict[int, _Slices] = {}
-
-    def add(table: pa.Table, kind: int, unit: int) -> None:
-        chosen = np.flatnonzero(np.isin(group_codes(table["group_id"].to_pylist()), list(codes)))
-        rows = table.take(pa.array(chosen)).to_pylist()
-        for number, row in zip(chosen.tolist(), rows, strict=True):
-            code = int(group_codes([row["group_id"]])[0])
-            entry = (row["raw_frame"], (kind, unit, number), row["key"], row["pixel_sha256"])
-            found.setdefault(code, _Slices()).rows.append(entry)
-
-    add(_committed(dataset, codes), 0, 0)
-    for unit in units:
+def staged_slices(dataset: Dataset, staging: str, units: Sequence[UnitReport], codes: set[int]) -> dict[int, Slices]:
+    """The slices of some groups, committed and staged ones."""
+    found: dict[int, Slices] = {}
+    if codes:
+        collect(found, _committed(dataset, codes), codes, kind=0)
+    for unit in units if codes else ():
         if unit.kept:
-            add(read_staged(dataset.store, staging, unit.index, "samples", _COLUMNS), 1, unit.index)
-    for slices in found.values():
-        slices.sort()
+            table = read_staged(dataset.store, staging, unit.index, "samples", _COLUMNS)
+            collect(found, table, codes, kind=1, unit=unit.index)
     return found
+
+
+def collect(found: dict[int, Slices], table: pa.Table, codes: set[int], *, kind: int, unit: int = 0) -> None:
+    """Add the rows of some groups to their slices."""
+    of_row = group_codes(table["group_id"].to_pylist())
+    chosen = np.flatnonzero(np.isin(of_row, list(codes)))
+    for number, row in zip(chosen.tolist(), table.select(_COLUMNS).take(pa.array(chosen)).to_pylist(), strict=True):
+        entry = (row["raw_frame"], (kind, unit, number), row["key"], row["pixel_sha256"])
+        found.setdefault(int(of_row[number]), Slices()).rows.append(entry)
 
 
 def _committed(dataset: Dataset, codes: set[int]) -> pa.Table:
@@ -134,7 +126,7 @@ def _committed(dataset: Dataset, codes: set[int]) -> pa.Table:
         ).to_arrow_table()
 
 
-def _chain(first: _Slices, second: _Slices, near: set[tuple[str, str]]) -> list[tuple[int, int]]:
+def _chain(first: Slices, second: Slices, near: set[tuple[str, str]]) -> list[tuple[int, int]]:
     """The longest chain of matches that runs one way through both groups: positions in them."""
     at: dict[str, list[int]] = {}
     partners: dict[str, list[str]] = {}
@@ -175,7 +167,7 @@ def _increasing(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return chain[::-1]
 
 
-def _copies(first: _Slices, second: _Slices, chain: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], str]]:
+def _copies(first: Slices, second: Slices, chain: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], str]]:
     """Unit and row of each sample of the second group, with the sample of the first that stands where it stands."""
     places = sorted((b, a) for a, b in chain)
     for position, (_, (_, unit, row), *_) in enumerate(second.rows):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from ingest.raw import RawFile, RejectError
-from ingest.readers.dicom import MODALITY_TAGS, accept_any_value, number_of, window_of
+from ingest.readers.dicom import accept_any_value, number_of, window_of
 
 HEAD_BYTES: Final = 64 << 10
 _LAST_TAG: Final = 0x0028_3010  # VOILUTSequence: all that is asked for lies before it or is it
@@ -30,7 +30,7 @@ class SliceHeader:
 
     Attributes:
         series: The series' UID; never leaves the process as it is.
-        modality: The tag, or empty.
+        tomographic: Whether the modality is CT, MR or PET: then files without geometry are slices too.
         layout: Rows, columns, bits, sign and samples: slices of one stack agree in them.
         orientation: Direction cosines of rows and columns, 6 numbers; empty where the file gives none.
         position: Millimetres, 3 numbers; empty likewise.
@@ -41,7 +41,7 @@ class SliceHeader:
     """
 
     series: str
-    modality: str
+    tomographic: bool
     layout: tuple[int, ...]
     orientation: Vector
     position: Vector
@@ -99,7 +99,7 @@ def _header(found: Any) -> SliceHeader | None:
     order = [number_of(found, name, 0) for name in ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers")]
     return SliceHeader(
         series=str(found.SeriesInstanceUID),
-        modality=MODALITY_TAGS.get(str(found.get("Modality", "")).strip().upper(), ""),
+        tomographic=str(found.get("Modality", "")).strip().upper() in ("CT", "MR", "PT"),
         layout=(number_of(found, "Rows", 0), number_of(found, "Columns", 0), bits, signed, samples),
         orientation=_vector(found, "ImageOrientationPatient", 6),
         position=_vector(found, "ImagePositionPatient", 3),

@@ -161,3 +161,37 @@ def test_fingerprints_that_a_dead_commit_left_are_not_believed(tmp_path: Path) -
 def test_photo_helper_gives_unlike_pictures() -> None:
     hashes = as_hashes([fingerprint(photo(seed)).whole for seed in range(40)])
     assert distance(hashes[:, None], hashes[None, :])[np.triu_indices(40, 1)].min() > 16
+
+
+def cine(seed: int, frames: int) -> Any:
+    """Frames that hardly change, as those of a still camera."""
+    start, end = detailed(seed).astype(float), detailed(seed + 100).astype(float)
+    return [(start + (end - start) * 0.02 * n).astype(np.uint8) for n in range(frames)]
+
+
+def test_a_frame_goes_for_its_own_copy_and_not_for_that_of_its_neighbour(tmp_path: Path) -> None:
+    frames = cine(40, 6)
+    files = {f"a/{n}.png": encoded(frame) for n, frame in enumerate(frames)}
+    files |= {f"b/{n}.jpg": encoded(frame, "JPEG", quality=85) for n, frame in enumerate(frames)}
+    del files["b/3.jpg"]
+    ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", public_spec(grouping={"by": "folder"}))
+    found = tables(tmp_path / "d")
+    paths = {row["key"]: row["raw_path"] for row in found["index"]}
+    gone = {row["raw_path"]: paths[row["detail"]] for row in found["rejects"]}
+    assert gone == {f"b/{n}.jpg": f"a/{n}.png" for n in (0, 1, 2, 4, 5)}
+
+
+def test_the_audit_says_the_same_of_a_finished_dataset(tmp_path: Path) -> None:
+    from ingest.audit import audit
+    from shards.dataset import Dataset
+
+    frames = cine(40, 6)
+    files = {f"a/{n}.png": encoded(frame) for n, frame in enumerate(frames)}
+    files |= {f"b/{n}.jpg": encoded(frame, "JPEG", quality=85) for n, frame in enumerate(frames)}
+    raw = write_folder(tmp_path / "raw", files)
+    ingest(raw, tmp_path / "d", public_spec(grouping={"by": "folder"}), dedup={"near": False})
+    result = audit(Dataset.open(str(tmp_path / "d")))
+    paths = {row["key"]: row["raw_path"] for row in tables(tmp_path / "d")["index"]}
+    pairs = [(paths[row["key"]], paths[row["representative"]]) for row in result.table.to_pylist() if not row["keep"]]
+    assert len(pairs) == 6
+    assert all(gone[2] == kept[2] and gone[0] != kept[0] for gone, kept in pairs)
