@@ -3,7 +3,8 @@
  *   crops.c      Philox, crop boxes and flips: the twin of shards/decode/boxes.py, equal in every bit
  *   header.c     size, orientation, fitness of a JPEG: the twin of shards/decode/header.py
  *   filter.c     antialiasing filters as fixed-point tables
- *   resample.c   the two resampling passes in portable C, AVX2 and NEON, and their dispatch
+ *   resample.c   the two resampling passes in portable C and NEON, and their dispatch
+ *   resample_x86.c   the same in AVX2 and AVX-512
  *   plans.c      what to take out of an image: boxes in stored pixels, reduction, tables, memory
  *   decode.c     libjpeg-turbo: region, strips of rows; one call for a chunk of images
  *   read.c       samples of local shards, checked by CRC-32C; knows nothing of images
@@ -21,7 +22,9 @@
 #endif
 
 enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
-enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_STRIP = 16, BV_SLACK = 64 };
+enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_SLACK = 64 };
+enum { BV_STRIP = 8, BV_GRAY_STRIP = 32, BV_PAIR_BYTES = 128, BV_PAIR_SLACK = 16, BV_OVERRUN = 32 };
+enum { BV_BEST = 0, BV_PORTABLE = 1, BV_AVX2 = 2 };
 
 /* One group of equally sized crops; see Crops in shards/decode/base.py. */
 typedef struct {
@@ -78,17 +81,27 @@ typedef struct {
     bv_buffer plans, tables, floats, resized, rows;
 } bv_workspace;
 
-/* Horizontal pass over up to BV_STRIP rows: 4-byte pixels in, 3 of the 4 bytes out; or 1-byte pixels in and out.
- * Input rows may be read up to BV_SLACK bytes past their end; output rows may be written one byte past theirs. */
-typedef void (*bv_rows_fn)(const uint8_t *const *in, uint8_t *const *out, int rows, const bv_axis *axis, int origin,
-                           uint8_t *scratch);
+/* A strip of rows as libjpeg gives them: up to BV_STRIP of 4-byte pixels, or up to BV_GRAY_STRIP of 1-byte pixels.
+ * Rows may be read up to BV_SLACK bytes past their end. */
+typedef struct {
+    uint8_t *row[BV_GRAY_STRIP];
+    int rows, width, gray;
+    int16_t *pairs; /* the strip as some kernels like it: (width + BV_PAIR_SLACK) x BV_PAIR_BYTES, 64-byte aligned */
+} bv_strip;
+
+/* Fills in `pairs`, once for all crops. */
+typedef void (*bv_spread_fn)(const bv_strip *strip);
+/* Horizontal pass over the rows [low, high) of a strip, 3 or 1 bytes a pixel; up to BV_OVERRUN more are written. */
+typedef void (*bv_rows_fn)(const bv_strip *strip, int low, int high, uint8_t *const *out, const bv_axis *axis,
+                           int origin);
 /* Vertical pass for one output row of n bytes; rows holds an even number of pointers, weight as many numbers. */
 typedef void (*bv_column_fn)(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out,
                              int n);
 
 typedef struct {
     const char *name;
-    bv_rows_fn color, gray;
+    bv_spread_fn spread; /* NULL where `rows` reads the rows as they are */
+    bv_rows_fn rows;
     bv_column_fn column;
 } bv_kernels;
 
@@ -98,7 +111,9 @@ int bv_read_header(const uint8_t *data, size_t size, bv_header *header);
 int bv_axis_taps(double length, int size, int bicubic);
 void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
                   float *scratch);
-const bv_kernels *bv_kernels_for(int portable);
+void bv_column_portable(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out, int n);
+const bv_kernels *bv_kernels_x86(int narrow);
+const bv_kernels *bv_kernels_for(int instructions);
 void *bv_reserve(bv_buffer *buffer, size_t size);
 int bv_draw_plans(bv_workspace *work, bv_image *im, uint64_t seed, const bv_group *groups, int num_groups, int exact);
 int bv_fill_tables(bv_workspace *work, bv_image *im, const bv_group *groups, int width, int height);

@@ -22,7 +22,7 @@ typedef struct bv_context {
     int read_all; /* decode every row and column: what regions are tested against */
     const bv_kernels *kernels;
     bv_workspace work;
-    bv_buffer strip, scratch, turned;
+    bv_buffer strip, pairs, turned;
 } bv_context;
 
 /* ---- memory ---- */
@@ -30,7 +30,7 @@ typedef struct bv_context {
 static void release(bv_context *context, size_t keep) {
     bv_workspace *work = &context->work;
     bv_buffer *all[] = {&work->plans, &work->tables,   &work->floats,     &work->resized,
-                        &work->rows,  &context->strip, &context->scratch, &context->turned};
+                        &work->rows,  &context->strip, &context->pairs, &context->turned};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         if (all[k]->size > keep) {
             free(all[k]->data);
@@ -122,41 +122,48 @@ static void from_inks(uint8_t *row, int width, int inverted, int gray) {
     }
 }
 
-/* The horizontal pass of one crop over the rows of a strip that starts at row `top`. */
-static void resize_strip(bv_context *context, const bv_image *im, const bv_plan *p, uint8_t *const *strip, int top,
-                         int rows) {
-    int low = p->y.low > top ? p->y.low : top, high = p->y.high < top + rows ? p->y.high : top + rows;
+/* The horizontal pass of one crop over a strip whose first row is `top`. */
+static void resize_strip(bv_context *context, const bv_plan *p, const bv_strip *strip, int top, int origin) {
+    int low = p->y.low > top ? p->y.low : top, high = p->y.high < top + strip->rows ? p->y.high : top + strip->rows;
     if (low >= high) return;
-    const uint8_t *in[BV_STRIP];
-    uint8_t *out[BV_STRIP];
-    for (int y = low; y < high; y++) {
-        in[y - low] = strip[y - top];
-        out[y - low] = p->resized + p->stride * (y - p->y.low);
+    uint8_t *out[BV_GRAY_STRIP];
+    for (int y = low; y < high; y++) out[y - low] = p->resized + p->stride * (y - p->y.low);
+    context->kernels->rows(strip, low - top, high - top, out, &p->x, origin);
+}
+
+/* Memory for the rows of a strip and for what kernels make of them. */
+static int place_strip(bv_context *context, bv_strip *strip, size_t depth, int rows) {
+    size_t stride = (size_t)strip->width * depth + BV_SLACK;
+    uint8_t *pixels = bv_reserve(&context->strip, stride * (size_t)rows), *pairs = NULL;
+    if (context->kernels->spread) {
+        pairs = bv_reserve(&context->pairs, ((size_t)strip->width + BV_PAIR_SLACK) * BV_PAIR_BYTES + 64);
+        if (!pairs) return BV_UNSUPPORTED;
+        pairs += -(uintptr_t)pairs % 64;
     }
-    bv_rows_fn pass = im->gray ? context->kernels->gray : context->kernels->color;
-    pass(in, out, high - low, &p->x, im->origin, context->scratch.data);
+    if (!pixels) return BV_UNSUPPORTED;
+    strip->pairs = (int16_t *)(void *)pairs;
+    for (int k = 0; k < rows; k++) strip->row[k] = pixels + stride * (size_t)k;
+    return BV_OK;
 }
 
 static int read_rows(bv_context *context, bv_image *im) {
     j_decompress_ptr jpeg = &context->jpeg;
-    size_t depth = (size_t)jpeg->output_components, stride = jpeg->output_width * depth + BV_SLACK;
-    uint8_t *pixels = bv_reserve(&context->strip, stride * BV_STRIP), *strip[BV_STRIP];
-    int size = 0;
-    for (int k = 0; k < im->num_plans; k++) size = im->plans[k].x.size > size ? im->plans[k].x.size : size;
-    size_t scratch = 16 * ((size_t)jpeg->output_width + (size_t)size) + 16 * BV_SLACK;
-    if (!pixels || !bv_reserve(&context->scratch, scratch)) return BV_UNSUPPORTED;
-    for (int k = 0; k < BV_STRIP; k++) strip[k] = pixels + stride * (size_t)k;
+    bv_strip strip = {.width = (int)jpeg->output_width, .gray = im->gray};
+    int inks = im->header.components == 4, most = im->gray ? BV_GRAY_STRIP : BV_STRIP;
+    int status = place_strip(context, &strip, (size_t)jpeg->output_components, most);
+    if (status != BV_OK) return status;
     while ((int)jpeg->output_scanline < im->y1) {
-        int top = (int)jpeg->output_scanline, rows = im->y1 - top < BV_STRIP ? im->y1 - top : BV_STRIP, got = 0;
-        while (got < rows) {
-            int more = (int)jpeg_read_scanlines(jpeg, strip + got, (JDIMENSION)(rows - got));
+        int top = (int)jpeg->output_scanline, got = 0;
+        strip.rows = im->y1 - top < most ? im->y1 - top : most;
+        while (got < strip.rows) {
+            int more = (int)jpeg_read_scanlines(jpeg, strip.row + got, (JDIMENSION)(strip.rows - got));
             if (more == 0) return BV_CORRUPT;
             got += more;
         }
-        if (depth == 4 && im->header.components == 4)
-            for (int k = 0; k < rows; k++)
-                from_inks(strip[k], (int)jpeg->output_width, im->header.inverted, im->gray);
-        for (int k = 0; k < im->num_plans; k++) resize_strip(context, im, &im->plans[k], strip, top, rows);
+        for (int k = 0; inks && k < strip.rows; k++)
+            from_inks(strip.row[k], strip.width, im->header.inverted, im->gray);
+        if (context->kernels->spread) context->kernels->spread(&strip);
+        for (int k = 0; k < im->num_plans; k++) resize_strip(context, &im->plans[k], &strip, top, im->origin);
     }
     return BV_OK;
 }
@@ -275,10 +282,10 @@ static int usable(bv_context *context) {
 }
 
 /* A context for one thread at a time; NULL where there is no memory or libjpeg is not the one compiled against. */
-BV_API bv_context *bv_open(int32_t portable, int32_t read_all) {
+BV_API bv_context *bv_open(int32_t instructions, int32_t read_all) {
     bv_context *context = calloc(1, sizeof *context);
     if (!context) return NULL;
-    context->kernels = bv_kernels_for(portable);
+    context->kernels = bv_kernels_for(instructions);
     context->read_all = read_all;
     if (usable(context)) return context;
     free(context);

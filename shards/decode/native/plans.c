@@ -118,7 +118,7 @@ int bv_place_resized(bv_workspace *work, bv_image *im) {
     int depth = im->gray ? 1 : 3;
     for (int k = 0; k < im->num_plans; k++) {
         bv_plan *p = &im->plans[k];
-        p->stride = ((ptrdiff_t)p->x.size * depth + 1 + 31) / 32 * 32;
+        p->stride = ((ptrdiff_t)p->x.size * depth + BV_OVERRUN + 31) / 32 * 32;
         bytes += (size_t)p->stride * (size_t)(p->y.high - p->y.low);
         taps = (size_t)p->y.taps > taps ? (size_t)p->y.taps : taps;
     }
