@@ -49,12 +49,12 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, y_label: str, titl
     for x in xs:
         at, _ = place(x, ys[0])
         parts.append(_text(at, _HEIGHT - _BOTTOM + 16, f"{x:g}", anchor="middle"))
-    for number, (name, line) in enumerate(series.items()):
+    for number, line in enumerate(series.values()):
         colour = _COLOURS[number % len(_COLOURS)]
         shape = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(*point) for point in line if math.isfinite(point[1])))
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{shape}"/>')
-        if len(series) > 1:
-            parts.append(_text(_WIDTH - _RIGHT, _TOP + 12 + 15 * number, name, anchor="end", colour=colour))
+    if len(series) > 1:
+        parts.append(_legend(list(series)))
     parts.append(_text(_WIDTH / 2, _HEIGHT - 4, x_label, anchor="middle"))
     parts.append(_text(4, 12, y_label, anchor="start"))
     return "".join([*parts, "</svg>"])
@@ -84,3 +84,12 @@ def smooth(points: Points, *, share: float = 0.05) -> list[tuple[float, float]]:
 def _text(x: float, y: float, text: str, *, anchor: str, colour: str = "var(--soft)") -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text {place} font-size="11.5" fill="{colour}">{html.escape(text)}</text>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    """The lines' names in their colours, in one row above the plot, where no line runs."""
+    spans = [
+        f'<tspan dx="{14 if number else 0}" fill="{_COLOURS[number % len(_COLOURS)]}">{html.escape(name)}</tspan>'
+        for number, name in enumerate(names)
+    ]
+    return f'<text x="{_WIDTH - _RIGHT}" y="12" text-anchor="end" font-size="11.5">{"".join(spans)}</text>'

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.charts import line_chart, smooth
 from infra.pages import render_cards, render_image, render_page, render_table
 from infra.report.sheets import contact_sheet, pick
+from infra.report.training import training_section
 from shards.dataset import Dataset
 from shards.subset import Lock
 from shards.summary import Summary, summarise
@@ -48,7 +47,7 @@ def build_report(
         _sources(summary),
         _subset(lock),
         _stream(stream),
-        _training(run),
+        training_section(run),
         _probes(probes),
     ]
     return render_page(title=title, body="".join(sections), lead=f"{summary.url}, version {summary.version}")
@@ -137,36 +136,6 @@ def _stream(figures: dict[str, Any] | None) -> str:
     return "<h2>Streaming</h2>" + render_cards(cards)
 
 
-def _training(run: Path | None) -> str:
-    if run is None or not (run / "metrics.jsonl").is_file():
-        return ""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        return ""
-    loss = [(float(line["step"]), float(line["loss"])) for line in lines]
-    rate = [(float(line["step"]), float(line["lr"])) for line in lines]
-    tail = lines[len(lines) // 2 :]
-    cards = [
-        (lines[-1]["step"], "steps"),
-        (round(_mean(loss[:10]), 4), "mean loss of the first 10 steps"),
-        (round(_mean(loss[-10:]), 4), "mean loss of the last 10 steps"),
-        (round(sum(line["images_per_second"] for line in tail) / len(tail), 1), "images a second"),
-        (f"{100 * sum(line['stall_share'] for line in tail) / len(tail):.1f} %", "of the time waiting for data"),
-    ]
-    parts = [
-        "<h2>Pretraining</h2>",
-        render_cards(cards),
-        "<h3>Loss</h3>",
-        line_chart({"each step": loss, "running mean": smooth(loss)}, x_label="step", y_label="loss", title="Loss"),
-        "<h3>Learning rate</h3>",
-        line_chart({"learning rate": rate}, x_label="step", y_label="learning rate", title="Learning rate"),
-    ]
-    if (run / "reconstructions.png").is_file():
-        caption = "What the encoder saw, what the decoder made of it, and the original"
-        parts += ["<h3>Reconstructions</h3>", render_image(run / "reconstructions.png", alt=caption, caption=caption)]
-    return "".join(parts)
-
-
 def _probes(probes: Sequence[dict[str, Any]]) -> str:
     if not probes:
         return ""
@@ -175,7 +144,3 @@ def _probes(probes: Sequence[dict[str, Any]]) -> str:
         for row in probes
     ]
     return "<h2>Linear probe</h2>" + render_table(["model", "task", "AUC", "95 % interval", "accuracy"], rows)
-
-
-def _mean(points: Sequence[tuple[float, float]]) -> float:
-    return sum(y for _, y in points) / len(points)
