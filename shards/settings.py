@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from shards.errors import ConfigError
 
@@ -52,18 +53,50 @@ def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Mode
 
 
 def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    name = ".".join(map(str, location))
     if kind != "extra_forbidden":
-        return f"{name or 'the whole'}: {message.removeprefix('Value error, ')}"
-    near = difflib.get_close_matches(str(location[-1]), _fields(model, location[:-1]), n=1, cutoff=0.5)
-    return f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        return f"{'.'.join(_walk(model, location)[0]) or 'the whole'}: {message.removeprefix('Value error, ')}"
+    keys, models = _walk(model, location[:-1])
+    known = sorted({name for found in models for name in _names(found)})
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    name = ".".join([*keys, str(location[-1])])
+    if near:
+        return f"unknown key {name!r}, did you mean {near[0]!r}?"
+    return f"unknown key {name!r}" + (f" (there are {', '.join(known)})" if known else "")
 
 
-def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+    """What leads to a place, without the tags that pydantic adds for unions, and the models that may stand there.
+
+    Returns:
+        Keys, models; no models where the place is no section.
+    """
+    keys: list[str] = []
+    models = [model]
     for part in location:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return [name for key, field in model.model_fields.items() for name in {key, field.alias or key}]
+        name = str(part)
+        if isinstance(part, int):  # of a list
+            keys.append(name)
+            continue
+        fields = [_names(found)[name] for found in models if name in _names(found)]
+        if models and not fields:
+            models = [found for found in models if _is_tagged(found, name)]
+            continue
+        keys.append(name)
+        models = [found for field in fields for found in _models_in(field.annotation)]
+    return keys, models
+
+
+def _names(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields by every name that a person may write."""
+    return {name: field for key, field in model.model_fields.items() for name in (key, field.alias or key)}
+
+
+def _is_tagged(model: type[BaseModel], tag: str) -> bool:
+    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """The models that an annotation mentions: itself, or members of a union or a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models_in(inner)]

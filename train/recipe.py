@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shards.errors import ConfigError
+from shards.settings import parse
 
 __all__ = [
     "AugmentConfig",
@@ -322,10 +323,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         raise ConfigError(f"{where}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     for key, value in (overrides or {}).items():
         _set(document, key, value, where)
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error, document)}", hint="see train/recipes for examples") from error
+    return parse(Recipe, document, where=where)
 
 
 def _read(name: str) -> tuple[str, str]:
@@ -349,28 +347,3 @@ def _set(document: dict[str, Any], key: str, value: object, where: str) -> None:
         if not isinstance(section, dict):
             raise ConfigError(f"{where}: cannot set {key}: {part} is a value, not a section")
     section[last] = value
-
-
-def _explain(error: ValidationError, document: dict[str, Any]) -> str:
-    return "; ".join(_explain_one(item, document) for item in error.errors())
-
-
-def _explain_one(item: Any, document: dict[str, Any]) -> str:
-    path = [str(part) for part in item["loc"] if part not in {"mae", "dinov2"}]
-    key = ".".join(path) or "recipe"
-    if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
-    known = _known_keys(path[:-1], document)
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-    return f"unknown key {key}" + (f" (nearest: {near[0]})" if near else f" (known: {', '.join(known)})")
-
-
-def _known_keys(path: list[str], document: dict[str, Any]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in path:
-        if part == "method":
-            model = MaeConfig if document.get("method", {}).get("name") == "mae" else DinoConfig
-            continue
-        annotation = model.model_fields[part].annotation
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else HeadConfig
-    return list(model.model_fields)

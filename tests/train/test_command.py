@@ -110,7 +110,7 @@ def test_sigterm_saves_and_exits_0(dataset: str, recipe: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "run.stepz=3"], "unknown key run.stepz (nearest: steps)"),
+        (["--set", "run.stepz=3"], "unknown key 'run.stepz', did you mean 'steps'?"),
         (["--set", "run.global_batch=9"], "run.global_batch 9 does not divide into 1 ranks"),
         (["--set", "steps"], "expected key=value"),
     ],
