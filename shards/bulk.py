@@ -99,4 +99,5 @@ class BulkReader:
 
 
 def _allocate(size: int) -> NDArray[np.uint8]:
-    return np.empty(-(-size // _GRAIN) * _GRAIN, np.uint8)
+    roomy = size + size // 4  # a little larger chunk must not cost fresh memory
+    return np.empty(-(-roomy // _GRAIN) * _GRAIN, np.uint8)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import ConfigError
-from shards.philox import fold, permutation
+from shards.philox import fold, permutation, words
 
 Last = Literal["drop", "pad"]
 
@@ -186,24 +186,26 @@ class EpochOrder:
         stagger = lanes * size // self.settings.num_lanes
         windows = (places + stagger) // size
         starts = np.maximum(windows * size - stagger, 0)
-        inside = places - starts
-        shuffled: NDArray[np.int32] = self._orders[lanes, np.minimum(inside, self._orders.shape[1] - 1)]
-        for slot in np.flatnonzero(self._open[lanes] != windows).tolist():
-            order = self._window_order(int(lanes[slot]), int(windows[slot]), int(starts[slot]))
-            shuffled[slot] = order[inside[slot]]
-        moved: NDArray[np.int64] = starts + shuffled
-        return moved
+        sizes = np.minimum((windows + 1) * size - stagger, self._lane_length) - starts
+        shuffled = np.empty_like(places)
+        left = np.arange(len(places))
+        while len(left):  # once more for every window that a lane comes to within these places
+            ready = self._open[lanes[left]] == windows[left]
+            here, left = left[ready], left[~ready]
+            shuffled[here] = self._orders[lanes[here], places[here] - starts[here]]
+            _, first = np.unique(lanes[left], return_index=True)
+            self._open_windows(lanes[left][first], windows[left][first], sizes[left][first])
+        found: NDArray[np.int64] = starts + shuffled
+        return found
 
-    def _window_order(self, lane: int, window: int, start: int) -> NDArray[np.int32]:
-        """The permutation of a window, which is kept until the lane comes to another one."""
-        if self._open[lane] != window:
-            size = self.settings.window
-            stop = min((window + 1) * size - lane * size // self.settings.num_lanes, self._lane_length)
-            order = permutation(stop - start, _key(fold(self._window_key, lane, window)))
-            self._orders[lane, : len(order)] = order
-            self._open[lane] = window
-        kept: NDArray[np.int32] = self._orders[lane]
-        return kept
+    def _open_windows(self, lanes: NDArray[np.int64], windows: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        """Make the permutations of windows, one a lane, which are kept until the lane comes to another window."""
+        if not len(lanes):
+            return
+        drawn = words(fold(self._window_key, lanes, windows), int(sizes.max()))
+        for lane, size, row in zip(lanes.tolist(), sizes.tolist(), drawn, strict=True):
+            self._orders[lane, :size] = np.argsort(row[:size], kind="stable")
+        self._open[lanes] = windows
 
 
 def _seed(settings: OrderSettings) -> np.uint64:

@@ -68,19 +68,22 @@ def fold(key: ArrayLike, *numbers: ArrayLike) -> NDArray[np.uint64]:
     return keys
 
 
-def words(key: int | np.uint64, num: int, *, stream: int = 0) -> NDArray[np.uint64]:
+def words(key: ArrayLike, num: int, *, stream: int = 0) -> NDArray[np.uint64]:
     """The first `num` random 64-bit words of a stream.
 
     Args:
-        key: 64-bit key.
+        key: `(...)` uint64, one key or many.
         num: How many.
         stream: Which of the key's 2^32 streams.
 
     Returns:
-        `(num,)` uint64.
+        `(..., num)` uint64.
     """
-    block = philox(key, (np.arange((num + 1) // 2), 0, stream, _PERMUTE)).reshape(-1, 2).astype(np.uint64)
-    return (block[:num, 0] << _32) | block[:num, 1]
+    keys = np.asarray(key, dtype=np.uint64)
+    block = philox(keys[..., None], (np.arange((num + 1) // 2), 0, stream, _PERMUTE)).astype(np.uint64)
+    pairs = block.reshape(*keys.shape, -1, 2)[..., :num, :]
+    both: NDArray[np.uint64] = (pairs[..., 0] << _32) | pairs[..., 1]
+    return both
 
 
 def uniform(key: int | np.uint64, num: int, *, stream: int = 0) -> NDArray[np.float64]:

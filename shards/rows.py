@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 DENSE_SHARE = 0.4
 """Reading a shard whole pays off where at least this share of its bytes is wanted."""
 
-_ROW_COLUMNS = ("key", "shard_row", "byte_offset", "byte_length", "crc32c")
+_ROW_COLUMNS = ("shard", "key", "shard_row", "byte_offset", "byte_length", "crc32c")
 OFFSET, LENGTH, CRC32C, DENSE_END = range(4)
 """Columns of `ShardRows.places`."""
 
@@ -39,15 +41,26 @@ class ShardRows:
     places: NDArray[np.int64]
 
     @classmethod
-    def of(cls, table: pa.Table) -> ShardRows:
-        """The rows of one shard from the index, in any order."""
-        table = table.sort_by("shard_row")
-        numbers = (table[name].to_numpy() for name in ("byte_offset", "byte_length", "crc32c"))
+    def split(cls, table: pa.Table, shards: Sequence[str]) -> list[ShardRows]:
+        """The rows of each of these shards, out of rows of the index in any order."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        number = pc.index_in(table["shard"], value_set=pa.array(shards, table["shard"].type)).to_numpy()
+        order = np.lexsort((table["shard_row"].to_numpy(), number))
+        ends = np.cumsum(np.bincount(number, minlength=len(shards)))
+        keys = table["key"].to_numpy()[order]
+        numbers = (table[name].to_numpy()[order] for name in ("byte_offset", "byte_length", "crc32c"))
         places = np.stack([*numbers, np.zeros(len(table), np.int64)], axis=1)
-        if len(places):
-            end = int(places[-1, OFFSET] + places[-1, LENGTH])
-            places[:, DENSE_END] = end if int(places[:, LENGTH].sum()) >= DENSE_SHARE * end else 0
-        return cls(keys=table["key"].to_numpy(), places=places)
+        parts = zip(np.split(keys, ends[:-1]), np.split(places, ends[:-1]), strict=True)
+        return [cls(keys=of_shard, places=_with_dense_end(where.copy())) for of_shard, where in parts]
+
+
+def _with_dense_end(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(places):
+        end = int(places[-1, OFFSET] + places[-1, LENGTH])
+        places[:, DENSE_END] = end if int(places[:, LENGTH].sum()) >= DENSE_SHARE * end else 0
+    return places
 
 
 class RowSource(Protocol):
@@ -61,8 +74,8 @@ class RowSource(Protocol):
 class IndexRows:
     """Rows read from the Delta index, the most recently used shards kept.
 
-    A look-up touches the files of the shard's source and modality, and in them only the row groups whose statistics
-    admit the shard: a few milliseconds, whatever the size of the index.
+    A look-up touches the files of the shards' sources and modalities, and in them only the row groups whose statistics
+    admit the shards: a few milliseconds each, whatever the size of the index.
 
     Args:
         samples: The index table.
@@ -85,33 +98,41 @@ class IndexRows:
     def rows(self, shards: Sequence[int]) -> list[ShardRows]:
         """The rows of these shards, read where they are not at hand."""
         with self._lock:
+            missing: dict[tuple[str, str], list[int]] = {}
             for shard in shards:
-                if shard not in self._kept:
-                    self._kept[shard] = self._read(*self._plan[shard])
-                self._kept.move_to_end(shard)
+                if shard in self._kept:
+                    self._kept.move_to_end(shard)
+                else:
+                    missing.setdefault(self._plan[shard][1:], []).append(shard)
+            for (source, modality), numbers in missing.items():
+                names = [self._plan[number][0] for number in numbers]
+                self._kept.update(zip(numbers, self._read(names, source, modality), strict=True))
             found = [self._kept[shard] for shard in shards]
             while len(self._kept) > max(self._capacity, len(shards)):
                 self._kept.popitem(last=False)
             return found
 
-    def _read(self, shard: str, source: str, modality: str) -> ShardRows:
+    def _read(self, shards: Sequence[str], source: str, modality: str) -> list[ShardRows]:
         import pyarrow as pa
         import pyarrow.dataset as ds
 
-        wanted = ds.field("shard") == shard
+        each = (ds.field("shard") == shard for shard in shards)
+        wanted = functools.reduce(operator.or_, each)  # Arrow weighs this against the statistics, not `isin`
         columns = list(_ROW_COLUMNS) if self._where == "TRUE" else None
         parts = []
         for file in self._files_of(source, modality):
             groups = file.subset(wanted, schema=self._samples.schema)
             if groups.row_groups:
-                parts.append(groups.to_table(schema=self._samples.schema, filter=wanted, columns=columns))
+                parts.append(
+                    groups.to_table(schema=self._samples.schema, filter=ds.field("shard").isin(shards), columns=columns)
+                )
         table = pa.concat_tables(parts)
         if columns is None:
             with connect() as database:
                 database.register("samples", table)
                 sql = f"SELECT {', '.join(_ROW_COLUMNS)} FROM samples WHERE {self._where}"  # noqa: S608
                 table = database.sql(sql).to_arrow_table()
-        return ShardRows.of(table)
+        return ShardRows.split(table, shards)
 
     def _files_of(self, source: str, modality: str) -> list[ds.Fragment]:
         import pyarrow.dataset as ds

@@ -4,6 +4,7 @@ Torch is imported first, as in any training; so are the libraries that the strea
 are counted for nobody.
 """
 
+import sys
 from collections.abc import Iterator
 
 import deltalake  # noqa: F401 - see above
@@ -14,6 +15,9 @@ import torch  # noqa: F401
 from infra.bench.peers.loaders.harness import WORKERS, Job, main
 from shards.decode import Crops
 from shards.stream import Stream
+
+if "library" in sys.argv:
+    import shards.decode.library  # noqa: F401
 
 CROPS = {
     "A": (Crops(size_px=224),),
