@@ -1,4 +1,7 @@
-"""Blocks of remote shards, kept under a byte budget: in memory, or as files that the next run finds again.
+"""Blocks of remote shards under a byte budget: in memory until they are read, or as files for the next run too.
+
+In memory a block is cut into the pieces of its samples as soon as it is there, and each piece goes when it is read: the
+samples of a window are read in random order, so a whole block would stay almost until the window closes.
 
 A cache on disk writes one file a block, under a temporary name and then renamed, so a killed process leaves whole
 blocks and at worst a temporary file that a later start removes. Only names that the cache itself makes are ever counted
@@ -15,6 +18,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +32,8 @@ blocks more than it needs: with 64 lanes 8 MiB blocks hold half a gigabyte more 
 BlockId = tuple[str, int]
 """Shard path and block number."""
 
+PiecesOf = Callable[[BlockId], Iterable[tuple[int, int]]]
+
 _NAME = re.compile(r"[0-9a-f]{40}-\d+\.block")
 _PARTIAL = re.compile(r"\.partial-biovfm-\w+")
 _PARTIAL_AGE_SECONDS = 3600
@@ -37,64 +44,121 @@ class Blocks(Protocol):
 
     Attributes:
         budget_bytes: Bytes to keep at most.
-        outlives_use: Whether blocks are kept for the next run, also after all their samples were read.
+        memory_bytes: Bytes in memory now.
     """
 
     budget_bytes: int
-    outlives_use: bool
 
-    def has(self, block: BlockId) -> bool:
-        """Whether a block is at hand."""
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes in memory now."""
         ...
 
-    def read(self, block: BlockId, start: int, length: int) -> bytes | None:
-        """Bytes of a block, None where it is not at hand (any more)."""
+    def claim(self, block: BlockId, start: int) -> bool:
+        """Announce that the piece that begins at `start` of a block will be taken.
+
+        Returns:
+            Whether it is at hand for that; else the block has to be fetched and put.
+        """
+        ...
+
+    def unclaim(self, block: BlockId, start: int) -> None:
+        """Take a claim back, before the piece is taken."""
+        ...
+
+    def take(self, block: BlockId, start: int, length: int) -> bytes | None:
+        """A piece of a block, None where it is not at hand (any more)."""
         ...
 
     def put(self, block: BlockId, data: bytes) -> None:
-        """Keep a block, letting go of the least recently used ones."""
+        """Keep a block, letting go of the oldest ones where there are too many."""
         ...
 
     def drop(self, block: BlockId) -> None:
         """Forget a block."""
         ...
 
+    def forget_claims(self) -> None:
+        """What was claimed will not be taken."""
+        ...
+
+    def forget_unread(self, *, now: int, lifetime: int) -> None:
+        """Forget what was put `lifetime` ago and never taken, by a count whose value is `now`."""
+        ...
+
+
+@dataclass(slots=True)
+class _Piece:
+    data: bytes
+    uses: int
+
+
+@dataclass(slots=True)
+class _Pieces:
+    age: int
+    pieces: dict[int, _Piece]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(piece.data) for piece in self.pieces.values())
+
 
 class MemoryBlocks:
-    """Blocks in memory.
+    """Blocks in memory, as the pieces of their samples. Each time a block is put, each of its pieces can be taken once.
+
+    Where one epoch ends and the next begins both may want the same block; so uses are counted, and claims on them.
 
     Args:
         budget_bytes: Bytes to keep at most.
+        pieces_of: Start and length of the pieces to keep of a block.
     """
 
-    outlives_use = False
-
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, pieces_of: PiecesOf) -> None:
         self.budget_bytes = budget_bytes
-        self.size_bytes = 0
-        self._blocks: OrderedDict[BlockId, bytes] = OrderedDict()
+        self.memory_bytes = 0
+        self._pieces_of = pieces_of
+        self._blocks: OrderedDict[BlockId, _Pieces] = OrderedDict()
+        self._claims: dict[tuple[BlockId, int], int] = {}
+        self._now = 0
         self._lock = threading.Lock()
 
-    def has(self, block: BlockId) -> bool:
-        """Whether a block is at hand."""
-        return block in self._blocks
-
-    def read(self, block: BlockId, start: int, length: int) -> bytes | None:
-        """Bytes of a block, None where it is not at hand."""
+    def claim(self, block: BlockId, start: int) -> bool:
+        """Announce that a piece will be taken."""
         with self._lock:
-            data = self._blocks.get(block)
-            if data is None:
+            claims = self._claims.get((block, start), 0)
+            self._claims[block, start] = claims + 1
+            piece = self._piece(block, start)
+            return piece is not None and piece.uses > claims
+
+    def unclaim(self, block: BlockId, start: int) -> None:
+        """Take a claim back, before the piece is taken."""
+        with self._lock:
+            claims = self._claims.pop((block, start), 0)
+            if claims > 1:
+                self._claims[block, start] = claims - 1
+
+    def take(self, block: BlockId, start: int, length: int) -> bytes | None:  # noqa: ARG002 - the seam's signature
+        """A piece of a block, which is no longer kept after its last use."""
+        with self._lock:
+            piece = self._piece(block, start)
+            if piece is None:
                 return None
-            self._blocks.move_to_end(block)
-        return data[start : start + length]
+            piece.uses -= 1
+            if not piece.uses:
+                self._let_go(block, start)
+            return piece.data
 
     def put(self, block: BlockId, data: bytes) -> None:
-        """Keep a block."""
+        """Keep the pieces of a block."""
+        pieces = {start: _Piece(data[start : start + length], 1) for start, length in self._pieces_of(block)}
         with self._lock:
+            for start, piece in pieces.items():
+                there = self._piece(block, start)
+                piece.uses += 0 if there is None else there.uses
             self._forget(block)
-            self._blocks[block] = data
-            self.size_bytes += len(data)
-            while self.size_bytes > self.budget_bytes and self._blocks:
+            self._blocks[block] = kept = _Pieces(self._now, pieces)
+            self.memory_bytes += kept.num_bytes
+            while self.memory_bytes > self.budget_bytes and self._blocks:
                 self._forget(next(iter(self._blocks)))
 
     def drop(self, block: BlockId) -> None:
@@ -102,9 +166,31 @@ class MemoryBlocks:
         with self._lock:
             self._forget(block)
 
+    def forget_claims(self) -> None:
+        """What was claimed will not be taken."""
+        with self._lock:
+            self._claims.clear()
+
+    def forget_unread(self, *, now: int, lifetime: int) -> None:
+        """Forget what was put `lifetime` ago and never taken."""
+        with self._lock:
+            self._now = now
+            while self._blocks and (block := next(iter(self._blocks))) and self._blocks[block].age < now - lifetime:
+                self._forget(block)
+
+    def _piece(self, block: BlockId, start: int) -> _Piece | None:
+        kept = self._blocks.get(block)
+        return None if kept is None else kept.pieces.get(start)
+
+    def _let_go(self, block: BlockId, start: int) -> None:
+        kept = self._blocks[block]
+        self.memory_bytes -= len(kept.pieces.pop(start).data)
+        if not kept.pieces:
+            del self._blocks[block]
+
     def _forget(self, block: BlockId) -> None:
-        data = self._blocks.pop(block, None)
-        self.size_bytes -= len(data) if data is not None else 0
+        kept = self._blocks.pop(block, None)
+        self.memory_bytes -= 0 if kept is None else kept.num_bytes
 
 
 class DiskBlocks:
@@ -118,8 +204,6 @@ class DiskBlocks:
     Raises:
         ConfigError: The folder cannot be written.
     """
-
-    outlives_use = True
 
     def __init__(self, folder: Path, budget_bytes: int, *, origin: str) -> None:
         self.folder = folder
@@ -136,17 +220,25 @@ class DiskBlocks:
             ) from error
 
     @property
+    def memory_bytes(self) -> int:
+        """None: all lies on disk."""
+        return 0
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that the cache believes to keep."""
         with self._lock:
             return sum(self._sizes.values())
 
-    def has(self, block: BlockId) -> bool:
+    def claim(self, block: BlockId, start: int) -> bool:  # noqa: ARG002 - the seam's signature
         """Whether a block is at hand."""
         return self._name(block) in self._sizes
 
-    def read(self, block: BlockId, start: int, length: int) -> bytes | None:
-        """Bytes of a block, None where it is not at hand."""
+    def unclaim(self, block: BlockId, start: int) -> None:
+        """Nothing: there are no claims."""
+
+    def take(self, block: BlockId, start: int, length: int) -> bytes | None:
+        """Bytes of a block, None where it is not at hand. They stay in the cache."""
         name = self._name(block)
         try:
             with (self.folder / name).open("rb") as stream:
@@ -183,6 +275,12 @@ class DiskBlocks:
         """Forget a block."""
         with self._lock:
             self._remove(self._name(block))
+
+    def forget_claims(self) -> None:
+        """Nothing: there are none."""
+
+    def forget_unread(self, *, now: int, lifetime: int) -> None:
+        """Nothing: the next run may read it."""
 
     def _name(self, block: BlockId) -> str:
         shard, number = block

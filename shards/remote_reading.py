@@ -2,7 +2,7 @@
 
 A shard of which most bytes are wanted is read in blocks of 1 MiB, each once, for all the samples that lie in it; from
 the others only the wanted ranges are read, near ones in one request. Both are begun ahead of the batch that needs them,
-in the order of need. A block is let go when its last sample has been read.
+in the order of need. A sample is let go when it has been read.
 
 How far ahead, and so how much memory: what is held or under way stays below `held_limit_bytes`, which is what the open
 windows of the rank's lanes hold on average, the blocks at their ends, and `LOOKAHEAD_BYTES`. Where windows of large
@@ -14,9 +14,10 @@ for them. A sample that fails its checksum is read once more, past the cache, be
 
 from __future__ import annotations
 
+import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.block_uses import BlockUses, PlacesOf
 from shards.blocks import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
 from shards.decode.base import Blob
 from shards.errors import ShardError
@@ -45,6 +45,9 @@ LOOKAHEAD_BYTES = 64 << 20
 
 CONNECTIONS = 16
 
+PlacesOf = Callable[[str], NDArray[np.int64]]
+"""Shard path to `(n, 4)` int64, where its selected samples lie, in order; see `shards.rows.ShardRows`."""
+
 
 def open_reader(
     store: Store, *, plan: Plan | None = None, cache: Path | None = None, cache_bytes: int | None = None
@@ -53,17 +56,17 @@ def open_reader(
 
     Args:
         store: The dataset's store.
-        plan: Says where the samples lie, so that blocks can be let go early.
+        plan: What will be prefetched; only needed for that.
         cache: Folder for blocks of remote shards; in memory where None.
         cache_bytes: Budget of the cache.
     """
     if store.local_path("") is not None:
         return FileReader(store)
-    places_of = None if plan is None else partial(_places_of, plan)
+    places_of = _no_places if plan is None else partial(_places_of, plan)
     if cache is not None:
         blocks: Blocks = DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url)
     else:
-        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES)
+        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES, partial(pieces_of, places_of))
     return RemoteReader(store, blocks, places_of=places_of)
 
 
@@ -75,7 +78,7 @@ class RemoteReader:
         blocks: Keeps blocks.
         connections: Requests under way at the same time, for blocks and for single ranges each.
         block_bytes: Bytes of a block.
-        places_of: Where a shard's samples lie, so that a block is let go with its last sample.
+        places_of: Where a shard's samples lie.
 
     Attributes:
         bytes_read: Bytes fetched.
@@ -91,19 +94,21 @@ class RemoteReader:
         *,
         connections: int = CONNECTIONS,
         block_bytes: int = BLOCK_BYTES,
-        places_of: PlacesOf | None = None,
+        places_of: PlacesOf,
     ) -> None:
         self._store = store
         self._blocks = blocks
         self._block_bytes = block_bytes
         self._places_of = places_of
-        self._uses = BlockUses(places_of, block_bytes)
         self._ahead = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-ahead")
         self._now = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-now")
         self._lock = threading.Lock()
         self._coming: dict[BlockId, Future[bytes]] = {}
         self._early: dict[tuple[str, int], Future[bytes]] = {}
         self._early_bytes = 0
+        self._announced = 0
+        self._unread_bytes = 0
+        self._lifetime = sys.maxsize
         self._windows_fit = True
         self._is_first = False
         self._retries_before = _retries_of(store)
@@ -124,43 +129,48 @@ class RemoteReader:
             window_samples: Samples of each.
             locations: A first batch, by which their bytes are estimated.
         """
-        self._uses.clear()
         with self._lock:
             for early in self._early.values():
                 early.cancel()
             self._early.clear()
-            self._early_bytes = 0
+            self._early_bytes = self._unread_bytes = 0
+        self._blocks.forget_claims()
+        block_samples = self._block_bytes * len(locations) // max(sum(location.length for location in locations), 1)
+        # A block belongs to a window and the next ones that it reaches into; what is left of it then nobody reads.
+        self._lifetime = 3 * windows * (window_samples + block_samples)
         self._is_first = True
         needed = self._windows_bytes(windows, window_samples, locations)
         self._windows_fit = needed + 2 * self.lookahead_bytes <= self._blocks.budget_bytes
         self.held_limit_bytes = (needed if self._windows_fit else 0) + self.lookahead_bytes
 
     def _windows_bytes(self, windows: int, window_samples: int, locations: Sequence[Location]) -> int:
-        """What open windows hold: half of each on average, and three halves of a block where they end."""
-        dense = {location.shard: location.dense_end for location in locations if location.dense_end}
-        if not dense or self._places_of is None:
+        """What open windows hold: half of each on average, and a block where they end."""
+        lengths = [location.length for location in locations if location.dense_end]
+        if not lengths:
             return 0
-        sample_bytes = sum(dense.values()) / sum(len(self._places_of(shard)) for shard in dense)
-        return int(windows * (window_samples * sample_bytes / 2 + 1.5 * self._block_bytes))
+        return int(windows * (window_samples * sum(lengths) / len(lengths) / 2 + self._block_bytes))
 
     def has_room(self) -> bool:
         """Whether more may be fetched ahead than the next `lookahead_bytes` of samples."""
-        return len(self._uses) * self._block_bytes + self._early_bytes < self.held_limit_bytes
+        held_bytes = self._blocks.memory_bytes + len(self._coming) * self._block_bytes + self._early_bytes
+        return max(held_bytes, self._unread_bytes) < self.held_limit_bytes
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch blocks of dense shards and ranges of the others."""
         alone = []
         for location in locations:
-            blocks = self._blocks_of(location)
-            for block in blocks:
-                self._uses.announce(block)
-                if not self._is_first:
-                    self._begin_block(block, location.dense_end)
-            if self._is_first or not blocks:
+            pieces = [] if self._is_first else self._pieces(location)
+            for block, start, _ in pieces:
+                self._begin_block(block, start, location.dense_end)
+            if not pieces:
                 alone.append(location)
-        self._is_first = False
         for shard, wanted in _by_shard(alone):
             self._begin_ranges(shard, wanted)
+        self._is_first = False
+        with self._lock:
+            self._announced += len(locations)
+            self._unread_bytes += sum(location.length for location in locations)
+        self._blocks.forget_unread(now=self._announced, lifetime=self._lifetime)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
@@ -171,8 +181,8 @@ class RemoteReader:
                 found[number] = data
         missing = [number for number in range(len(locations)) if number not in found]
         found |= dict(zip(missing, self._read_now([locations[number] for number in missing]), strict=True))
-        for location in locations:
-            self._let_go(location)
+        with self._lock:
+            self._unread_bytes = max(self._unread_bytes - sum(location.length for location in locations), 0)
         return [self._verified(location, found[number]) for number, location in enumerate(locations)]
 
     def close(self) -> None:
@@ -180,20 +190,23 @@ class RemoteReader:
         for pool in (self._ahead, self._now):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _blocks_of(self, location: Location) -> list[BlockId]:
-        """The blocks that a sample lies in; none where it is fetched by itself."""
+    def _pieces(self, location: Location) -> list[tuple[BlockId, int, int]]:
+        """The blocks that a sample lies in, with start and length in each; none where it is fetched by itself."""
         if not (location.dense_end and self._windows_fit):
             return []
-        first, last = location.offset // self._block_bytes, (location.offset + location.length - 1) // self._block_bytes
-        return [(location.shard, number) for number in range(first, last + 1)]
+        found, offset, end = [], location.offset, location.offset + location.length
+        while offset < end:
+            number, start = divmod(offset, self._block_bytes)
+            length = min(end - offset, self._block_bytes - start)
+            found.append(((location.shard, number), start, length))
+            offset += length
+        return found
 
-    def _begin_block(self, block: BlockId, end: int) -> None:
+    def _begin_block(self, block: BlockId, start: int, end: int) -> None:
+        at_hand = self._blocks.claim(block, start)
         with self._lock:
-            if block in self._coming or self._blocks.has(block):
-                return
-            self._coming[block] = self._ahead.submit(self._fetch_block, block, end)
-        if len(self._uses) * self._block_bytes > self._blocks.budget_bytes:
-            self._drop(self._uses.forget_oldest())
+            if not at_hand and block not in self._coming:
+                self._coming[block] = self._ahead.submit(self._fetch_block, block, end)
 
     def _fetch_block(self, block: BlockId, end: int) -> bytes:
         shard, number = block
@@ -205,15 +218,6 @@ class RemoteReader:
             with self._lock:
                 self._coming.pop(block, None)
         return data
-
-    def _let_go(self, location: Location) -> None:
-        for block in self._blocks_of(location):
-            if self._uses.read(block):
-                self._drop(block)
-
-    def _drop(self, block: BlockId | None) -> None:
-        if block is not None and not self._blocks.outlives_use:
-            self._blocks.drop(block)
 
     def _begin_ranges(self, shard: str, wanted: Sequence[Location]) -> None:
         with self._lock:
@@ -243,15 +247,19 @@ class RemoteReader:
             self._early_bytes -= location.length if early is not None else 0
         if early is not None:
             return early.result()
-        parts = [self._from_block(location, block) for block in self._blocks_of(location)]
+        parts = [self._from_block(*piece) for piece in self._pieces(location)]
         return b"".join(part for part in parts if part is not None) if parts and None not in parts else None
 
-    def _from_block(self, location: Location, block: BlockId) -> bytes | None:
-        start = max(location.offset - block[1] * self._block_bytes, 0)
-        stop = min(location.offset + location.length - block[1] * self._block_bytes, self._block_bytes)
+    def _from_block(self, block: BlockId, start: int, length: int) -> bytes | None:
+        self._blocks.unclaim(block, start)
+        data = self._blocks.take(block, start, length)
+        if data is not None:
+            return data
         with self._lock:
             coming = self._coming.get(block)
-        return self._blocks.read(block, start, stop - start) if coming is None else coming.result()[start:stop]
+        whole = None if coming is None else coming.result()
+        data = self._blocks.take(block, start, length)  # it has come by now, also where it came in between
+        return data if data is not None or whole is None else whole[start : start + length]
 
     def _read_now(self, wanted: Sequence[Location]) -> list[bytes]:
         under_way = [self._now.submit(self._fetch, item.shard, item.offset, item.length) for item in wanted]
@@ -261,11 +269,25 @@ class RemoteReader:
         first = checked(location, data, where=self._store.url)
         if isinstance(first, bytes):
             return first
-        for block in self._blocks_of(location):
+        for block, _, _ in self._pieces(location):
             self._blocks.drop(block)
         with self._lock:
             self._read_again += 1
         return checked(location, self._fetch(location.shard, location.offset, location.length), where=self._store.url)
+
+
+def pieces_of(places_of: PlacesOf, block: BlockId, block_bytes: int = BLOCK_BYTES) -> list[tuple[int, int]]:
+    """Start and length, inside a block, of what it holds of each selected sample."""
+    places = places_of(block[0])
+    starts = places[:, 0] - block[1] * block_bytes
+    ends = starts + places[:, 1]
+    inside = (ends > 0) & (starts < block_bytes)
+    starts, ends = starts[inside].clip(0), ends[inside].clip(max=block_bytes)
+    return list(zip(starts.tolist(), (ends - starts).tolist(), strict=True))
+
+
+def _no_places(shard: str) -> NDArray[np.int64]:
+    raise AssertionError(f"{shard}: only a reader with a plan prefetches")
 
 
 def _places_of(plan: Plan, shard: str) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -257,7 +257,7 @@ class Stream:
     ) -> None:
         last: BaseException | None = None
         try:
-            for epoch, index, order, locations in self._look_ahead():
+            for epoch, index, order, locations in self._look_ahead(lambda: not pending.full()):
                 item = self._submit(pool, epoch, index, order, locations)
                 started = time.perf_counter()
                 if not _put(pending, item, stop):
@@ -273,10 +273,11 @@ class Stream:
             last = error
         _put(pending, last, stop)
 
-    def _look_ahead(self) -> Iterator[tuple[int, int, Order, Locations]]:
+    def _look_ahead(self, is_wanted: Callable[[], bool]) -> Iterator[tuple[int, int, Order, Locations]]:
         """The batches, with what lies `lookahead_bytes` and more ahead of each already being fetched.
 
-        Where an epoch ends its windows close and leave room, into which those of the next one open.
+        Where an epoch ends its windows close and leave room, into which those of the next one open. A batch that is
+        wanted is not kept waiting until all that has been announced.
         """
         ahead: deque[tuple[int, int, Order, Locations]] = deque()
         ahead_bytes = 0
@@ -290,7 +291,7 @@ class Stream:
             self._reader.prefetch(locations)
             ahead.append((epoch, index, order, locations))
             ahead_bytes += _num_bytes(locations)
-            while ahead and not self._may_look_further(ahead_bytes, len(ahead) * len(locations)):
+            while ahead and (is_wanted() or not self._may_look_further(ahead_bytes, len(ahead) * len(locations))):
                 ahead_bytes -= _num_bytes(ahead[0][3])
                 yield ahead.popleft()
         yield from ahead

@@ -26,10 +26,9 @@ from typing import Any, Literal, cast
 import google_crc32c
 
 from infra import s3_server
-from shards.blocks import MemoryBlocks
 from shards.errors import AlreadyExistsError, ShardError, StoreError
 from shards.reading import Location
-from shards.remote_reading import RemoteReader
+from shards.remote_reading import open_reader
 from shards.store import MIB, StoreSettings, open_store
 from shards.store.remote import RemoteStore
 from tests.faults import Fault, FaultProxy
@@ -77,7 +76,7 @@ def read_whole(store: RemoteStore) -> bytes:
 def read_sample(store: RemoteStore) -> bytes:
     """The object as a sample of a shard, checked against the index's CRC-32C."""
     place = Location("key", "big", 0, len(DATA), google_crc32c.value(DATA))
-    reader = RemoteReader(store, MemoryBlocks(0))
+    reader = open_reader(store)
     (found,) = reader.read([place])
     reader.close()
     if isinstance(found, ShardError):

@@ -9,12 +9,13 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from shards.blocks import DiskBlocks, MemoryBlocks
+from shards.blocks import BlockId, DiskBlocks, MemoryBlocks
 from shards.decode import Crops
 from shards.errors import ShardError
 from shards.reading import Location
-from shards.remote_reading import RemoteReader, open_reader
+from shards.remote_reading import RemoteReader, open_reader, pieces_of
 from shards.store import LocalStore, MemoryStore
 from shards.stream import Stream
 from shards.subset import Selection, create
@@ -42,12 +43,29 @@ def shard(store: MemoryStore, name: str = "a.tar", *, dense: bool) -> tuple[list
     return locations, images
 
 
+def places_in(locations: list[Location]) -> NDArray[np.int64]:
+    return np.array([location[2:] for location in locations], np.int64)
+
+
+def reader_of(store: MemoryStore, locations: list[Location], blocks: DiskBlocks | int = 1 << 20) -> RemoteReader:
+    """A reader whose blocks are a cache on disk, or in memory under a budget."""
+
+    def places_of(shard: str) -> NDArray[np.int64]:
+        return places_in(locations)
+
+    def pieces(block: BlockId) -> list[tuple[int, int]]:
+        return pieces_of(places_of, block, BLOCK)
+
+    kept = MemoryBlocks(blocks, pieces) if isinstance(blocks, int) else blocks
+    return RemoteReader(store, kept, block_bytes=BLOCK, places_of=places_of)
+
+
 @pytest.mark.parametrize("dense", [True, False])
 @pytest.mark.parametrize("ahead", [True, False])
 def test_samples_come_as_they_are(dense: bool, ahead: bool) -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=dense)
-    reader = RemoteReader(store, MemoryBlocks(1 << 20), block_bytes=BLOCK)
+    reader = reader_of(store, locations)
     if ahead:
         reader.prefetch(locations)
     assert reader.read(locations[::-1]) == images[::-1]
@@ -58,7 +76,7 @@ def test_samples_come_as_they_are(dense: bool, ahead: bool) -> None:
 def test_dense_shards_are_fetched_once() -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
-    reader = RemoteReader(store, MemoryBlocks(1 << 20), block_bytes=BLOCK)
+    reader = reader_of(store, locations)
     for location, image in zip(locations, images, strict=True):
         reader.prefetch([location])
         time.sleep(0.01)
@@ -67,23 +85,91 @@ def test_dense_shards_are_fetched_once() -> None:
     reader.close()
 
 
+def test_what_has_been_read_is_let_go() -> None:
+    store = MemoryStore()
+    locations, images = shard(store, dense=True)
+    blocks = MemoryBlocks(1 << 20, lambda block: pieces_of(lambda _: places_in(locations), block, BLOCK))
+    reader = RemoteReader(store, blocks, block_bytes=BLOCK, places_of=lambda _: places_in(locations))
+    reader.prefetch(locations)
+    for number, (location, image) in enumerate(zip(locations, images, strict=True)):
+        assert reader.read([location]) == [image]
+        left = sum(map(len, images[number + 1 :]))
+        assert blocks.memory_bytes <= left
+    assert blocks.memory_bytes == 0
+    reader.close()
+
+
+def test_two_epochs_may_want_the_same_block_at_once() -> None:
+    store = MemoryStore()
+    locations, images = shard(store, dense=True)
+    reader = reader_of(store, locations)
+    reader.prefetch(locations)
+    first = reader.read(locations[:4])
+    reader.prefetch(locations)
+    second = reader.read(locations[4:])
+    assert [*first, *second] == images
+    assert reader.read(locations) == images
+    assert reader.bytes_read <= 2 * locations[-1].dense_end + 2 * BLOCK
+    reader.close()
+
+
+def test_pieces_that_a_resumed_epoch_never_reads_are_forgotten() -> None:
+    store = MemoryStore()
+    locations, _ = shard(store, dense=True)
+    blocks = MemoryBlocks(1 << 20, lambda block: pieces_of(lambda _: places_in(locations), block, BLOCK))
+    blocks.put(("a.tar", 0), store.read_range("a.tar", 0, BLOCK))
+    assert blocks.memory_bytes > 0
+    blocks.forget_unread(now=100, lifetime=100)
+    assert blocks.memory_bytes > 0
+    blocks.forget_unread(now=101, lifetime=100)
+    assert blocks.memory_bytes == 0
+
+
+def test_windows_that_do_not_fit_are_read_sample_by_sample() -> None:
+    store = MemoryStore()
+    locations, images = shard(store, dense=True)
+    reader = reader_of(store, locations, 1 << 20)
+    reader.reserve(64, 256, locations)
+    assert reader.held_limit_bytes == reader.lookahead_bytes
+    for _ in range(2):
+        reader.prefetch(locations)
+        assert reader.read(locations) == images
+    assert reader.bytes_read <= 2 * locations[-1].dense_end
+    reader.close()
+
+
+def test_room_ends_where_the_limit_is_reached() -> None:
+    store = MemoryStore()
+    locations, images = shard(store, dense=True)
+    reader = reader_of(store, locations, 1 << 30)
+    reader.reserve(1, 8, locations)
+    reader.held_limit_bytes = sum(SIZES)
+    assert reader.has_room()
+    reader.prefetch(locations)
+    assert not reader.has_room()
+    assert reader.read(locations) == images
+    assert reader.has_room()
+    reader.close()
+
+
 @pytest.mark.parametrize("budget", [0, BLOCK + 10, 3 * BLOCK])
 def test_a_small_budget_costs_speed_not_samples(budget: int, tmp_path: Path) -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
-    for blocks in (MemoryBlocks(budget), DiskBlocks(tmp_path, budget, origin="x")):
-        reader = RemoteReader(store, blocks, block_bytes=BLOCK)
+    disk = DiskBlocks(tmp_path, budget, origin="x")
+    for blocks in (budget, disk):
+        reader = reader_of(store, locations, blocks)
         reader.prefetch(locations)
         assert reader.read(locations) == images
         reader.close()
-        assert blocks.size_bytes <= budget
+    assert disk.size_bytes <= budget
 
 
 def test_a_bad_block_in_the_cache_is_read_again(tmp_path: Path) -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
     blocks = DiskBlocks(tmp_path, 1 << 20, origin="x")
-    reader = RemoteReader(store, blocks, block_bytes=BLOCK)
+    reader = reader_of(store, locations, blocks)
     reader.prefetch(locations)
     assert reader.read(locations) == images
     for file in tmp_path.iterdir():
@@ -96,7 +182,7 @@ def test_bytes_that_are_bad_at_the_origin_are_an_error_for_that_sample() -> None
     store = MemoryStore()
     locations, images = shard(store, dense=True)
     store.objects["a.tar"] = store.objects["a.tar"].replace(images[1], images[1][:-1] + b"?")
-    reader = RemoteReader(store, MemoryBlocks(1 << 20), block_bytes=BLOCK)
+    reader = reader_of(store, locations)
     read = reader.read(locations)
     assert isinstance(read[1], ShardError)
     assert "k1 in a.tar at offset" in str(read[1])
@@ -114,11 +200,11 @@ def test_the_disk_cache_serves_the_next_run_and_deletes_only_its_own(tmp_path: P
     os.utime(old, (0, 0))
     young = tmp_path / ".partial-biovfm-def"
     young.write_bytes(b"half")
-    first = RemoteReader(store, DiskBlocks(tmp_path, 1 << 20, origin="x"), block_bytes=BLOCK)
+    first = reader_of(store, locations, DiskBlocks(tmp_path, 1 << 20, origin="x"))
     first.prefetch(locations)
     first.read(locations)
     first.close()
-    second = RemoteReader(MemoryStore(), DiskBlocks(tmp_path, 1 << 20, origin="x"), block_bytes=BLOCK)
+    second = reader_of(MemoryStore(), locations, DiskBlocks(tmp_path, 1 << 20, origin="x"))
     assert second.read(locations) == images
     second.close()
     assert DiskBlocks(tmp_path, 0, origin="x").size_bytes == 0
