@@ -3,7 +3,7 @@
 Credentials are drawn anew at each start, telemetry and the web pages are off, all ports are free ones on 127.0.0.1,
 and the server ends with the process that started it, however that ends. Not for data that matters.
 
-Run it by hand with `python -m infra.s3_server FOLDER`.
+`biovfm s3-server` runs one by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -267,15 +266,3 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m infra.s3_server [FOLDER]`: the sub-command `biovfm s3-server` with its defaults."""
-    from infra.commands.s3_server import s3_server
-
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    return s3_server(*(Path(folder) for folder in given[:1]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
