@@ -10,7 +10,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from shards.decode.native.build import HERE, LIBRARY, source_digest
 __all__ = ["NativeDecoder", "NativeUnavailableError", "group_array", "load"]
 
 _JPEG: Final = b"\xff\xd8"
+Instructions = Literal["best", "portable", "avx2"]
+_LEVELS: Final = get_args(Instructions)
+"""In the order of BV_BEST, BV_PORTABLE and BV_AVX2 of biovfm_decode.h."""
 
 
 class NativeUnavailableError(Exception):
@@ -102,7 +105,8 @@ class NativeDecoder:
 
     Args:
         mode: See `shards.decode.base.Mode`.
-        portable: Leave vector instructions alone; the pixels are the same in every bit.
+        instructions: `best` is what the processor has; `avx2` and `portable` leave later ones alone. The pixels are the
+            same in every bit.
         read_all: Decode every row and column, not only those that the crops look at; the pixels are the same too.
 
     Raises:
@@ -111,9 +115,9 @@ class NativeDecoder:
 
     name = "native"
 
-    def __init__(self, *, mode: Mode = "fast", portable: bool = False, read_all: bool = False) -> None:
+    def __init__(self, *, mode: Mode = "fast", instructions: Instructions = "best", read_all: bool = False) -> None:
         self.mode: Mode = mode
-        self._portable = portable
+        self._instructions: Instructions = instructions
         self._read_all = read_all
         self._contexts: list[int] = []
         self._library = load()
@@ -176,13 +180,16 @@ class NativeDecoder:
         try:
             return self._contexts.pop()
         except IndexError:
-            context: int | None = self._library.bv_open(self._portable, self._read_all)
+            context: int | None = self._library.bv_open(_LEVELS.index(self._instructions), self._read_all)
             if context is None:
                 raise MemoryError from None
             return context
 
     def __reduce__(self) -> tuple[object, ...]:
-        return functools.partial(NativeDecoder, mode=self.mode, portable=self._portable, read_all=self._read_all), ()
+        remade = functools.partial(
+            NativeDecoder, mode=self.mode, instructions=self._instructions, read_all=self._read_all
+        )
+        return remade, ()
 
     def __del__(self) -> None:
         for context in getattr(self, "_contexts", []):

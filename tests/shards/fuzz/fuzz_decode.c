@@ -14,7 +14,7 @@
 #include "../../../shards/decode/native/biovfm_decode.h"
 
 typedef struct bv_context bv_context;
-bv_context *bv_open(int32_t portable, int32_t read_all);
+bv_context *bv_open(int32_t instructions, int32_t read_all);
 void bv_close(bv_context *context);
 void bv_decode(bv_context *context, int32_t n, const uint8_t *const *data, const uint64_t *sizes,
                const uint64_t *seeds, int32_t num_groups, const bv_group *groups, uint8_t *const *outs,
@@ -35,9 +35,9 @@ static void check(const uint8_t *slot, size_t used, int ok) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bv_context *contexts[2];
+    static bv_context *contexts[3];
     if (size < 8) return 0;
-    int portable = data[0] & 1, channels = data[0] & 2 ? 3 : 1, exact = data[0] >> 2 & 1;
+    int level = data[7] % 3, channels = data[0] & 2 ? 3 : 1, exact = data[0] >> 2 & 1;
     bv_group groups[2] = {
         {1 + data[1] % CROPS, 1 + data[2] % LARGEST, data[0] >> 3 & 1, data[0] >> 4 & 1, 0.01 + data[3] / 300.0, 1.0,
          -0.2876, 0.2876, 0.75, 1.3333, 0.5},
@@ -46,9 +46,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *blob = data + 8;
     uint8_t *outs[2] = {slots[0] + GUARD, slots[1] + GUARD};
     int32_t status = -1;
-    if (!contexts[portable]) contexts[portable] = bv_open(portable, 0);
+    if (!contexts[level]) contexts[level] = bv_open(level, 0);
     memset(slots, CANARY, sizeof slots);
-    bv_decode(contexts[portable], 1, &blob, &bytes, &seed, 2, groups, outs, channels, exact, &status);
+    bv_decode(contexts[level], 1, &blob, &bytes, &seed, 2, groups, outs, channels, exact, &status);
     if (status < BV_OK || status > BV_UNSUPPORTED) abort();
     for (int g = 0; g < 2; g++) {
         size_t used = (size_t)groups[g].num * (size_t)(groups[g].size * groups[g].size * channels);
