@@ -166,19 +166,19 @@ def test_photo_helper_gives_unlike_pictures() -> None:
 def cine(seed: int, frames: int) -> Any:
     """Frames that hardly change, as those of a still camera."""
     start, end = detailed(seed).astype(float), detailed(seed + 100).astype(float)
-    return [(start + (end - start) * 0.02 * n).astype(np.uint8) for n in range(frames)]
+    return [(start + (end - start) * 0.05 * n).astype(np.uint8) for n in range(frames)]
 
 
 def test_a_frame_goes_for_its_own_copy_and_not_for_that_of_its_neighbour(tmp_path: Path) -> None:
     frames = cine(40, 6)
     files = {f"a/{n}.png": encoded(frame) for n, frame in enumerate(frames)}
     files |= {f"b/{n}.jpg": encoded(frame, "JPEG", quality=85) for n, frame in enumerate(frames)}
-    del files["b/3.jpg"]
+    del files["a/3.png"], files["b/4.jpg"]
     ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", public_spec(grouping={"by": "folder"}))
     found = tables(tmp_path / "d")
     paths = {row["key"]: row["raw_path"] for row in found["index"]}
     gone = {row["raw_path"]: paths[row["detail"]] for row in found["rejects"]}
-    assert gone == {f"b/{n}.jpg": f"a/{n}.png" for n in (0, 1, 2, 4, 5)}
+    assert gone == {f"b/{n}.jpg": f"a/{n}.png" for n in (0, 1, 2, 5)}
 
 
 def test_the_audit_says_the_same_of_a_finished_dataset(tmp_path: Path) -> None:
