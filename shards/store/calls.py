@@ -18,7 +18,7 @@ from shards.store.settings import StoreSettings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_HINTS = {
+HINTS = {
     "denied": "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID …); `biovfm doctor URL` says what is refused",
     "bucket": "check the bucket's name and AWS_ENDPOINT_URL",
     "transient": "the storage may be down or slow; run the same command again, or `biovfm doctor URL`",
@@ -127,7 +127,7 @@ class Calls:
                 raise NotFoundError(f"no such object: {where}") from None
             if error.kind == "exists":
                 raise AlreadyExistsError(f"{where} is there already") from None
-            raise StoreError(f"{where}: {error.text}", hint=_HINTS[error.kind]) from None
+            raise StoreError(f"{where}: {error.text}", hint=HINTS[error.kind]) from None
 
     def _interpreter_is_ending(self) -> bool:
         """Executors refuse work from then on; a thread that went on retrying would hold the process back."""

@@ -215,8 +215,27 @@ def credential_source() -> str:
     """
     if S3Options.from_environment().anonymous:
         return "none: requests are not signed"
+    method = _credentials().method
     profile = os.environ.get("AWS_PROFILE", "")
-    return f"found by {_credentials().method}" + (f", profile {profile}" if profile else "")
+    return _FOUND_IN.get(method, f"found by {method}") + (f", profile {profile}" if profile else "")
+
+
+_FOUND_IN = {
+    "env": "found in the environment (AWS_ACCESS_KEY_ID)",
+    "shared-credentials-file": "found in the credentials file",
+    "config-file": "found in the configuration file",
+    "assume-role": "an assumed role",
+    "iam-role": "the machine's role",
+    "container-role": "the container's role",
+}
+
+
+def service(url: str) -> str:
+    """Where the requests for an S3 URL go, in words; empty for other URLs."""
+    if url.partition("://")[0] not in S3_SCHEMES:
+        return ""
+    options = S3Options.from_environment()
+    return redact(options.endpoint) if options.endpoint else f"AWS, region {options.region}"
 
 
 def redact(url: str) -> str:

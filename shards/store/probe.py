@@ -12,11 +12,13 @@ from itertools import islice
 
 from shards.errors import AlreadyExistsError, NotFoundError, StoreError
 from shards.store import MIB, Store, StoreSettings, join_url, open_store, storage_options
-from shards.store.options import S3_SCHEMES, credential_source
+from shards.store.calls import HINTS
+from shards.store.options import S3_SCHEMES, credential_source, service
 
 _PART_BYTES = 6 * MIB
 _SPEED_BYTES = 16 * MIB
 _SKEW_SECONDS = 60.0
+_REFUSED = ("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Finding:
         detail: What was seen; nothing secret.
         missing: What this store cannot do, in words, and what that means; empty where `ok`.
         unsafe: It answered, but not as it must.
+        hopeless: Nothing else can work either.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Finding:
     detail: str = ""
     missing: str = ""
     unsafe: bool = False
+    hopeless: bool = False
 
 
 def probe(url: str, settings: StoreSettings | None = None) -> Iterator[Finding]:
@@ -56,8 +60,10 @@ def probe(url: str, settings: StoreSettings | None = None) -> Iterator[Finding]:
             return
     folder = f".biovfm-doctor-{uuid.uuid4().hex[:12]}"
     store = open_store(url, settings)
-    listed = _check("list", lambda: _list(store, folder), missing="finished work cannot be found again")
+    listed = _check("list", lambda: _list(store, folder, service(url)), missing=_UNLISTED, is_first=True)
     yield listed
+    if listed.hopeless:
+        return
     missing = _READ_ONLY if listed.ok else _NOTHING
     wrote = _check("conditional put", lambda: _conditional_put(store, folder), missing=missing)
     yield wrote
@@ -70,6 +76,7 @@ def probe(url: str, settings: StoreSettings | None = None) -> Iterator[Finding]:
         store.delete([info.path for info in store.list(folder + "/")])
 
 
+_UNLISTED = "finished work cannot be found again"
 _READ_ONLY = "objects cannot be created here: datasets can be read, not written"
 _NOTHING = "nothing can be written here either; the reason is above"
 
@@ -93,24 +100,41 @@ def _written_checks(url: str, store: Store, folder: str, settings: StoreSettings
         yield _check(name, action, missing=missing)
 
 
-def _check(name: str, action: Callable[[], str], *, missing: str) -> Finding:
+def _check(name: str, action: Callable[[], str], *, missing: str, is_first: bool = False) -> Finding:
     try:
         return Finding(name=name, ok=True, detail=action())
     except StoreError as error:
-        return Finding(name=name, ok=False, detail=str(error), missing=missing)
+        hopeless = _hopeless(error) if is_first else ""
+        return Finding(name=name, ok=False, detail=_told(error), missing=hopeless or missing, hopeless=bool(hopeless))
     except _UnsafeError as error:
         return Finding(name=name, ok=False, detail=str(error), missing=str(error), unsafe=True)
+
+
+def _told(error: StoreError) -> str:
+    """The error; without a hint that sends back here."""
+    return error.message if "biovfm doctor" in error.hint else str(error)
+
+
+def _hopeless(error: StoreError) -> str:
+    """Why no other check can do better; empty where one may."""
+    if error.hint == HINTS["bucket"]:
+        return "the bucket is not there: make it, or mend its name or AWS_ENDPOINT_URL"
+    if error.hint == HINTS["transient"]:
+        return "the storage does not answer: check AWS_ENDPOINT_URL, proxies and the network"
+    if any(code in error.message for code in _REFUSED):
+        return "the credentials are refused: mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    return ""
 
 
 class _UnsafeError(Exception):
     """The store answered, but not as it must; the message says what that means."""
 
 
-def _list(store: Store, folder: str) -> str:
+def _list(store: Store, folder: str, service: str) -> str:
     found = len(list(islice(store.list(folder + "/"), 2)))
     if found:
         raise _UnsafeError("the listing shows objects that are not there")
-    return "answers"
+    return f"{service} answers".lstrip()
 
 
 def _conditional_put(store: Store, folder: str) -> str:

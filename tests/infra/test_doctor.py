@@ -12,6 +12,7 @@ from infra.s3_server import Server
 from shards.store import StoreSettings
 from shards.store.probe import Finding, probe
 from tests.faults import Fault, FaultProxy
+from tests.shards.builders import small_dataset
 
 STEPS = ["list", "conditional put", "range reads", "multipart", "rename", "index commit", "clock", "throughput"]
 FAST = StoreSettings(budget_seconds=0.5, connect_seconds=1.0, read_seconds=1.0)
@@ -51,7 +52,43 @@ def test_wrong_credentials_are_said_to_be_wrong(bucket: str, monkeypatch: pytest
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     findings = by_name(bucket)
     assert "SignatureDoesNotMatch" in findings["list"].detail
+    assert "credentials are refused" in findings["list"].missing
+    assert list(findings) == ["credentials", "list"]
     assert "not-the-secret" not in repr(findings)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("driver", ["obstore", "fsspec"])
+def test_a_missing_bucket_is_named_and_not_made(s3_env: Server, driver: str) -> None:
+    for _ in range(2):
+        findings = {item.name: item for item in probe("s3://no-such-bucket/data", StoreSettings(driver=driver))}
+        assert list(findings) == ["credentials", "list"]
+        assert "the bucket is not there" in findings["list"].missing
+
+
+@pytest.mark.s3
+def test_a_server_that_is_away_is_named_once(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    findings = by_name(bucket)
+    assert list(findings) == ["credentials", "list"]
+    assert "does not answer" in findings["list"].missing
+    assert "biovfm doctor" not in findings["list"].detail
+
+
+@pytest.mark.s3
+def test_a_secret_is_shown_nowhere(
+    bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BIOVFM_DEBUG", "1")
+    small_dataset(f"{bucket}/data")
+    right = s3_env.env["AWS_SECRET_ACCESS_KEY"]
+    for secret in (right, "planted-secret"):
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        for command in (["doctor"], ["verify"], ["verify", "--deep"], ["stats"], ["stream", "--bench"]):
+            main([command[0], f"{bucket}/data", *command[1:]])
+            main([command[0], f"{bucket}/data", *command[1:], "--json"])
+        told = capfd.readouterr()
+        assert secret not in told.out + told.err
 
 
 @pytest.mark.s3
