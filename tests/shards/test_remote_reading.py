@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from infra.s3_server import Server
 from shards.blocks import BlockId, DiskBlocks, MemoryBlocks
 from shards.decode import Crops
 from shards.errors import ShardError
@@ -19,6 +20,7 @@ from shards.remote_reading import RemoteReader, open_reader, pieces_of
 from shards.store import LocalStore, MemoryStore
 from shards.stream import Stream
 from shards.subset import Selection, create
+from tests.faults import Fault, FaultProxy
 from tests.shards.builders import small_dataset
 
 SIZES = [100, 3_000, 40_000, 17, 90_000, 5_000, 65_000, 1]
@@ -228,6 +230,33 @@ def test_streaming_from_object_storage_is_streaming_from_disk(bucket: str, tmp_p
         for expected, batch in zip(one, two, strict=True):
             assert batch.keys == expected.keys
             assert np.array_equal(batch.views[0], expected.views[0])
+
+
+@pytest.mark.s3
+def test_a_stream_tells_its_retries(bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = small_dataset(f"{bucket}/data")
+    with FaultProxy(s3_env.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with Stream(remote.url, global_batch=24, num_epochs=1) as stream:
+            assert stream.stats().retries == 0
+            proxy.add(Fault.answer(503, "SlowDown"), times=3, path=r"\.tar")
+            keys = [key for batch in stream for key in batch.keys]
+            assert len(set(keys)) == len(keys) > 0
+            assert stream.stats().retries >= 3
+
+
+@pytest.mark.s3
+def test_a_flipped_byte_on_the_way_is_read_again_and_counted(
+    bucket: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = small_dataset(f"{bucket}/data")
+    with FaultProxy(s3_env.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with Stream(remote.url, global_batch=24, num_epochs=1, on_bad="raise") as stream:
+            proxy.add(Fault.flip(50), times=2, path=r"\.tar")
+            assert sum(len(batch.keys) for batch in stream) == stream.batches_per_epoch * 24
+            assert stream.stats().retries == 2
+            assert stream.stats().num_bad == 0
 
 
 @pytest.mark.s3

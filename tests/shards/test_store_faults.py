@@ -123,6 +123,19 @@ def test_a_cut_reply_is_taken_up_at_the_byte_where_it_broke(bucket: str, proxy: 
 
 
 @pytest.mark.s3
+def test_every_attempt_after_a_failed_one_is_counted(opened: Open, proxy: FaultProxy) -> None:
+    store = opened(range_bytes=8 * MIB)
+    assert store.read_range("big", 0, len(DATA)) == DATA
+    assert store.retries == 0
+    proxy.add(Fault.answer(503, "SlowDown"), times=3, path="big")
+    assert store.read_range("big", 0, len(DATA)) == DATA
+    assert store.retries == 3
+    proxy.add(Fault.answer(500, "InternalError"), path="big")
+    assert store.read_ranges("big", [(0, 10), (MIB, 10)]) == [DATA[:10], DATA[MIB : MIB + 10]]
+    assert store.retries > 3
+
+
+@pytest.mark.s3
 def test_a_flipped_byte_in_a_whole_read_is_noticed(opened: Open, proxy: FaultProxy) -> None:
     proxy.add(Fault.flip(1_000_000), path="big")
     assert opened().read("big") == DATA
