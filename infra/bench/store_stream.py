@@ -8,11 +8,12 @@ alike; the server (and the link) get the other cores. So the server's share of t
 not take, does not count against the client, while everything the client itself does does.
 
 Behind a link the images stay compressed, as for decoding on the accelerator. The consumer takes them at 0.95 of the
-rate that the bandwidth allows, which is the bandwidth over the mean bytes of an image, and is never late itself: if it
-had to wait, it does not catch up. `stall_share` is the share of its time that it waited, from its second batch on.
-While the shuffle windows of all lanes fill for the first time, more has to be fetched than is taken; so the share is
-told for that time (`filling`) and for the rest, ends of epochs included (`filled`), too. The same is done twice, with
-twice as many images the second time, so that memory can be seen not to depend on their number.
+rate that the bandwidth allows: bandwidth over the mean bytes that an image takes in its shard, JSON and tar headers
+included. It is never late itself: where it had to wait, it does not catch up. Its stall share is the share of its time
+that it waited, told twice: for `filling`, while the shuffle windows of all lanes fill for the first time and more must
+be fetched than is taken (the first batch is start-up and left out); and for `filled`, all the rest, where epochs end
+and begin included. `held_limit_mb` is what the stream means to hold in memory at most. The same is done with twice as
+many images, so that memory can be seen not to depend on their number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -73,17 +73,18 @@ def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
     dataset.commit(job_id="bench", rows=table, rejects=rejects_schema().empty_table())
 
 
-def consume(url: str, *, raw: bool, images_per_second: float, epochs: int) -> dict[str, Any]:
-    """Stream in this process; the consumer is as fast as it can, or takes so many images a second."""
+def consume(url: str, *, raw: bool, bytes_per_second: float, epochs: int) -> dict[str, Any]:
+    """Stream in this process; the consumer is as fast as it can, or takes so many stored bytes a second."""
     from infra.measure import Meter
     from shards.decode import Crops
     from shards.stream import Stream
 
     crops = () if raw else (Crops(),)
     spans: list[tuple[float, float]] = []
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _memory_mb("VmRSS")
     with Stream(url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=epochs) as stream:
         filling = stream.settings.window * stream.settings.num_lanes // BATCH
+        images_per_second = bytes_per_second / stored_bytes(stream)
         meter = Meter()
         asked = time.perf_counter()
         for batch in stream:
@@ -96,28 +97,37 @@ def consume(url: str, *, raw: bool, images_per_second: float, epochs: int) -> di
             asked = left
         stats = stream.stats()
         held_limit = getattr(stream._reader, "held_limit_bytes", 0)  # noqa: SLF001 - what it may hold is a figure
-        payload = meter.images * mean_bytes(stream)
+        stored = stored_bytes(stream)
     return {
         **meter.result(),
-        "stall_share": _stall_share(spans[1:]),
-        "filling": {"batches": len(spans[1:filling]), "stall_share": _stall_share(spans[1:filling])},
-        "filled": {"batches": len(spans[filling:]), "stall_share": _stall_share(spans[filling:])},
-        "read_over_payload": round(stats.bytes_read / payload, 3),
-        "retries": stats.retries,
-        "held_limit_mb": round(held_limit / 2**20, 1),
+        "peak_memory_mb": round(_memory_mb("VmHWM"), 1),
         "memory_before_mb": round(before, 1),
+        "held_limit_mb": round(held_limit / 2**20, 1),
+        "consumer_images_per_second": round(images_per_second, 1),
+        "filling": _stalls(spans[1:filling]),
+        "filled": _stalls(spans[filling:]),
+        "read_over_stored": round(stats.bytes_read / stored / meter.images, 3),
+        "link_mbit_per_second": round(stats.bytes_read * 8e-6 / sum(map(sum, spans)), 1),
+        "retries": stats.retries,
     }
 
 
-def mean_bytes(stream: Any) -> float:
-    """Mean compressed bytes of an image of a plan."""
-    lengths = [rows.places[:, 1] for rows in stream.plan.source.rows(range(len(stream.plan.shards)))]
-    return float(sum(part.sum() for part in lengths) / sum(len(part) for part in lengths))
+def stored_bytes(stream: Any) -> float:
+    """Mean bytes that an image takes in its shard, with its JSON and tar headers."""
+    shards = stream.plan.source.rows(range(len(stream.plan.shards)))
+    return float(sum(rows.places[-1, 0] + rows.places[-1, 1] for rows in shards) / stream.num_samples)
 
 
-def _stall_share(spans: Sequence[tuple[float, float]]) -> float:
+def _memory_mb(name: str) -> float:
+    """A line of this process's status; the peak of `getrusage` would be its parent's."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+def _stalls(spans: Sequence[tuple[float, float]]) -> dict[str, float]:
     waited, worked = (sum(span[part] for span in spans) for part in (0, 1))
-    return round(waited / (waited + worked), 4) if spans else 0.0
+    share = waited / (waited + worked) if spans else 0.0
+    return {"batches": len(spans), "waited_seconds": round(waited, 3), "stall_share": round(share, 4)}
 
 
 def _in_one_core(url: str, *flags: str) -> dict[str, Any]:
@@ -130,20 +140,17 @@ def _in_one_core(url: str, *flags: str) -> dict[str, Any]:
 
 def behind(arguments: argparse.Namespace, server: s3_server.Server, images: Sequence[bytes]) -> dict[str, Any]:
     """Stream one and two datasets' worth of images through a link."""
-    size = sum(map(len, images)) / len(images)
-    rate = SHARE * arguments.gbit * 1e9 / 8 / size
+    rate = SHARE * arguments.gbit * 1e9 / 8
     table: dict[str, Any] = {
         "link": {"latency_ms": arguments.latency_ms, "gbit": arguments.gbit},
-        "mean_bytes": round(size),
-        "consumer_images_per_second": round(rate, 1),
-        "consumer_is": f"{SHARE} x bandwidth / mean bytes of an image",
+        "consumer_takes": f"{SHARE} x bandwidth / mean stored bytes of an image",
     }
     with behind_link(server.endpoint, latency_ms=arguments.latency_ms, gbit=arguments.gbit) as endpoint:
         for copies in (arguments.copies, 2 * arguments.copies):
             url = f"{server.make_bucket('bench')}/{len(images)}x{copies}"
             if not any(open_store(url).list("dataset.json")):
                 build(url, images, copies=copies)
-            flags = ("--raw", "--rate", f"{rate:.3f}", "--epochs", str(arguments.epochs))
+            flags = ("--raw", "--rate", f"{rate:.0f}", "--epochs", str(arguments.epochs))
             os.environ["AWS_ENDPOINT_URL"] = endpoint
             table[f"{len(images) * copies} images"] = _in_one_core(url, *flags)
             os.environ["AWS_ENDPOINT_URL"] = server.endpoint
@@ -191,7 +198,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=0.0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.consume:
-        told = consume(arguments.consume, raw=arguments.raw, images_per_second=arguments.rate, epochs=arguments.epochs)
+        told = consume(arguments.consume, raw=arguments.raw, bytes_per_second=arguments.rate, epochs=arguments.epochs)
         print(json.dumps(told))
     else:
         print(json.dumps(run(arguments), indent=2))
