@@ -21,7 +21,7 @@ FAST = StoreSettings(budget_seconds=0.5, connect_seconds=1.0, read_seconds=1.0)
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
-    for word in ("deltalake", "decoder", "processors", "memory", "GiB free"):
+    for word in ("deltalake", "decoder", "pillow", "processors", "memory", "GiB free"):
         assert word in told
 
 
