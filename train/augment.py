@@ -193,21 +193,15 @@ def to_gray(x: Tensor) -> Tensor:
 
 def gaussian_blur(x: Tensor, *, strength: Tensor) -> Tensor:
     """Blur `(B, C, H, W)` by nine taps a direction, reflected at the border; `strength` is sigma in pixels."""
-    half = BLUR_TAPS // 2
+    half, (batch, channels, height, width) = BLUR_TAPS // 2, x.shape
     offsets = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
     weights = torch.exp(-0.5 * (offsets / strength.view(-1, 1)) ** 2)
-    weights = (weights / weights.sum(1, keepdim=True)).view(-1, BLUR_TAPS, 1, 1, 1)
-    height, width = x.shape[-2:]
-    padded = functional.pad(x, (half, half, half, half), mode="reflect")
-    rows = _weighted_sum([padded[..., tap : tap + height, :] for tap in range(BLUR_TAPS)], weights)
-    return _weighted_sum([rows[..., tap : tap + width] for tap in range(BLUR_TAPS)], weights)
-
-
-def _weighted_sum(shifted: list[Tensor], weights: Tensor) -> Tensor:
-    total = shifted[0] * weights[:, 0]
-    for tap in range(1, BLUR_TAPS):
-        total.addcmul_(shifted[tap], weights[:, tap])
-    return total
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, dim=0)
+    # every channel of every image is a group of its own, with its own weights
+    planes = functional.pad(x, (half, half, half, half), mode="reflect").flatten(0, 1).unsqueeze(0)
+    rows = functional.conv2d(planes, weights.view(-1, 1, BLUR_TAPS, 1), groups=batch * channels)
+    blurred = functional.conv2d(rows, weights.view(-1, 1, 1, BLUR_TAPS), groups=batch * channels)
+    return blurred.view(batch, channels, height, width)
 
 
 def solarize(x: Tensor) -> Tensor:

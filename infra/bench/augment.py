@@ -73,9 +73,10 @@ def main() -> None:
 
 
 def smooth_images(batch: int, size_px: int) -> Tensor:
-    """Coloured noise with the large structures of pictures, `(B, 3, S, S)` in [0, 1]."""
+    """Coloured noise with the large structures of pictures, `(B, 3, S, S)` in 255ths."""
     coarse = torch.rand(batch, 3, size_px // 8, size_px // 8, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.interpolate(coarse, size=size_px, mode="bicubic").clamp(0, 1)
+    smooth = torch.nn.functional.interpolate(coarse, size=size_px, mode="bicubic").clamp(0, 1)
+    return (smooth * 255).round() / 255
 
 
 def our_operations() -> dict[str, Operation]:
