@@ -63,6 +63,12 @@ static void weigh(float *weight, int count, float offset, float inverse, int bic
     }
 }
 
+/* `floor` of a number that fits an int; the library's is a call wherever SSE 4.1 is not taken for granted. */
+static int floor_of(double x) {
+    int near = (int)x;
+    return near - (x < near);
+}
+
 void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
                   float *scratch) {
     double step = length / axis->size, wide = stretch(length, axis->size), reach = (bicubic ? 2 : 1) * wide;
@@ -73,7 +79,7 @@ void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int 
     for (int i = 0; i < axis->size; i++) {
         int slot = mirror ? axis->size - 1 - i : i;
         double middle = start + (i + 0.5) * step;
-        int from = (int)floor(middle - reach + 0.5), to = (int)floor(middle + reach + 0.5);
+        int from = floor_of(middle - reach + 0.5), to = floor_of(middle + reach + 0.5);
         from = from < clip_low ? clip_low : from > clip_high - 1 ? clip_high - 1 : from;
         to = to > clip_high ? clip_high : to <= from ? from + 1 : to;
         to = to > from + axis->taps ? from + axis->taps : to;

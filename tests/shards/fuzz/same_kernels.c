@@ -11,6 +11,7 @@
 
 typedef struct bv_context bv_context;
 bv_context *bv_open(int32_t instructions, int32_t read_all);
+void bv_close(bv_context *context);
 const char *bv_instructions(const bv_context *context);
 void bv_decode(bv_context *context, int32_t n, const uint8_t *const *data, const uint64_t *sizes,
                const uint64_t *seeds, int32_t num_groups, const bv_group *groups, uint8_t *const *outs,
@@ -41,5 +42,6 @@ int main(int argc, char **argv) {
         }
     }
     printf("%s: %d crops compared, %d differ from portable C\n", bv_instructions(contexts[0]), compared, different);
+    for (int k = 0; k < 3; k++) bv_close(contexts[k]);
     return different != 0 || compared == 0;
 }
