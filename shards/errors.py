@@ -6,6 +6,7 @@
     │   └── TaskNotFoundError   an evaluation task's images are nowhere to be found
     ├── StoreError              the storage failed, after retries (credentials, network, missing bucket)
     │   ├── NotFoundError       the object is not there
+    │   ├── ShortObjectError    the object ends before the bytes that were asked for
     │   └── AlreadyExistsError  a conditional create found the name taken
     ├── ShardError              a shard's bytes are not what the index says (truncated, corrupt, wrong checksum)
     ├── SampleIndexError        the dataset's tables are missing, from another format version, or in conflict
@@ -30,6 +31,7 @@ __all__ = [
     "RunFailedError",
     "SampleIndexError",
     "ShardError",
+    "ShortObjectError",
     "SourceError",
     "StoreError",
     "SubsetError",
@@ -77,6 +79,10 @@ class StoreError(BiovfmError):
 
 class NotFoundError(StoreError):
     """The object is not there."""
+
+
+class ShortObjectError(StoreError):
+    """The object ends before the bytes that were asked for."""
 
 
 class AlreadyExistsError(StoreError):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from shards.blocks import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
 from shards.decode.base import Blob
-from shards.errors import ShardError
+from shards.errors import ShardError, ShortObjectError
 from shards.reading import FileReader, Location, ShardReader, checked, read_coalesced
 from shards.store import Store
 
@@ -180,7 +180,8 @@ class RemoteReader:
             if data is not None:
                 found[number] = data
         missing = [number for number in range(len(locations)) if number not in found]
-        found |= dict(zip(missing, self._read_now([locations[number] for number in missing]), strict=True))
+        under_way = [self._now.submit(self._fetch_alone, locations[number]) for number in missing]
+        found |= {number: future.result() for number, future in zip(missing, under_way, strict=True)}
         with self._lock:
             self._unread_bytes = max(self._unread_bytes - sum(location.length for location in locations), 0)
         return [self._verified(location, found[number]) for number, location in enumerate(locations)]
@@ -246,7 +247,7 @@ class RemoteReader:
             early = self._early.pop((location.shard, location.offset), None)
             self._early_bytes -= location.length if early is not None else 0
         if early is not None:
-            return early.result()
+            return _unless_short(early)
         parts = [self._from_block(*piece) for piece in self._pieces(location)]
         return b"".join(part for part in parts if part is not None) if parts and None not in parts else None
 
@@ -257,13 +258,16 @@ class RemoteReader:
             return data
         with self._lock:
             coming = self._coming.get(block)
-        whole = None if coming is None else coming.result()
+        whole = None if coming is None else _unless_short(coming)
         data = self._blocks.take(block, start, length)  # it has come by now, also where it came in between
         return data if data is not None or whole is None else whole[start : start + length]
 
-    def _read_now(self, wanted: Sequence[Location]) -> list[bytes]:
-        under_way = [self._now.submit(self._fetch, item.shard, item.offset, item.length) for item in wanted]
-        return [future.result() for future in under_way]
+    def _fetch_alone(self, location: Location) -> bytes:
+        """One image; empty where its shard ends before it, so that it fails its checksum."""
+        try:
+            return self._fetch(location.shard, location.offset, location.length)
+        except ShortObjectError:
+            return b""
 
     def _verified(self, location: Location, data: bytes) -> bytes | ShardError:
         first = checked(location, data, where=self._store.url)
@@ -273,7 +277,15 @@ class RemoteReader:
             self._blocks.drop(block)
         with self._lock:
             self._read_again += 1
-        return checked(location, self._fetch(location.shard, location.offset, location.length), where=self._store.url)
+        return checked(location, self._fetch_alone(location), where=self._store.url)
+
+
+def _unless_short(coming: Future[bytes]) -> bytes | None:
+    """What was fetched; None where the object ended before all of it, so that each image is tried alone."""
+    try:
+        return coming.result()
+    except ShortObjectError:
+        return None
 
 
 def pieces_of(places_of: PlacesOf, block: BlockId, block_bytes: int = BLOCK_BYTES) -> list[tuple[int, int]]:

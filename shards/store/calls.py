@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from shards.errors import AlreadyExistsError, NotFoundError, StoreError
+from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError, StoreError
 from shards.store.base import ObjectInfo, join_url
 from shards.store.driver import Driver, DriverError
 from shards.store.retry import attempt
@@ -127,7 +127,8 @@ class Calls:
                 raise NotFoundError(f"no such object: {where}") from None
             if error.kind == "exists":
                 raise AlreadyExistsError(f"{where} is there already") from None
-            raise StoreError(f"{where}: {error.text}", hint=HINTS[error.kind]) from None
+            failed = ShortObjectError if error.kind == "range" else StoreError
+            raise failed(f"{where}: {error.text}", hint=HINTS[error.kind]) from None
 
     def _interpreter_is_ending(self) -> bool:
         """Executors refuse work from then on; a thread that went on retrying would hold the process back."""

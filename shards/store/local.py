@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from shards.errors import AlreadyExistsError, NotFoundError, StoreError
+from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError, StoreError
 from shards.store.base import HIDDEN, ObjectInfo
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -48,7 +48,7 @@ class LocalStore:
             parts = [os.pread(stream.fileno(), length, start) for start, length in ranges]
         for part, (start, length) in zip(parts, ranges, strict=True):
             if len(part) != length:
-                raise StoreError(
+                raise ShortObjectError(
                     f"{file} ends after {start + len(part)} bytes, wanted {length} at offset {start}",
                     hint="the object was cut; run `biovfm verify` on the dataset",
                 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from shards.errors import AlreadyExistsError, NotFoundError, StoreError
+from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError
 from shards.store.base import HIDDEN, ObjectInfo
 
 
@@ -28,7 +28,7 @@ class MemoryStore:
         """Exactly `length` bytes from `start`."""
         data = self.read(path)[start : start + length]
         if len(data) != length:
-            raise StoreError(
+            raise ShortObjectError(
                 f"{self.url}{path} ends after {start + len(data)} bytes, wanted {length} at offset {start}"
             )
         return data

@@ -192,6 +192,19 @@ def test_bytes_that_are_bad_at_the_origin_are_an_error_for_that_sample() -> None
     reader.close()
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_shard_that_was_cut_costs_only_the_samples_behind_the_cut(dense: bool) -> None:
+    store = MemoryStore()
+    locations, images = shard(store, dense=dense)
+    store.objects["a.tar"] = store.objects["a.tar"][: locations[5].offset + 10]
+    reader = reader_of(store, locations)
+    reader.prefetch(locations)
+    read = reader.read(locations)
+    assert read[:5] == images[:5]
+    assert all(isinstance(item, ShardError) for item in read[5:])
+    reader.close()
+
+
 def test_the_disk_cache_serves_the_next_run_and_deletes_only_its_own(tmp_path: Path) -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
