@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ingest.archives import archive_kind, members, unpack_first
-from ingest.containers import join_parts
+from ingest.containers import archive_kind, unpack_first
 from ingest.lists import listed_items
+from ingest.members import members
+from ingest.parts import join_parts
 from ingest.raw import RawItem, RawRoot, printable
 from ingest.readers import EXTENSIONS, handles
 from ingest.settings import IngestSettings
