@@ -70,13 +70,30 @@ def verify_dataset(
 def _show(report: Report, removed: Sequence[Orphan]) -> None:
     lines = [
         f"{report.url} version {report.version}: {report.num_samples} samples in {report.num_shards} shards, "
-        f"{report.num_bytes / 2**20:.1f} MiB" + (", every byte read" if report.deep else "")
+        f"{size(report.num_bytes)}" + (", every byte read" if report.deep else "")
     ]
     lines += [f"  {problem.kind:<10} {problem.path}: {problem.detail}" for problem in report.problems[:_SHOWN]]
     if len(report.problems) > _SHOWN:
         lines.append(f"  … and {len(report.problems) - _SHOWN} more")
-    lines.append(f"{len(report.problems)} problems" if report.problems else "sound")
+    if report.problems:
+        lines.append(f"{number(len(report.problems), 'problem')}: bring these objects back from a copy")
+    else:
+        lines.append("sound" if report.deep else "sound, as far as names and sizes tell; --deep reads every byte")
     if report.orphans:
-        size = sum(orphan.size for orphan in report.orphans) / 2**20
-        lines.append(f"{len(report.orphans)} orphans ({size:.1f} MiB) that no index row names; {len(removed)} removed")
+        total = size(sum(orphan.size for orphan in report.orphans))
+        done = f"{len(removed)} removed" if removed else "--remove-orphan-objects removes old ones"
+        lines.append(f"{number(len(report.orphans), 'orphan')} ({total}) that no index row names; {done}")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def number(count: int, noun: str) -> str:
+    """`1 orphan`, `2 orphans`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def size(num_bytes: int) -> str:
+    """Bytes in the unit that suits them."""
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if num_bytes >= 1 << power:
+            return f"{num_bytes / (1 << power):.1f} {unit}"
+    return number(num_bytes, "byte")
