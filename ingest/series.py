@@ -104,11 +104,15 @@ def place_series(
         The units with places, and counts: `series`, `volumes`, `slices`, `mixed_series`, `repeated_positions`,
         `missing_slices`.
     """
+    if context.spec.layout.reader not in ("auto", "list", "dicom"):
+        return list(units), {}
     wanted = [unit for unit in units if any(_is_dicom(context, item) for item in unit.items)]
     wanted = [unit for unit in wanted if unit.index >= first] + [unit for unit in wanted if unit.index < first]
     rows = _cached(engine, context, scan_unit, "headers", [Task(index=u.index, payload=u) for u in wanted])
     headers = [((unit, row[0]), _header(row[1])) for unit in sorted(rows) for row in rows[unit]]
     stacks = list(stacks_of(headers))
+    if not stacks:
+        return list(units), {}
     tasks = _range_tasks(stacks, units, context)
     ranges = _cached(engine, context, range_unit, "ranges", tasks)
     by_stack = {number: (low, high) for found in ranges.values() for number, low, high in found}
@@ -287,7 +291,7 @@ def _counts(stacks: Sequence[Stack]) -> dict[str, int]:
         counts["slices"] += len(stack.slices)
         counts["repeated_positions"] += len({z for *_, z, t in stack.slices if t > 0})
         counts["missing_slices"] += missing_slices(stack)
-    return dict(counts) if stacks else {}
+    return dict(counts)
 
 
 def missing_slices(stack: Stack) -> int:

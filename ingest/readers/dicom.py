@@ -4,8 +4,8 @@ Stored values → modality LUT or rescale → VOI LUT or window → inversion of
 becomes RGB, planes are interleaved. A window narrower than 1 (real files carry 0) counts as none: then the 0.5 and
 99.5 percentiles bound the range, padding left out.
 
-Only the attributes named in `ALLOWED` are looked at. None of their text leaves this file but the modality, through a
-table; group identifiers go straight into a keyed hash.
+Only the attributes named in `ALLOWED` are looked at (and, to put a series in order, those in `dicom_header`). None of
+their text leaves this file but the modality, through a table; group identifiers go straight into a keyed hash.
 """
 
 from __future__ import annotations
