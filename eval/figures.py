@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from eval.measurements import Measurement
-from eval.scaling import Correlation, Slope
+from eval.scaling import Correlation, Slope, fixed_settings
 from eval.tasks import TASKS
 
 COLOURS: Final = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
@@ -21,6 +23,8 @@ AXIS_LABELS: Final = {
     "data_fraction": "fraction of the pretraining images",
     "num_modalities": "modalities in the pretraining mix",
 }
+MARKERS: Final = ("o", "s", "^", "D", "v", "P")
+DASHES: Final = ("-", "--", ":", "-.")
 _PNG_DPI: Final = 160
 
 
@@ -47,22 +51,30 @@ def title_of(task: str) -> str:
 
 
 def plot_curves(measurements: Sequence[Measurement], slopes: Sequence[Slope], axis: str) -> Any | None:
-    """Test AUC over `axis`, a panel a task, log-log, with fitted power laws; None where nothing varies along it."""
+    """Test AUC over `axis`, a panel a task, log-log, with fitted power laws; None where nothing varies along it.
+
+    Colours tell algorithms apart; markers and dashes tell apart what else the laws hold fixed.
+    """
     laws = [slope for slope in slopes if slope.axis == axis and slope.form == "power"]
     tasks = [task for task in dict.fromkeys(p.task for p in measurements) if any(s.task == task for s in laws)]
     if not tasks:
         return None
     figure, panels = _grid(len(tasks))
     colour = _colours([point.algorithm for point in measurements])
+    looks = _looks(laws)
     for panel, task in zip(panels, tasks, strict=True):
         points = [point for point in measurements if point.task == task and math.isfinite(point.along(axis))]
-        mine = [slope for slope in laws if slope.task == task]
-        _draw_points(panel, points, axis, colour, fitted={slope.algorithm for slope in mine})
-        for slope in mine:
-            _draw_law(panel, slope, measurements, axis, colour[slope.algorithm])
+        groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+        for point in points:
+            groups[point.algorithm, fixed_settings(point, axis)].append(point)
+        by_group = {(law.algorithm, law.fixed): law for law in laws if law.task == task}
+        for (algorithm, fixed), members in groups.items():
+            law = by_group.get((algorithm, fixed))
+            _draw_group(panel, members, law, axis, colour=colour[algorithm], look=looks.get(fixed, looks[""]))
         panel.set(xscale="log", yscale="log", title=title_of(task))
         _plain_ticks(panel, [point.along(axis) for point in points])
-        panel.legend(fontsize=7, frameon=False)
+        outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(tasks) == 1 else {}
+        panel.legend(fontsize=7, frameon=False, **outside)
     figure.supxlabel(AXIS_LABELS[axis], fontsize=9)
     figure.supylabel("test AUC (%)", fontsize=9)
     return figure
@@ -76,21 +88,24 @@ def plot_slopes(slopes: Sequence[Slope], axis: str) -> Any | None:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(slope.task for slope in chosen))
-    colour = _colours([slope.algorithm for slope in chosen])
-    figure = Figure(figsize=(9, 0.8 + 0.36 * len(tasks)), layout="constrained")
+    groups = list(dict.fromkeys((slope.algorithm, slope.fixed) for slope in chosen))
+    colour, looks = _colours([slope.algorithm for slope in chosen]), _looks(chosen)
+    row_inches = max(0.36, 0.13 * (len(groups) + 1))
+    figure = Figure(figsize=(9, 0.9 + max(row_inches * len(tasks), 0.13 * len(groups))), layout="constrained")
     for number, form in enumerate(("power", "saturating")):
         panel = figure.add_subplot(1, 2, number + 1)
-        rows = [slope for slope in chosen if slope.form == form]
-        for place, algorithm in enumerate(colour):
-            mine = [slope for slope in rows if slope.algorithm == algorithm]
-            heights = [tasks.index(s.task) + 0.22 * (place - (len(colour) - 1) / 2) for s in mine]
-            _draw_intervals(panel, mine, heights, colour[algorithm], algorithm)
+        for place, (algorithm, fixed) in enumerate(groups):
+            mine = [s for s in chosen if (s.form, s.algorithm, s.fixed) == (form, algorithm, fixed)]
+            shift = (place - (len(groups) - 1) / 2) / (len(groups) + 1)
+            heights = [tasks.index(slope.task) + shift for slope in mine]
+            look = looks[fixed]
+            _draw_intervals(panel, mine, heights, colour=colour[algorithm], look=look, label=_label(algorithm, look))
         panel.axvline(0, color="0.6", linewidth=0.8)
         panel.set_yticks(range(len(tasks)), [title_of(task) for task in tasks] if number == 0 else [], fontsize=8)
-        panel.invert_yaxis()
+        panel.set_ylim(len(tasks) - 0.5, -0.5)
         panel.set_xlabel("slope of ln(AUC)" if form == "power" else "slope of ln(100 − AUC)", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
-    figure.axes[0].legend(fontsize=7, frameon=False)
+    figure.axes[1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -121,6 +136,9 @@ def plot_correlations(correlations: Sequence[Correlation], axis: str) -> Any | N
 def _grid(num_panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
+    if num_panels == 1:
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        return figure, [figure.add_subplot()]
     columns = min(4, num_panels)
     rows = math.ceil(num_panels / columns)
     figure = Figure(figsize=(3.1 * columns + 0.6, 2.5 * rows + 0.4), layout="constrained")
@@ -132,33 +150,53 @@ def _colours(algorithms: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
 
 
-def _draw_points(
-    panel: Any, points: Sequence[Measurement], axis: str, colour: dict[str, str], *, fitted: set[str]
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How one choice of fixed settings is drawn, and what distinguishes it from the other choices."""
+
+    marker: str
+    dash: str
+    note: str
+
+
+def _looks(slopes: Sequence[Slope]) -> dict[str, _Look]:
+    """A look for each choice of fixed settings; that of "" is for points without a law."""
+    choices = sorted({slope.fixed for slope in slopes}, key=[slope.fixed for slope in slopes].index)
+    common = set.intersection(*(set(fixed.split(", ")) for fixed in choices)) if choices else set()
+    looks = {"": _Look("o", "-", "")}
+    for number, fixed in enumerate(choices):
+        note = ", ".join(part.replace("=", " ").replace("_", " ") for part in fixed.split(", ") if part not in common)
+        looks[fixed] = _Look(MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)], note)
+    return looks
+
+
+def _label(algorithm: str, look: _Look) -> str:
+    return f"{algorithm}, {look.note}" if look.note else algorithm
+
+
+def _draw_group(
+    panel: Any, points: Sequence[Measurement], slope: Slope | None, axis: str, *, colour: str, look: _Look
 ) -> None:
-    for algorithm in dict.fromkeys(point.algorithm for point in points):
-        mine = [point for point in points if point.algorithm == algorithm]
-        panel.plot(
-            [point.along(axis) for point in mine],
-            [point.auc_percent for point in mine],
-            "o",
-            color=colour[algorithm],
-            markersize=3.5,
-            label=None if algorithm in fitted else algorithm,
-        )
+    """Points that differ in nothing but their place, and the law through them."""
+    places = [point.along(axis) for point in points]
+    name = _label(points[0].algorithm, look)
+    label = None if slope else name
+    values = [point.auc_percent for point in points]
+    panel.plot(places, values, look.marker, color=colour, markersize=3.5, label=label)
+    if slope:
+        x = np.geomspace(min(places), max(places), 32)
+        label = f"{name} ({slope.law.slope:.4f})"
+        panel.plot(x, slope.law(x), look.dash, color=colour, linewidth=1, label=label)
 
 
-def _draw_law(panel: Any, slope: Slope, measurements: Sequence[Measurement], axis: str, colour: str) -> None:
-    places = [point.along(axis) for point in measurements if point.algorithm == slope.algorithm]
-    known = [place for place in places if math.isfinite(place)]
-    x = np.geomspace(min(known), max(known), 32)
-    panel.plot(x, slope.law(x), "-", color=colour, linewidth=1, label=f"{slope.algorithm} ({slope.law.slope:.4f})")
-
-
-def _draw_intervals(panel: Any, slopes: Sequence[Slope], heights: Sequence[float], colour: str, label: str) -> None:
+def _draw_intervals(
+    panel: Any, slopes: Sequence[Slope], heights: Sequence[float], *, colour: str, look: _Look, label: str
+) -> None:
     for slope, height in zip(slopes, heights, strict=True):
         if math.isfinite(slope.law.lower):
             panel.plot([slope.law.lower, slope.law.upper], [height, height], "-", color=colour, linewidth=1)
-    panel.plot([slope.law.slope for slope in slopes], heights, "o", color=colour, markersize=3.5, label=label)
+    values = [slope.law.slope for slope in slopes]
+    panel.plot(values, heights, look.marker, color=colour, markersize=3.5, label=label)
 
 
 def _plain_ticks(panel: Any, places: Sequence[float]) -> None:

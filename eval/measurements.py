@@ -18,6 +18,7 @@ from shards.errors import ConfigError
 
 MEAN: Final = "mean"
 """The name that stands for all tasks."""
+_BY_TASK: Final = ("auc_percent", "lower_percent", "upper_percent")
 
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "task": ("task", "dataset"),
@@ -30,6 +31,8 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "modality": ("modality",),
     "seed": ("seed",),
     "auc": ("auc",),
+    "auc_lower": ("auc_lower",),
+    "auc_upper": ("auc_upper",),
     "auc_percent": ("auc_percent", "test_auc_percent"),
 }
 
@@ -49,6 +52,8 @@ class Measurement:
         data_fraction: Of the pretraining set.
         modality: Tags of the pretraining set, joined by `+`; `all` without a choice.
         seed: Of the run.
+        lower_percent: Lower bound of the AUC's bootstrap interval, over the test images alone; `nan` where unknown.
+        upper_percent: Upper bound.
     """
 
     task: str
@@ -61,6 +66,8 @@ class Measurement:
     data_fraction: float = 1.0
     modality: str = "all"
     seed: int = 0
+    lower_percent: float = math.nan
+    upper_percent: float = math.nan
 
     @property
     def num_modalities(self) -> float:
@@ -84,7 +91,7 @@ def mean_over_tasks(measurements: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _mean(points: Sequence[Measurement]) -> Measurement:
-    first = {key: value for key, value in asdict(points[0]).items() if key not in {"task", "auc_percent"}}
+    first = {key: value for key, value in asdict(points[0]).items() if key not in {"task", *_BY_TASK}}
     return Measurement(task=MEAN, auc_percent=float(np.mean([point.auc_percent for point in points])), **first)
 
 
@@ -141,4 +148,6 @@ def _measurement(row: dict[str, str], columns: dict[str, str | None], where: str
         data_fraction=number("data_fraction", default=1.0),
         modality=text("modality", "all"),
         seed=number("seed", int, 0),
+        lower_percent=100 * number("auc_lower"),
+        upper_percent=100 * number("auc_upper"),
     )

@@ -181,11 +181,12 @@ def _groups(measurements: Iterable[Measurement], axis: str) -> dict[tuple[str, s
     groups: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for point in measurements:
         if math.isfinite(point.along(axis)):
-            groups[point.task, point.algorithm, _fixed(point, axis)].append(point)
+            groups[point.task, point.algorithm, fixed_settings(point, axis)].append(point)
     return groups
 
 
-def _fixed(point: Measurement, axis: str) -> str:
+def fixed_settings(point: Measurement, axis: str) -> str:
+    """What else a law over `axis` holds fixed at this point, as `Slope.fixed` says it."""
     kept = {"model": point.model, "data_fraction": f"{point.data_fraction:g}", "modality": point.modality}
     if axis in _MODEL_AXES:
         kept.pop("model")

@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,9 +132,12 @@ def _page(analysis: Analysis, means: Sequence[Measurement], figures: dict[str, l
         columns = ["algorithm", "model", "data fraction", "modality", "mean AUC (%)"]
         rows = [[p.algorithm, p.model, p.data_fraction, p.modality, round(p.auc_percent, 2)] for p in means]
         parts.append(f"<h2>Mean over tasks</h2>{render_table(columns, rows)}")
+    else:
+        parts.append(f"<h2>Results</h2>{_result_table(analysis.measurements, title_of)}")
+    drawn = {slope.axis for slope in analysis.slopes}
     for axis, label in AXIS_LABELS.items():
         slopes = [slope for slope in analysis.slopes if slope.axis == axis]
-        if not slopes:
+        if not slopes or (axis == "data_fraction" and "num_images" in drawn):  # the same laws over another unit
             continue
         parts.append(f"<h2>Over {html.escape(label)}</h2>")
         parts += [_svg(figures[name][0]) for name in (f"curves_{axis}", f"slopes_{axis}") if name in figures]
@@ -153,6 +156,37 @@ def _page(analysis: Analysis, means: Sequence[Measurement], figures: dict[str, l
     )
 
 
+def _result_table(points: Sequence[Measurement], title_of: Callable[[str], str]) -> str:
+    columns = [
+        "task",
+        "algorithm",
+        "model",
+        "images",
+        "data fraction",
+        "modality",
+        "AUC (%)",
+        "95 % of the test images",
+    ]
+    rows = [
+        [
+            title_of(point.task),
+            point.algorithm,
+            point.model,
+            f"{point.num_images:,.0f}" if math.isfinite(point.num_images) else "",
+            point.data_fraction,
+            point.modality,
+            round(point.auc_percent, 2),
+            _interval(point.lower_percent, point.upper_percent, digits=1),
+        ]
+        for point in points
+    ]
+    return render_table(columns, rows)
+
+
+def _interval(lower: float, upper: float, *, digits: int) -> str:
+    return f"[{lower:.{digits}f}, {upper:.{digits}f}]" if math.isfinite(lower) else "–"
+
+
 def _reading(analysis: Analysis) -> str:
     seeds = {point.seed for point in analysis.measurements}
     fewest = min((slope.law.num_points for slope in analysis.slopes), default=0)
@@ -161,12 +195,12 @@ def _reading(analysis: Analysis) -> str:
         "fits it. <em>saturating</em>: 100 − AUC = c · x<sup>slope</sup>; a slope of −0.1 means that ten times x "
         "leaves 79 % of the error. Intervals are 95 % t-intervals of the fit and know nothing of the noise of one "
         f"training run: these results have {len(seeds)} seed{'s' if len(seeds) != 1 else ''} a configuration, and the "
-        f"smallest fit has {fewest} points. A slope whose interval holds 0 shows no scaling; it does not show that "
-        "there is none.</p>"
+        f"smallest fit has {fewest} points (two points have a slope and no interval). A slope whose interval holds 0 "
+        "shows no scaling; it does not show that there is none.</p>"
     )
 
 
-def _slope_table(slopes: Sequence[Slope], title_of: Any) -> str:
+def _slope_table(slopes: Sequence[Slope], title_of: Callable[[str], str]) -> str:
     columns = ["task", "algorithm", "form", "held fixed", "slope", "95 % interval", "p", "R²", "points"]
     rows = [
         [
@@ -175,9 +209,9 @@ def _slope_table(slopes: Sequence[Slope], title_of: Any) -> str:
             slope.form,
             slope.fixed,
             f"{slope.law.slope:.4f}",
-            f"[{slope.law.lower:.4f}, {slope.law.upper:.4f}]",
-            f"{slope.law.p_value:.3f}",
-            f"{slope.law.r_squared:.3f}",
+            _interval(slope.law.lower, slope.law.upper, digits=4),
+            f"{slope.law.p_value:.3f}" if slope.law.num_points > 2 else "–",
+            f"{slope.law.r_squared:.3f}" if slope.law.num_points > 2 else "–",
             slope.law.num_points,
         ]
         for slope in slopes

@@ -64,9 +64,11 @@ def _table(slopes: Sequence[Slope]) -> str:
             slope.algorithm,
             slope.axis,
             slope.form,
-            f"{slope.law.slope:+.4f} [{slope.law.lower:+.4f}, {slope.law.upper:+.4f}]",
+            slope.fixed,
+            f"{slope.law.slope:+.4f}"
+            + (f" [{slope.law.lower:+.4f}, {slope.law.upper:+.4f}]" if slope.law.num_points > 2 else ""),
             str(slope.law.num_points),
         ]
         for slope in slopes
     ]
-    return text_table(["task", "algorithm", "over", "form", "slope [95 %]", "points"], rows)
+    return text_table(["task", "algorithm", "over", "form", "held fixed", "slope [95 %]", "points"], rows)
