@@ -23,7 +23,7 @@
 
 enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
 enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_SLACK = 64 };
-enum { BV_STRIP = 8, BV_GRAY_STRIP = 32, BV_PAIR_BYTES = 128, BV_PAIR_SLACK = 16, BV_OVERRUN = 32 };
+enum { BV_STRIP = 8, BV_GRAY_STRIP = 32, BV_PAIR_BYTES = 64, BV_PAIR_SLACK = 16, BV_OVERRUN = 32 };
 enum { BV_BEST = 0, BV_PORTABLE = 1, BV_AVX2 = 2 };
 
 /* One group of equally sized crops; see Crops in shards/decode/base.py. */
@@ -86,7 +86,7 @@ typedef struct {
 typedef struct {
     uint8_t *row[BV_GRAY_STRIP];
     int rows, width, gray;
-    int16_t *pairs; /* the strip as some kernels like it: (width + BV_PAIR_SLACK) x BV_PAIR_BYTES, 64-byte aligned */
+    uint8_t *pairs; /* the strip as some kernels like it: (width + BV_PAIR_SLACK) x BV_PAIR_BYTES, 64-byte aligned */
 } bv_strip;
 
 /* Fills in `pairs`, once for all crops. */

@@ -141,7 +141,7 @@ static int place_strip(bv_context *context, bv_strip *strip, size_t depth, int r
         pairs += -(uintptr_t)pairs % 64;
     }
     if (!pixels) return BV_UNSUPPORTED;
-    strip->pairs = (int16_t *)(void *)pairs;
+    strip->pairs = pairs;
     for (int k = 0; k < rows; k++) strip->row[k] = pixels + stride * (size_t)k;
     return BV_OK;
 }

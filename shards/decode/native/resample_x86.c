@@ -1,9 +1,9 @@
 /* The resampling passes for x86-64: AVX2, and AVX-512 with VNNI, which multiplies, adds and accumulates at once.
  *
  * The horizontal pass works on eight rows at a time. A strip is rearranged once for all crops: for every column, the
- * four bytes of its eight rows beside those of the next column, each as 16 bits (BV_PAIR_BYTES a column). A pair of taps
- * then is a multiplication of one column by a pair of weights, without any shuffling. Of a gray image four rows of
- * one-byte pixels make one row of 4-byte pixels, so that 32 rows are one strip. */
+ * four bytes of its eight rows beside those of the next column (BV_PAIR_BYTES a column, so that a strip stays in the
+ * first cache). A pair of taps then is a multiplication of one column by a pair of weights. Of a gray image four rows
+ * of one-byte pixels make one row of 4-byte pixels, so that 32 rows are one strip. */
 #include "biovfm_decode.h"
 
 #if defined(__x86_64__)
@@ -14,7 +14,7 @@
 #define AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vnni")))
 #define INLINE static inline __attribute__((always_inline))
 
-enum { ROWS = 8, COLUMNS = 8, PAIR = BV_PAIR_BYTES / 2 };
+enum { ROWS = 8, COLUMNS = 8, PAIR = BV_PAIR_BYTES };
 
 /* ---- rearranging ---- */
 
@@ -37,14 +37,10 @@ AVX2 INLINE void transpose(__m256i v[8]) {
     }
 }
 
-/* Rows 0 and 4, 1 and 5, 2 and 6, 3 and 7 of a column, each byte beside that of the next column. */
-AVX2 INLINE void store_pairs(int16_t *to, __m256i column, __m256i next) {
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i low = _mm256_unpacklo_epi8(column, next), high = _mm256_unpackhi_epi8(column, next);
-    _mm256_store_si256((__m256i *)to, _mm256_unpacklo_epi8(low, zero));
-    _mm256_store_si256((__m256i *)(to + 16), _mm256_unpackhi_epi8(low, zero));
-    _mm256_store_si256((__m256i *)(to + 32), _mm256_unpacklo_epi8(high, zero));
-    _mm256_store_si256((__m256i *)(to + 48), _mm256_unpackhi_epi8(high, zero));
+/* Rows 0, 1, 4, 5, 2, 3, 6 and 7 of a column, each byte beside that of the next column. */
+AVX2 INLINE void store_pairs(uint8_t *to, __m256i column, __m256i next) {
+    _mm256_store_si256((__m256i *)to, _mm256_unpacklo_epi8(column, next));
+    _mm256_store_si256((__m256i *)(to + PAIR / 2), _mm256_unpackhi_epi8(column, next));
 }
 
 INLINE const uint8_t *row_at(const bv_strip *strip, int row) {
@@ -62,7 +58,7 @@ AVX2 INLINE __m256i four_gray_rows(const bv_strip *strip, int row, int x) {
 }
 
 AVX2 static void spread(const bv_strip *strip) {
-    int16_t *to = strip->pairs;
+    uint8_t *to = strip->pairs;
     __m256i column[COLUMNS], last = _mm256_setzero_si256();
     for (int x = 0; x < strip->width; x += COLUMNS, to += COLUMNS * PAIR) {
         for (int k = 0; k < ROWS; k++)
@@ -85,30 +81,31 @@ INLINE int32_t two_weights(const int16_t *weight) {
 }
 
 /* One output column of eight rows: eight 4-byte pixels. */
-AVX2 INLINE __m256i column_sums_avx2(const int16_t *pair, const int16_t *weight, int pairs, int shift) {
-    const __m256i by = _mm256_set1_epi32(shift);
+AVX2 INLINE __m256i column_sums_avx2(const uint8_t *pair, const int16_t *weight, int pairs, int shift) {
+    const __m256i by = _mm256_set1_epi32(shift), rows = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i a = _mm256_set1_epi32(1 << shift >> 1), b = a, c = a, d = a;
     for (int k = 0; k < pairs; k++, pair += 2 * PAIR, weight += 2) {
         __m256i w = _mm256_set1_epi32(two_weights(weight));
-        const __m256i *p = (const __m256i *)pair;
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_load_si256(p), w));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_load_si256(p + 1), w));
-        c = _mm256_add_epi32(c, _mm256_madd_epi16(_mm256_load_si256(p + 2), w));
-        d = _mm256_add_epi32(d, _mm256_madd_epi16(_mm256_load_si256(p + 3), w));
+        const __m128i *p = (const __m128i *)pair;
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_load_si128(p)), w));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_load_si128(p + 1)), w));
+        c = _mm256_add_epi32(c, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_load_si128(p + 2)), w));
+        d = _mm256_add_epi32(d, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_load_si128(p + 3)), w));
     }
-    __m256i ab = _mm256_packs_epi32(_mm256_srav_epi32(a, by), _mm256_srav_epi32(b, by));
-    __m256i cd = _mm256_packs_epi32(_mm256_srav_epi32(c, by), _mm256_srav_epi32(d, by));
-    return _mm256_packus_epi16(ab, cd);
+    __m256i ac = _mm256_packs_epi32(_mm256_srav_epi32(a, by), _mm256_srav_epi32(c, by));
+    __m256i bd = _mm256_packs_epi32(_mm256_srav_epi32(b, by), _mm256_srav_epi32(d, by));
+    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ac, bd), rows);
 }
 
-AVX512 INLINE __m256i column_sums_avx512(const int16_t *pair, const int16_t *weight, int pairs, int shift) {
+AVX512 INLINE __m256i column_sums_avx512(const uint8_t *pair, const int16_t *weight, int pairs, int shift) {
     const __m512i by = _mm512_set1_epi32(shift);
-    const __m512i rows = _mm512_castsi256_si512(_mm256_setr_epi32(0, 8, 1, 9, 4, 12, 5, 13));
+    const __m512i rows = _mm512_castsi256_si512(_mm256_setr_epi32(0, 4, 1, 5, 8, 12, 9, 13));
     __m512i a = _mm512_set1_epi32(1 << shift >> 1), b = a;
     for (int k = 0; k < pairs; k++, pair += 2 * PAIR, weight += 2) {
         __m512i w = _mm512_set1_epi32(two_weights(weight));
-        a = _mm512_dpwssd_epi32(a, _mm512_load_si512(pair), w);
-        b = _mm512_dpwssd_epi32(b, _mm512_load_si512(pair + PAIR / 2), w);
+        const __m256i *p = (const __m256i *)pair;
+        a = _mm512_dpwssd_epi32(a, _mm512_cvtepu8_epi16(_mm256_load_si256(p)), w);
+        b = _mm512_dpwssd_epi32(b, _mm512_cvtepu8_epi16(_mm256_load_si256(p + 1)), w);
     }
     __m512i words = _mm512_packs_epi32(_mm512_srav_epi32(a, by), _mm512_srav_epi32(b, by));
     return _mm512_castsi512_si256(_mm512_permutexvar_epi32(rows, _mm512_packus_epi16(words, words)));
@@ -148,7 +145,7 @@ AVX2 INLINE void store_columns(__m256i column[COLUMNS], int gray, int low, int h
             __m256i column[COLUMNS];                                                                                   \
             for (int k = 0; k < COLUMNS; k++) {                                                                        \
                 int i = at + k < axis->size ? at + k : axis->size - 1;                                                 \
-                const int16_t *pair = strip->pairs + (ptrdiff_t)PAIR * (axis->first[i] - origin);                      \
+                const uint8_t *pair = strip->pairs + (ptrdiff_t)PAIR * (axis->first[i] - origin);                      \
                 column[k] = SUMS(pair, axis->weight + (ptrdiff_t)i * axis->taps,                                       \
                                  pairs ? pairs : (axis->count[i] + 1) / 2, axis->shift);                               \
             }                                                                                                          \
