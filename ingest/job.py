@@ -11,59 +11,36 @@ gave images, plus one where reading broke off before its end. Then items = kept 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from ingest.concede import concede_duplicates
 from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
+from ingest.identity import digest_of, job_id
 from ingest.listing import Listing, Unit, cut_units, list_raw
 from ingest.mapping import MapContext, UnitReport, map_unit, unit_name
 from ingest.near import resolve_near, resolve_overlap
 from ingest.normalise import Encoding
+from ingest.outcome import kept_prints, reject_rows
 from ingest.privacy import Pseudonyms
 from ingest.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
 from ingest.raw import RawRoot
-from ingest.resolve import Resolution, read_staged, resolve_exact
+from ingest.reports import JobReport, Progress, Watcher, committed_report, report_of
+from ingest.resolve import Resolution, resolve_exact
 from ingest.series import place_series
 from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 from ingest.tables import fingerprint_schema
 from shards.dataset import Dataset
 from shards.errors import ConfigError, SourceError
-from shards.schema import index_schema, rejects_schema
+from shards.schema import index_schema
 from shards.store import Store
 
-PIPELINE_VERSION = 2
-"""Raised when the same raw data would give other bytes."""
-
-Stage = Literal["list", "series", "map", "resolve", "promote", "commit"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        stage: What is being done.
-        done: Raw files read (`map`) or shards made (`promote`).
-        total: All of them; 0 while unknown.
-        kept: Images staged so far.
-        rejected: Images and files rejected so far.
-    """
-
-    stage: Stage
-    done: int = 0
-    total: int = 0
-    kept: int = 0
-    rejected: int = 0
+__all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,62 +63,6 @@ class Share:
             raise ConfigError(
                 f"task index {self.task_index} is not in 0 … {self.num_tasks - 1}", hint="indices count from 0"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
-    """What a job did.
-
-    Attributes:
-        job_id: The job.
-        source: Source id.
-        dataset: The dataset's URL.
-        version: Index version after the job.
-        repeated: The job was committed before; nothing was done now (the counts are of that time).
-        pending: Other tasks that share the job have units left; nothing is committed yet.
-        files: Raw files listed.
-        ignored: Files that no glob or reader asks for, by extension.
-        items: Images, and files (or the rest of one) that could not be read: `kept + rejected`.
-        kept: Images that the dataset gained.
-        rejected: Images and files in `rejects/`.
-        reasons: Rejects by reason.
-        modalities: Kept images by modality.
-        shards: Shards made.
-        units: Units of work.
-        resumed_units: Units that an earlier, interrupted run had finished.
-        skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
-        eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
-        volumes: What was made of DICOM series (`ingest.series`); empty where there are none.
-        seconds: Wall time.
-    """
-
-    job_id: str
-    source: str
-    dataset: str
-    version: int
-    repeated: bool = False
-    pending: bool = False
-    files: int = 0
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    items: int = 0
-    kept: int = 0
-    rejected: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    modalities: Mapping[str, int] = field(default_factory=dict)
-    shards: int = 0
-    units: int = 0
-    resumed_units: int = 0
-    skipped_buckets: int = 0
-    eval_overlap: Mapping[str, int] = field(default_factory=dict)
-    volumes: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-Watcher = Callable[[Progress], None]
 
 
 def run_job(
@@ -180,7 +101,7 @@ def run_job(
     job.list()
     if job.dataset.has_job(job.job_id):
         job.tidy()
-        return job.repeated_report()
+        return job.committed_report()
     rules = Supervision(
         step_timeout_seconds=job.settings.limits.item_timeout_seconds, step_attempts=job.settings.limits.item_attempts
     )
@@ -188,13 +109,13 @@ def run_job(
     job.place(runner, share)
     units, resumed = job.map(runner, share)
     if units is None:
-        return replace(job.repeated_report(), repeated=False, pending=True, seconds=time.monotonic() - started)
+        return replace(job.committed_report(), repeated=False, pending=True, seconds=time.monotonic() - started)
     resolution, packs, promoted = job.settle(runner, units)
     report = job.report(units, resolution, packs)
     version = job.commit(units, resolution, packs, promoted, report)
     lost = job.tidy() if version != resolution.version + 1 else job.sweep()
     if lost:
-        report, version = job.repeated_report(), job.dataset.version()
+        report, version = job.committed_report(), job.dataset.version()
     return replace(report, repeated=False, version=version, resumed_units=resumed, seconds=time.monotonic() - started)
 
 
@@ -235,7 +156,7 @@ class _Job:
                 f"{self.raw_url} holds none of {wanted}", hint=f"`biovfm sources show {self.spec.id}` shows the layout"
             )
         encoding = Encoding.of_dataset(self.dataset.settings)
-        wanted_digest = _digest_of(self._listed)
+        wanted_digest = digest_of(self._listed)
         self.job_id = job_id(self.spec, self.settings, self.listing.digest + wanted_digest, encoding, self._check)
         self.units: list[Unit] = cut_units(self.listing.items, self.settings)
         self.context = MapContext(
@@ -342,12 +263,13 @@ class _Job:
         rows = index_rows(self.store, self.context.staging, packs, promoted, units)
 
         def prints() -> pa.RecordBatchReader:
-            return pa.RecordBatchReader.from_batches(fingerprint_schema(), self._kept_prints(units, resolution))
+            kept = kept_prints(self.store, self.context.staging, units, resolution)
+            return pa.RecordBatchReader.from_batches(fingerprint_schema(), kept)
 
         return self.dataset.commit(
             job_id=self.job_id,
             rows=index_schema().empty_table() if rows is None else rows,
-            rejects=self._rejects(units, resolution),
+            rejects=reject_rows(self.store, self.context.staging, units, resolution),
             fingerprints=prints,
             summary={
                 "source": report.source,
@@ -375,112 +297,11 @@ class _Job:
         sweep(self.dataset, self.context.staging)
         return 0
 
-    def _kept_prints(self, units: Sequence[UnitReport], resolution: Resolution) -> Iterator[pa.RecordBatch]:
-        for unit in units:
-            if unit.kept:
-                table = read_staged(self.store, self.context.staging, unit.index, "prints")
-                yield from _without(table, resolution.dropped(unit.index)).to_batches()
-
-    def _rejects(self, units: Sequence[UnitReport], resolution: Resolution) -> pa.Table:
-        tables = [read_staged(self.store, self.context.staging, unit.index, "rejects") for unit in units]
-        for unit in units:
-            drops = resolution.dropped(unit.index)
-            if drops:
-                columns = ("source", "modality", "raw_path", "raw_frame", "job_id")
-                rows = sorted(drops)
-                table = read_staged(self.store, self.context.staging, unit.index, "samples", columns).take(rows)
-                table = table.append_column("reason", pa.array([drops[row][0] for row in rows]))
-                table = table.append_column("detail", pa.array([drops[row][1] for row in rows]))
-                tables.append(table.select(rejects_schema().names).cast(rejects_schema()))
-        return pa.concat_tables(tables)
-
     def report(self, units: Sequence[UnitReport], resolution: Resolution, packs: Sequence[Pack]) -> JobReport:
         """The counts of a run that is about to commit."""
-        reasons: Counter[str] = Counter()
-        for unit in units:
-            reasons.update(unit.rejected)
-            reasons.update(reason for reason, _ in resolution.dropped(unit.index).values())
-        modalities: Counter[str] = Counter()
-        for pack in packs:
-            modalities[pack.modality] += sum(len(piece.rows) for piece in pack.pieces)
-        kept, rejected = modalities.total(), reasons.total()
-        return JobReport(
-            job_id=self.job_id,
-            source=self.spec.id,
-            dataset=self.dataset.url,
-            version=-1,
-            files=len(self.listing.items),
-            ignored=dict(self.listing.ignored),
-            items=sum(unit.items for unit in units),
-            kept=kept,
-            rejected=rejected,
-            reasons=dict(sorted(reasons.items())),
-            modalities=dict(sorted(modalities.items())),
-            shards=len(packs),
-            units=len(self.units),
-            skipped_buckets=resolution.skipped_buckets,
-            eval_overlap=resolution.overlap,
-            volumes=self.volumes,
-        )
+        report = report_of(self.context, self.listing, units, resolution, packs)
+        return replace(report, volumes=self.volumes)
 
-    def repeated_report(self) -> JobReport:
+    def committed_report(self) -> JobReport:
         """The counts of a job that is committed already, read from the tables."""
-        kept = _count_by(self.dataset, "index", "modality", self.job_id)
-        reasons = _count_by(self.dataset, "rejects", "reason", self.job_id)
-        return JobReport(
-            job_id=self.job_id,
-            source=self.spec.id,
-            dataset=self.dataset.url,
-            version=self.dataset.version(),
-            repeated=True,
-            files=len(self.listing.items),
-            ignored=dict(self.listing.ignored),
-            items=sum(kept.values()) + sum(reasons.values()),
-            kept=sum(kept.values()),
-            rejected=sum(reasons.values()),
-            reasons=reasons,
-            modalities=kept,
-            units=len(self.units),
-        )
-
-
-def job_id(spec: SourceSpec, settings: IngestSettings, listing: str, encoding: Encoding, key_check: str) -> str:
-    """The id of a job: the source and 16 hex digits of a hash of all that decides its bytes."""
-    parts = {
-        "pipeline": PIPELINE_VERSION,
-        "spec": spec.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json"),
-        "listing": listing,
-        "encoding": {name: getattr(encoding, name) for name in encoding.__dataclass_fields__},
-        "key": key_check,
-    }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{spec.id}-{digest[:16]}"
-
-
-def _digest_of(listed: Mapping[str, frozenset[str]] | None) -> str:
-    if listed is None:
-        return ""
-    rows = sorted((path, *sorted(frames)) for path, frames in listed.items())
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _without(table: pa.Table, drops: Mapping[int, Any]) -> pa.Table:
-    if not drops:
-        return table
-    return table.filter(pa.array([row not in drops for row in range(len(table))]))
-
-
-def _count_by(dataset: Dataset, name: str, column: str, job: str) -> dict[str, int]:
-    from shards.index import connect, scan
-
-    table = dataset.table(name)
-    if table is None:
-        return {}
-    with connect() as database:
-        database.register("rows_", scan(table))
-        found = database.execute(
-            f"SELECT {column}, count(*) FROM rows_ WHERE job_id = ? GROUP BY 1 ORDER BY 1",  # noqa: S608  # our own name
-            [job],
-        ).fetchall()
-    return dict(found)
+        return committed_report(self.dataset, self.context, self.listing, len(self.units))
