@@ -63,7 +63,7 @@ class Blocks(Protocol):
         ...
 
     def unclaim(self, block: BlockId, start: int) -> None:
-        """Take a claim back, before the piece is taken."""
+        """Take a claim back, once the piece was taken or could not be."""
         ...
 
     def take(self, block: BlockId, start: int, length: int) -> bytes | None:
@@ -131,7 +131,7 @@ class MemoryBlocks:
             return piece is not None and piece.uses > claims
 
     def unclaim(self, block: BlockId, start: int) -> None:
-        """Take a claim back, before the piece is taken."""
+        """Take a claim back, once the piece was taken or could not be."""
         with self._lock:
             claims = self._claims.pop((block, start), 0)
             if claims > 1:
@@ -154,7 +154,8 @@ class MemoryBlocks:
         with self._lock:
             for start, piece in pieces.items():
                 there = self._piece(block, start)
-                piece.uses += 0 if there is None else there.uses
+                # One use more than before; more where two epochs have claimed it by now.
+                piece.uses = max(1 + (0 if there is None else there.uses), self._claims.get((block, start), 0))
             self._forget(block)
             self._blocks[block] = kept = _Pieces(self._now, pieces)
             self.memory_bytes += kept.num_bytes

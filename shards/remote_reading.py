@@ -157,34 +157,33 @@ class RemoteReader:
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch blocks of dense shards and ranges of the others."""
+        wanted = list(locations)  # columns become tuples once
         alone = []
-        for location in locations:
+        for location in wanted:
             pieces = [] if self._is_first else self._pieces(location)
             for block, start, _ in pieces:
                 self._begin_block(block, start, location.dense_end)
             if not pieces:
                 alone.append(location)
-        for shard, wanted in _by_shard(alone):
-            self._begin_ranges(shard, wanted)
+        for shard, ranges in _by_shard(alone):
+            self._begin_ranges(shard, ranges)
         self._is_first = False
         with self._lock:
-            self._announced += len(locations)
-            self._unread_bytes += sum(location.length for location in locations)
+            self._announced += len(wanted)
+            self._unread_bytes += sum(location.length for location in wanted)
         self._blocks.forget_unread(now=self._announced, lifetime=self._lifetime)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
-        found: dict[int, bytes] = {}
-        for number, location in enumerate(locations):
-            data = self._at_hand(location)
-            if data is not None:
-                found[number] = data
-        missing = [number for number in range(len(locations)) if number not in found]
-        under_way = [self._now.submit(self._fetch_alone, locations[number]) for number in missing]
-        found |= {number: future.result() for number, future in zip(missing, under_way, strict=True)}
+        wanted = list(locations)
+        found: list[bytes | None] = [self._at_hand(location) for location in wanted]
+        missing = [number for number, data in enumerate(found) if data is None]
+        under_way = [self._now.submit(self._fetch_alone, wanted[number]) for number in missing]
+        for number, future in zip(missing, under_way, strict=True):
+            found[number] = future.result()
         with self._lock:
-            self._unread_bytes = max(self._unread_bytes - sum(location.length for location in locations), 0)
-        return [self._verified(location, found[number]) for number, location in enumerate(locations)]
+            self._unread_bytes = max(self._unread_bytes - sum(location.length for location in wanted), 0)
+        return [self._verified(location, data or b"") for location, data in zip(wanted, found, strict=True)]
 
     def close(self) -> None:
         """Stop fetching ahead."""
@@ -204,9 +203,8 @@ class RemoteReader:
         return found
 
     def _begin_block(self, block: BlockId, start: int, end: int) -> None:
-        at_hand = self._blocks.claim(block, start)
         with self._lock:
-            if not at_hand and block not in self._coming:
+            if not self._blocks.claim(block, start) and block not in self._coming:
                 self._coming[block] = self._ahead.submit(self._fetch_block, block, end)
 
     def _fetch_block(self, block: BlockId, end: int) -> bytes:
@@ -252,15 +250,17 @@ class RemoteReader:
         return b"".join(part for part in parts if part is not None) if parts and None not in parts else None
 
     def _from_block(self, block: BlockId, start: int, length: int) -> bytes | None:
-        self._blocks.unclaim(block, start)
-        data = self._blocks.take(block, start, length)
-        if data is not None:
-            return data
-        with self._lock:
-            coming = self._coming.get(block)
-        whole = None if coming is None else _unless_short(coming)
-        data = self._blocks.take(block, start, length)  # it has come by now, also where it came in between
-        return data if data is not None or whole is None else whole[start : start + length]
+        try:
+            data = self._blocks.take(block, start, length)
+            if data is not None:
+                return data
+            with self._lock:
+                coming = self._coming.get(block)
+            whole = None if coming is None else _unless_short(coming)
+            data = self._blocks.take(block, start, length)  # it has come by now, also where it came in between
+            return data if data is not None or whole is None else whole[start : start + length]
+        finally:
+            self._blocks.unclaim(block, start)
 
     def _fetch_alone(self, location: Location) -> bytes:
         """One image; empty where its shard ends before it, so that it fails its checksum."""
