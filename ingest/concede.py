@@ -44,10 +44,10 @@ def _lost_rows(dataset: Dataset, job: str) -> pa.Table:
     with connect() as database:
         database.register("samples", scan(table))
         database.register("earlier", pa.table({"job_id": pa.array(earlier, pa.string())}))
-        return database.execute(
+        return database.sql(
             "SELECT source, modality, raw_path, raw_frame, 'duplicate' AS reason, "
             "'committed at the same time by another job' AS detail, job_id, pixel_sha256 FROM samples "
             "WHERE job_id = ? AND pixel_sha256 IN (SELECT pixel_sha256 FROM samples JOIN earlier USING (job_id)) "
             "ORDER BY pixel_sha256",
-            [job],
+            params=[job],
         ).to_arrow_table()
