@@ -12,8 +12,9 @@ rate that the bandwidth allows: bandwidth over the mean bytes that an image take
 included. It is never late itself: where it had to wait, it does not catch up. Its stall share is the share of its time
 that it waited, told twice: for `filling`, while the shuffle windows of all lanes fill for the first time and more must
 be fetched than is taken (the first batch is start-up and left out); and for `filled`, all the rest, where epochs end
-and begin included. `held_limit_mb` is what the stream means to hold in memory at most. The same is done with twice as
-many images, so that memory can be seen not to depend on their number.
+and begin included. The same is done with twice as many images, so that memory can be seen not to depend on their
+number: `memory_before_mb` is taken with all libraries loaded and the plan made, `held_limit_mb` is where the stream
+stops to fetch ahead; requests under way and batches handed out come on top.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def consume(url: str, *, raw: bool, bytes_per_second: float, epochs: int) -> dic
 
     crops = () if raw else (Crops(),)
     spans: list[tuple[float, float]] = []
-    before = _memory_mb("VmRSS")
     with Stream(url, crops=crops, global_batch=BATCH, num_threads=1, num_epochs=epochs) as stream:
+        before = _memory_mb("VmRSS")
         filling = stream.settings.window * stream.settings.num_lanes // BATCH
         images_per_second = bytes_per_second / stored_bytes(stream)
         meter = Meter()
