@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from shards.errors import ConfigError
 
 Picture = NDArray[np.uint8]
 """`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
+
+_CACHED_VALUES = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +84,22 @@ def scale_to_8bit(pixels: NDArray[Any], low: float, high: float) -> Picture:
             return pixels
         table = np.clip((np.arange(256, dtype=np.float64) - low) * (255 / span) + 0.5, 0, 255).astype(np.uint8)
         return np.asarray(table[pixels])
+    out = np.empty(pixels.shape, np.uint8)
+    rows = max(1, _CACHED_VALUES // max(1, math.prod(pixels.shape[1:])))
+    for start in range(0, len(pixels), rows):
+        _scale_rows(pixels[start : start + rows], low, 255 / span, out[start : start + rows])
+    return out
+
+
+def _scale_rows(pixels: NDArray[Any], low: float, gain: float, out: Picture) -> None:
+    """Six passes over rows that are few enough to stay in the processor's cache."""
     real: NDArray[Any] = pixels.astype(np.float64 if pixels.dtype.itemsize > 4 else np.float32)
     real -= low
-    real *= 255 / span
+    real *= gain
     real += 0.5
     if pixels.dtype.kind == "f":
         np.nan_to_num(real, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-    return np.clip(real, 0, 255, out=real).astype(np.uint8)
+    out[...] = np.clip(real, 0, 255, out=real)
 
 
 def _fold_gray(pixels: Picture) -> Picture:

@@ -102,12 +102,20 @@ def accept_any_value() -> None:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
+@cache
+def _allowed_tags() -> list[Any]:
+    """`ALLOWED` as numbers: looking a name up costs as much as parsing an element."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in ALLOWED]
+
+
 def _parse(stream: Any, options: ReadOptions) -> Any:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        dataset = pydicom.dcmread(stream, force=True, specific_tags=list(ALLOWED))
+        dataset = pydicom.dcmread(stream, force=True, specific_tags=_allowed_tags())
     except (InvalidDicomError, OSError, ValueError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
         raise RejectError("unreadable", type(error).__name__) from error
     if not any(name in dataset for name in _PIXELS):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -56,14 +54,21 @@ def _load(raw: RawFile, options: ReadOptions) -> Any:
 
 def _inflate(data: bytes, options: ReadOptions) -> bytes:
     most = min(options.limits.max_file_bytes, max(1 << 20, int(len(data) * options.limits.max_ratio)))
-    try:
-        with gzip.open(io.BytesIO(data)) as stream:
-            out = stream.read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RejectError("unreadable", type(error).__name__) from error
-    if len(out) > most:
-        raise RejectError("decompression_bomb", f"more than {most} bytes")
-    return out
+    parts: list[bytes] = []
+    size = 0
+    while data:  # one member after the other, zeros behind them; `gzip` does the same in steps of 8 KiB
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(data, most + 1 - size))
+        except zlib.error as error:
+            raise RejectError("unreadable", "BadGzipFile") from error
+        size += len(parts[-1])
+        if size > most:
+            raise RejectError("decompression_bomb", f"more than {most} bytes")
+        if not member.eof:
+            raise RejectError("unreadable", "EOFError")
+        data = member.unused_data.lstrip(b"\0")
+    return b"".join(parts)
 
 
 def _check(image: Any, options: ReadOptions) -> None:
