@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from ingest.archives import open_items
 from ingest.engines.base import Engine, Task
+from ingest.engines.local import LocalEngine
 from ingest.listing import Unit
 from ingest.mapping import MapContext
 from ingest.privacy import Pseudonyms
@@ -49,6 +50,9 @@ BLOCK_BYTES: Final = 64 << 10
 RANGE_SLICES: Final = 16
 RANGE_VALUES: Final = 1 << 14
 """Values of each of those slices that are looked at."""
+
+FEW_FILES: Final = 512
+"""So many headers are read in this process: sooner than others would have started, and no native code has a part."""
 
 _SAME_PLACE_MM: Final = 0.01
 _SAME_DIRECTION: Final = 0.9995
@@ -108,7 +112,9 @@ def place_series(
         return list(units), {}
     wanted = [unit for unit in units if any(_is_dicom(context, item) for item in unit.items)]
     wanted = [unit for unit in wanted if unit.index >= first] + [unit for unit in wanted if unit.index < first]
-    rows = _cached(engine, context, scan_unit, "headers", [Task(index=u.index, payload=u) for u in wanted])
+    few = sum(len(unit.items) for unit in wanted) <= FEW_FILES
+    scanner = LocalEngine(0) if few else engine
+    rows = _cached(scanner, context, scan_unit, "headers", [Task(index=u.index, payload=u) for u in wanted])
     headers = [((unit, row[0]), _header(row[1])) for unit in sorted(rows) for row in rows[unit]]
     stacks = list(stacks_of(headers))
     if not stacks:
