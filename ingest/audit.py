@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingest.near import closest_pairs, committed_thumbs, find_losers
+from ingest.near import closest_pairs, committed_thumbs, find_losers, in_volumes
 from ingest.neighbours import Neighbours, as_hashes, correlation, near_pairs
 from ingest.overlap import centre_thumbs, find_overlap, load_evaluation
 from ingest.settings import DedupSettings
@@ -122,9 +122,10 @@ def _near(
             pairs[sure].tolist(), found.bits[sure].tolist(), scores[sure].tolist(), strict=True
         )
     }
+    volumes = pairs[sure][in_volumes(pairs[sure], groups)]
     slices: dict[int, Slices] = {}
-    collect(slices, rows, set(groups[pairs[sure]].ravel().tolist()), kind=1)
-    matches = ((int(groups[a]), keys[a], int(groups[b]), keys[b]) for a, b in of_pair)
+    collect(slices, rows, set(groups[volumes].ravel().tolist()), kind=1)
+    matches = ((int(groups[a]), keys[a], int(groups[b]), keys[b]) for a, b in volumes.tolist())
     at = {key: position for position, key in enumerate(keys)} if of_pair else {}
     voted = {row: at[key] for (_, row), key in vote(slices, matches, settings.vote).items()}
     losers = find_losers(closest_pairs(pairs[sure], scores[sure], groups), voted.keys())

@@ -16,7 +16,7 @@ from ingest.neighbours import BANDS, Hashes, as_hashes, bands_of, correlation, n
 from ingest.overlap import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
 from ingest.resolve import Drops, Resolution, read_staged
 from ingest.settings import DedupSettings
-from ingest.vote import group_codes, staged_slices, vote
+from ingest.vote import LEAST_SLICES, group_codes, staged_slices, vote
 from shards.dataset import Dataset
 
 _COLUMNS = ("key", "group_id", "phash", "thumb")
@@ -63,8 +63,9 @@ def resolve_near(
     pairs = np.stack([found.first, found.second], axis=1)[found.second >= len(committed.keys)]
     scores = _scores(pairs, Thumbs(dataset, staging, both))
     pairs, scores = pairs[scores >= settings.min_ncc], scores[scores >= settings.min_ncc]
-    codes = set(both.groups[pairs].ravel().tolist()) if settings.vote else set()
-    matches = ((*_side(both, a), *_side(both, b)) for a, b in pairs.tolist())
+    of_volumes = pairs[in_volumes(pairs, both.groups)] if settings.vote else pairs[:0]
+    codes = set(both.groups[of_volumes].ravel().tolist())
+    matches = ((*_side(both, a), *_side(both, b)) for a, b in of_volumes.tolist())
     voted = vote(staged_slices(dataset, staging, units, codes), matches, settings.vote)
     gone = _positions(both, voted)
     losers = find_losers(closest_pairs(pairs, scores, both.groups), gone.keys())
@@ -134,6 +135,14 @@ def _scores(pairs: NDArray[np.int64], thumbs: Thumbs) -> NDArray[np.float32]:
     chunks = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
     found = [correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) for chunk in chunks]
     return np.concatenate([np.empty(0, np.float32), *found])
+
+
+def in_volumes(pairs: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs are worth a vote: those whose second image has enough others in its group."""
+    if not len(pairs):
+        return np.zeros(0, bool)
+    codes, sizes = np.unique(groups, return_counts=True)
+    return np.asarray(sizes[np.searchsorted(codes, groups[pairs[:, 1]])] >= LEAST_SLICES)
 
 
 def closest_pairs(
