@@ -233,3 +233,6 @@ def print_report(report: JobReport) -> None:
         console.print(f"  {count:>10,}  {modality}")
     for reason, count in report.reasons.items():
         console.print(f"  {count:>10,}  rejected: {reason}")
+    for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
+        if report.volumes.get(name):
+            console.print(f"  {report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}")
