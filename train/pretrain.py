@@ -31,7 +31,7 @@ from train.pictures import save_reconstructions
 from train.recipe import Recipe, load_recipe
 from train.record import Recorder, StepReport
 
-__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "load_recipe", "pretrain"]
+__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "export_start", "load_recipe", "pretrain"]
 
 OpenStream = Callable[[Recipe, str, int, int], ImageStream]
 
@@ -194,7 +194,8 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
 
     Args:
         run: The output folder of `pretrain`.
-        step: Which checkpoint; the newest where not given.
+        step: Which checkpoint; the newest where not given. 0 is the network as training began, which needs none: what
+            a trained one is to be compared with, since each method initialises its own way.
         out: Folder to write; `<run>/export` where not given.
 
     Raises:
@@ -205,6 +206,8 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
             f"{run} is no run folder: it has no recipe.yaml", hint="give the --out of biovfm pretrain"
         )
     recipe = load_recipe(run / "recipe.yaml")
+    if step == 0:
+        return export_start(recipe, out or run / "export")
     with join_world():
         checkpoints = Checkpoints(run / "checkpoints", recipe.checkpoint)
         steps = checkpoints.steps()
@@ -215,6 +218,11 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
         method = build_method(recipe)
         checkpoints.load(chosen, method)
     return write_export(whole_weights(method), recipe, out or run / "export", step=chosen)
+
+
+def export_start(recipe: Recipe, out: Path) -> Path:
+    """Write the backbone as training by a recipe begins, with the weights that its seed gives, as a timm folder."""
+    return write_export(whole_weights(build_method(recipe)), recipe, out, step=0)
 
 
 def _finish(loop: Loop, out: Path, data: str) -> Path:

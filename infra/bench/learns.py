@@ -3,10 +3,11 @@
     python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=450]
 
 Prints one JSON object: how long pretraining took, and for each readout (the method's own is `auto`, see
-`eval.backbone.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network at random
-initialisation (one a seed), and the difference of the means; the validation split's difference stands beside it, for
-comparing recipes without looking at the test split. The same command goes on after SIGTERM; minutes are those of all
-attempts.
+`eval.backbone.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network untrained (one
+a seed), and the difference of the means; the validation split's difference stands beside it, for comparing recipes
+without looking at the test split. Untrained is the network as the recipe begins with it: MAE's starting point
+(Xavier, sine and cosine positions) is another one than timm's. The same command goes on after SIGTERM; minutes are
+those of all attempts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import yaml
 from eval.backbone import POOLINGS, Pooling, load_backbone
 from eval.medmnist import Task, load_task, task_names
 from eval.probe import ProbeResult, probe
-from train.pretrain import load_recipe, pretrain
+from train.pretrain import Recipe, export_start, load_recipe, pretrain
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
         return
     task = load_task(task_names(arguments.task)[0], root=arguments.medmnist)
     own = load_backbone(str(result.export)).pooling()
-    readouts = {pooling: compare(result.export, task, pooling, seeds=arguments.seeds) for pooling in POOLINGS}
+    readouts = {pooling: compare(result.export, recipe, task, pooling, seeds=arguments.seeds) for pooling in POOLINGS}
     print(json.dumps({**report, "task": task.name, "auto": own, "difference": readouts[own]["difference"], **readouts}))
 
 
@@ -56,12 +57,15 @@ def minutes(run: Path) -> float:
     return round(sum(seconds) / 60, 1)
 
 
-def compare(export: Path, task: Task, pooling: Pooling, *, seeds: int) -> dict[str, Any]:
-    """AUCs of the trained and of the untrained network by one readout."""
-    trained, untrained = (
-        probe(checkpoint, [task], pooling=pooling, seeds=range(seeds))
-        for checkpoint in (str(export), f"random:{export}")
-    )
+def compare(export: Path, recipe: Recipe, task: Task, pooling: Pooling, *, seeds: int) -> dict[str, Any]:
+    """AUCs of the trained network and of untrained ones by one readout."""
+    trained = probe(str(export), [task], pooling=pooling, seeds=range(seeds))
+    untrained = []
+    for seed in range(seeds):
+        start = export.parent / f"start-{seed}"
+        if not (start / "config.json").is_file():
+            export_start(recipe.model_copy(update={"seed": seed}), start)
+        untrained += probe(str(start), [task], pooling=pooling, seeds=[seed])
     return {
         "trained": aucs(trained, "test"),
         "untrained": aucs(untrained, "test"),

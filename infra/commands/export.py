@@ -29,7 +29,7 @@ def export(
     run
         Output folder of `biovfm pretrain`.
     step
-        Which checkpoint; the newest without it.
+        Which checkpoint; the newest without it. 0 is the network as training began, to compare with.
     out
         Folder to write; RUN/export without it.
     """

@@ -16,6 +16,7 @@ from torch import nn
 from shards.errors import CheckpointError, ConfigError, TrainingError
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryBatch, MemoryStream
+from train.methods import build_method
 from train.pretrain import PretrainResult, StepReport, export_run, pretrain
 from train.recipe import Recipe
 from train.watch import Watch
@@ -253,6 +254,19 @@ def test_export_of_an_older_checkpoint(tmp_path: Path) -> None:
     torch.testing.assert_close(same.state_dict(), run_export.state_dict(), rtol=0, atol=0)
     with pytest.raises(CheckpointError, match="there are: 5, 10"):
         export_run(tmp_path / "run", step=7)
+
+
+@pytest.mark.parametrize("recipe", [mae_recipe(), dino_recipe()], ids=["mae", "dinov2"])
+def test_export_of_step_0_is_the_network_as_training_begins(tmp_path: Path, recipe: Recipe) -> None:
+    run(recipe, tmp_path / "run")
+    start = timm.create_model(
+        f"local-dir:{export_run(tmp_path / 'run', step=0, out=tmp_path / 'start')}", pretrained=True
+    )
+    began = build_method(recipe).export_backbone().state_dict()
+    for name, value in start.state_dict().items():
+        torch.testing.assert_close(value, began[name], rtol=0, atol=0)
+    trained = timm.create_model(f"local-dir:{tmp_path / 'run' / 'export'}", pretrained=True, num_classes=0)
+    assert not torch.equal(trained.state_dict()["blocks.0.mlp.fc1.weight"], began["blocks.0.mlp.fc1.weight"])
 
 
 def test_non_finite_steps_are_skipped_then_stop_the_run(tmp_path: Path) -> None:
