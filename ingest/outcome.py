@@ -12,6 +12,8 @@ from ingest.resolve import Resolution, read_staged
 from shards.schema import rejects_schema
 from shards.store import Store
 
+_BATCH_ROWS = 128  # the writer takes several ahead
+
 
 def kept_prints(
     store: Store, staging: str, units: Sequence[UnitReport], resolution: Resolution
@@ -20,7 +22,7 @@ def kept_prints(
     for unit in units:
         if unit.kept:
             table = read_staged(store, staging, unit.index, "prints")
-            yield from _without(table, resolution.dropped(unit.index)).to_batches()
+            yield from _without(table, resolution.dropped(unit.index)).to_batches(max_chunksize=_BATCH_ROWS)
 
 
 def reject_rows(store: Store, staging: str, units: Sequence[UnitReport], resolution: Resolution) -> pa.Table:
