@@ -4,7 +4,8 @@
     vit_small_patch16_224.dino             a timm name; its weights come from timm's cache or its hub
     vit_small_patch16_224@weights.safetensors   an architecture and a bare weights file in timm's names
     path/to/RAD-DINO/  path/to/BiomedCLIP/ a Hugging Face or OpenCLIP folder; its names are mapped to timm's
-    random:vit_tiny_patch16_224  random:runs/demo   the same network with random weights, as the floor to compare with
+    random:vit_tiny_patch16_224  random:runs/demo   the same network with random weights as timm draws them; how a run
+                                           itself began is `biovfm export RUN --step 0 --out FOLDER`
     pixels                                 no network: the pixels themselves
 
 Only safetensors are read: a pickled checkpoint runs code when it is opened.

@@ -96,7 +96,7 @@ def pretrain_tiny(lock: Path, run: Path, *, steps: int) -> dict[str, Any]:
 
 
 def probe_both(export: Path) -> list[dict[str, Any]]:
-    """Probe the trained network and the same one at random initialisation on real BreastMNIST.
+    """Probe the trained network and the same one as training began on real BreastMNIST.
 
     Returns:
         Rows `model, task, auc, low, high, acc`.
@@ -107,10 +107,13 @@ def probe_both(export: Path) -> list[dict[str, Any]]:
     from eval.medmnist import load_task
     from eval.probe import probe
     from infra.report.probes import result_row
+    from train.pretrain import export_run
 
     root = os.environ.get("BIOVFM_MEDMNIST_ROOT")
     task = load_task(TASK, root=root if root and (Path(root) / f"{TASK}.npz").is_file() else None)
-    models = {"MAE, pretrained by the demo": str(export), "the same network, random": f"random:{export}"}
+    # not `random:`, which initialises as timm does: MAE begins with sine and cosine positions, which already help
+    start = export_run(export.parent, step=0, out=export.parent / "start")
+    models = {"MAE, pretrained by the demo": str(export), "the same network, untrained": str(start)}
     return [
         {**result_row(probe(name, [task])[0].record()), "model": label, "task": f"{TASK} (28 px)"}
         for label, name in models.items()
