@@ -281,15 +281,14 @@ class _Job:
         )
 
     def tidy(self) -> int:
-        """Give up what an earlier commit holds too, then sweep; does nothing where the job was swept before.
+        """Give up what an earlier commit holds too, then sweep.
 
         Returns:
             Rows given up.
         """
-        if next(iter(self.store.list(f"{self.context.staging}/")), None) is None:
-            return 0
-        lost = concede_duplicates(self.dataset, self.job_id)
-        self.sweep()
+        swept = next(iter(self.store.list(f"{self.context.staging}/")), None) is None
+        lost = 0 if swept else concede_duplicates(self.dataset, self.job_id)
+        self.sweep()  # a kill in the middle of it leaves empty folders
         return lost
 
     def sweep(self) -> int:

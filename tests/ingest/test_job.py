@@ -114,6 +114,20 @@ def test_running_twice_changes_nothing(raw: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "d" / "staging").exists()
 
 
+def test_what_a_killed_worker_left_is_swept(raw: Path, tmp_path: Path) -> None:
+    """Before the commit a half-written unit, after it the empty folder of one."""
+    report = ingest(raw, tmp_path / "other")
+    work = tmp_path / "d" / "staging" / report.job_id / "work" / "biovfm-left"
+    work.mkdir(parents=True)
+    (work / "u000000-fundus-0000.tar").write_bytes(b"half")
+    assert ingest(raw, tmp_path / "d").job_id == report.job_id
+    assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "other")
+    assert not (tmp_path / "d" / "staging").exists()
+    work.mkdir(parents=True)
+    assert ingest(raw, tmp_path / "d").repeated
+    assert not (tmp_path / "d" / "staging").exists()
+
+
 @pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     for workers in (0, 1, 2):
