@@ -76,18 +76,20 @@ def vote(slices: Mapping[int, Slices], matches: Iterable[Match], fraction: float
         group.rows.sort()
     gone: dict[int, dict[tuple[int, int], str]] = {}
     ranked = sorted((code for code in slices if slices[code].in_order), key=lambda code: slices[code].rank)
-    for place, later in enumerate(ranked if fraction > 0 else ()):
-        if slices[later].rank[0] == 0:
+    for later, earlier in _candidates(ranked, near) if fraction > 0 else ():
+        if slices[later].rank[0] == 0 or earlier in gone or later in gone:
             continue
-        for earlier in ranked[:place]:
-            pairs = near.get(frozenset((earlier, later)))
-            if not pairs or earlier in gone:
-                continue
-            chain = _chain(slices[earlier], slices[later], pairs)
-            if len(chain) >= max(LEAST_SLICES, fraction * max(len(slices[earlier].rows), len(slices[later].rows))):
-                gone[later] = dict(_copies(slices[earlier], slices[later], chain))
-                break
+        chain = _chain(slices[earlier], slices[later], near[frozenset((earlier, later))])
+        if len(chain) >= max(LEAST_SLICES, fraction * max(len(slices[earlier].rows), len(slices[later].rows))):
+            gone[later] = dict(_copies(slices[earlier], slices[later], chain))
     return {place: kept for copies in gone.values() for place, kept in copies.items()}
+
+
+def _candidates(ranked: Sequence[int], pairs: Iterable[frozenset[int]]) -> list[tuple[int, int]]:
+    """The pairs of groups that have any match, later group first, in the order in which they are judged."""
+    place = {code: number for number, code in enumerate(ranked)}
+    known = (sorted((place[code] for code in pair), reverse=True) for pair in pairs if pair <= place.keys())
+    return [(ranked[later], ranked[earlier]) for later, earlier in sorted(known)]
 
 
 def staged_slices(dataset: Dataset, staging: str, units: Sequence[UnitReport], codes: set[int]) -> dict[int, Slices]:
