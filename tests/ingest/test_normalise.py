@@ -11,9 +11,7 @@ from ingest.quality import blank
 from ingest.settings import QualitySettings
 
 
-@pytest.mark.parametrize(
-    "size", [(1, 1), (7, 3), (640, 480), (3000, 2000)]
-)  # the last is too large for one block
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (640, 480), (3000, 2000)])  # the last is too large for one block
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_pixels_of_a_pillow_image(mode: str, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
