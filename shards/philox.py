@@ -21,6 +21,7 @@ _WEYL: Final = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _32: Final = np.uint64(32)
 _ROUNDS: Final = 10
+_STEPS: Final = np.array([[int(step) * index % 2**32 for index in range(_ROUNDS)] for step in _WEYL], dtype=np.uint64)
 _FOLD: Final = 0x464F4C44
 _PERMUTE: Final = 0x5045524D
 
@@ -36,17 +37,12 @@ def philox(key: ArrayLike, counter: tuple[ArrayLike, ArrayLike, ArrayLike, Array
         `(..., 4)` uint32.
     """
     keys = np.asarray(key, dtype=np.uint64)
-    k0, k1 = keys & _LOW, keys >> _32
+    k0 = ((keys & _LOW) + _STEPS[0].reshape(-1, *[1] * keys.ndim)) & _LOW
+    k1 = ((keys >> _32) + _STEPS[1].reshape(-1, *[1] * keys.ndim)) & _LOW
     c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
     for index in range(_ROUNDS):
         p0, p1 = _MULTIPLIER[0] * c0, _MULTIPLIER[1] * c2
-        step0, step1 = (int(_WEYL[0]) * index) & 0xFFFFFFFF, (int(_WEYL[1]) * index) & 0xFFFFFFFF
-        c0, c1, c2, c3 = (
-            (p1 >> _32) ^ c1 ^ ((k0 + np.uint64(step0)) & _LOW),
-            p1 & _LOW,
-            (p0 >> _32) ^ c3 ^ ((k1 + np.uint64(step1)) & _LOW),
-            p0 & _LOW,
-        )
+        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0[index], p1 & _LOW, (p0 >> _32) ^ c3 ^ k1[index], p0 & _LOW
     return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
 
