@@ -72,6 +72,7 @@ def load() -> ctypes.CDLL:
     library.bv_instructions.argtypes = [pointer]
     library.bv_decode.restype = None
     library.bv_decode.argtypes = [pointer, i32, pointer, pointer, pointer, i32, pointer, pointer, i32, i32, pointer]
+    library.bv_resize.restype, library.bv_resize.argtypes = i32, [i32, pointer, i32, i32, i32, pointer, i32, i32, i32]
     if library.bv_source().decode() != source_digest():
         raise NativeUnavailableError("it was built from other sources")
     context = library.bv_open(0, 0)

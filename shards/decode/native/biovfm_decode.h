@@ -7,6 +7,7 @@
  *   resample_x86.c   the same in AVX2 and AVX-512
  *   plans.c      what to take out of an image: boxes in stored pixels, reduction, tables, memory
  *   decode.c     libjpeg-turbo: region, strips of rows; one call for a chunk of images
+ *   picture.c    whole pictures brought to another size
  *   read.c       samples of local shards, checked by CRC-32C; knows nothing of images
  */
 #ifndef BIOVFM_DECODE_H
