@@ -24,8 +24,9 @@ def resize(
 ) -> NDArray[np.uint8]:
     """Resize with an antialiased filter, as Pillow does it up to rounding, without the interpreter lock.
 
-    Rows come first, then columns (Pillow begins with the columns of pictures much taller than wide). On every processor and with every instruction set the result is the same in every bit. A picture of 1 megapixel
-    takes 1 ms to reduce to half its sides.
+    Rows come first, then columns; Pillow begins with the columns of pictures much taller than wide, and rounds
+    differently there. On every processor and with every instruction set the result is the same in every bit. A
+    picture of 1 megapixel takes little more than 1 ms.
 
     Args:
         pixels: `(H, W)` or `(H, W, 3)` uint8.

@@ -56,10 +56,9 @@ def test_it_is_pillows_within_rounding(
     made: Callable[[int, int, int], NDArray[np.uint8]], size: tuple[int, ...], channels: int, interpolation: str
 ) -> None:
     pixels = made(size[0], size[1], channels)
+    # In two steps, since by itself Pillow begins with the columns of tall pictures.
     across = Image.fromarray(pixels).resize((size[3], size[0]), FILTERS[interpolation])
-    want = np.asarray(
-        across.resize((size[3], size[2]), FILTERS[interpolation])
-    )  # tall ones it would begin with columns
+    want = np.asarray(across.resize((size[3], size[2]), FILTERS[interpolation]))
     got = resize(pixels, (size[3], size[2]), interpolation=interpolation)  # type: ignore[arg-type]
     assert (got.shape, got.dtype) == (want.shape, want.dtype)
     difference = np.abs(got.astype(int) - want)
