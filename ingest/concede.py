@@ -21,13 +21,11 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
     Returns:
         Rows deleted.
     """
-    from deltalake import write_deltalake
-
-    table, rejects = dataset.table("index"), dataset.table("rejects")
+    table = dataset.table("index")
     lost = _lost_rows(dataset, job)
-    if table is None or rejects is None or not len(lost):
+    if table is None or not len(lost):
         return 0
-    write_deltalake(rejects, lost.select(rejects_schema().names).cast(rejects_schema()), mode="append")
+    dataset.reject(f"{job}-conceded", lost.select(rejects_schema().names))
     hashes = ", ".join(f"'{value}'" for value in lost["pixel_sha256"].to_pylist())
     table.delete(f"job_id = '{job}' AND pixel_sha256 IN ({hashes})")
     return len(lost)

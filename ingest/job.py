@@ -37,7 +37,7 @@ from ingest.spec import SourceSpec
 from ingest.tables import fingerprint_schema
 from shards.dataset import Dataset
 from shards.errors import ConfigError, SourceError
-from shards.schema import index_schema
+from shards.schema import index_schema, rejects_schema
 from shards.store import Store
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
@@ -260,16 +260,21 @@ class _Job:
     ) -> int:
         """Add the rows to the tables in one step, then remove the staging folder."""
         self._tell(Progress(stage="commit"))
-        rows = index_rows(self.store, self.context.staging, packs, promoted, units)
+        staged = (self.store, self.context.staging)
+
+        def rows() -> pa.RecordBatchReader:
+            return pa.RecordBatchReader.from_batches(index_schema(), index_rows(*staged, packs, promoted, units))
+
+        def rejects() -> pa.RecordBatchReader:
+            return pa.RecordBatchReader.from_batches(rejects_schema(), reject_rows(*staged, units, resolution))
 
         def prints() -> pa.RecordBatchReader:
-            kept = kept_prints(self.store, self.context.staging, units, resolution)
-            return pa.RecordBatchReader.from_batches(fingerprint_schema(), kept)
+            return pa.RecordBatchReader.from_batches(fingerprint_schema(), kept_prints(*staged, units, resolution))
 
         return self.dataset.commit(
             job_id=self.job_id,
-            rows=index_schema().empty_table() if rows is None else rows,
-            rejects=reject_rows(self.store, self.context.staging, units, resolution),
+            rows=rows,
+            rejects=rejects,
             fingerprints=prints,
             summary={
                 "source": report.source,

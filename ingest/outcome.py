@@ -12,7 +12,7 @@ from ingest.resolve import Resolution, read_staged
 from shards.schema import rejects_schema
 from shards.store import Store
 
-_BATCH_ROWS = 128  # the writer takes several ahead
+_BATCH_ROWS = 128
 
 
 def kept_prints(
@@ -25,9 +25,12 @@ def kept_prints(
             yield from _without(table, resolution.dropped(unit.index)).to_batches(max_chunksize=_BATCH_ROWS)
 
 
-def reject_rows(store: Store, staging: str, units: Sequence[UnitReport], resolution: Resolution) -> pa.Table:
-    """Everything that a job does not take: the rejects of the map step, and what was dropped afterwards."""
-    tables = [read_staged(store, staging, unit.index, "rejects") for unit in units]
+def reject_rows(
+    store: Store, staging: str, units: Sequence[UnitReport], resolution: Resolution
+) -> Iterator[pa.RecordBatch]:
+    """Everything that a job does not take: the rejects of the map step, then what was dropped afterwards."""
+    for unit in units:
+        yield from read_staged(store, staging, unit.index, "rejects").to_batches()
     for unit in units:
         drops = resolution.dropped(unit.index)
         if drops:
@@ -36,8 +39,7 @@ def reject_rows(store: Store, staging: str, units: Sequence[UnitReport], resolut
             table = read_staged(store, staging, unit.index, "samples", columns).take(rows)
             table = table.append_column("reason", pa.array([drops[row][0] for row in rows]))
             table = table.append_column("detail", pa.array([drops[row][1] for row in rows]))
-            tables.append(table.select(rejects_schema().names).cast(rejects_schema()))
-    return pa.concat_tables(tables)
+            yield from table.select(rejects_schema().names).cast(rejects_schema()).to_batches()
 
 
 def _without(table: pa.Table, drops: Mapping[int, Any]) -> pa.Table:

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ingest.mapping import MapContext, UnitReport
 from ingest.resolve import Resolution, read_staged
 from shards.dataset import Dataset
 from shards.errors import AlreadyExistsError, NotFoundError
 from shards.store import Store, open_store
-from shards.tar import Placement, Sample, ShardWriter, read_samples, shard_path
+from shards.tar import Sample, ShardWriter, read_samples, shard_path
+
+PLACE = ("shard_row", "byte_offset", "byte_length", "crc32c")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class Piece:
     """Rows of one staged tar: `rows` are positions in the tar, ascending."""
 
     tar: str
-    rows: list[int]
+    rows: array[int] = field(default_factory=lambda: array("i"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,12 +67,13 @@ class Promoted:
     Attributes:
         index: The pack.
         shard: Final path.
-        places: In the order of the pack's pieces and rows; None where they lie as they lay in the staged tar.
+        places: Four numbers a sample, as `PLACE` has them, in the order of the pack's pieces and rows; None where
+            the samples lie as they lay in the staged tar.
     """
 
     index: int
     shard: str
-    places: tuple[Placement, ...] | None = None
+    places: array[int] | None = None
 
 
 def plan_packs(store: Store, context: MapContext, units: Sequence[UnitReport], resolution: Resolution) -> list[Pack]:
@@ -84,13 +91,13 @@ def plan_packs(store: Store, context: MapContext, units: Sequence[UnitReport], r
         for tar, modality, kept, sizes in _staged_tars(store, context.staging, unit, resolution):
             if len(kept) == unit.shards[tar][0] and sum(sizes) >= target // 2:
                 pack = start(modality)
-                pack.pieces, pack.size = [Piece(tar=tar, rows=kept)], sum(sizes)
+                pack.pieces, pack.size = [Piece(tar=tar, rows=array("i", kept))], sum(sizes)
                 continue
             for row, size in zip(kept, sizes, strict=True):
                 pack = current.get(modality) or start(modality)
                 current[modality] = pack
                 if not pack.pieces or pack.pieces[-1].tar != tar:
-                    pack.pieces.append(Piece(tar=tar, rows=[]))
+                    pack.pieces.append(Piece(tar=tar))
                 pack.pieces[-1].rows.append(row)
                 pack.size += size
                 if pack.size >= target:
@@ -130,14 +137,18 @@ def write_pack(context: MapContext, pack: Pack, beat: Callable[[int], None], ski
     store = open_store(context.dataset_url)
     with tempfile.TemporaryDirectory(prefix="biovfm-") as folder:
         path = Path(folder) / "shard.tar"
+        places = array("q")
         with ShardWriter(path) as writer:
-            places = [writer.add(sample) for piece in pack.pieces for sample in _samples(store, context, piece)]
+            for piece in pack.pieces:
+                for sample in _samples(store, context, piece):
+                    placed = writer.add(sample)
+                    places.extend((placed.shard_row, placed.byte_offset, placed.byte_length, placed.crc32c))
             shard = writer.close()
         name = shard_path(pack.source, pack.modality, shard.sha256)
         _mark(store, context, name)
         with suppress(AlreadyExistsError):  # named after its content: the same bytes
             store.put_if_absent(name, path)
-    return Promoted(index=pack.index, shard=name, places=tuple(places))
+    return Promoted(index=pack.index, shard=name, places=places)
 
 
 def move_pack(store: Store, context: MapContext, pack: Pack, sha256: str) -> Promoted:
@@ -185,32 +196,37 @@ def promoted_names(store: Store, staging: str) -> list[str]:
 
 def index_rows(
     store: Store, staging: str, packs: Sequence[Pack], promoted: Mapping[int, Promoted], units: Sequence[UnitReport]
-) -> pa.Table | None:
-    """The index rows of the kept samples: staged rows with their final places; None where nothing is kept."""
-    places: dict[tuple[str, int], tuple[str, Placement | None]] = {}
-    for pack in packs:
+) -> Iterator[pa.RecordBatch]:
+    """The index rows of the kept samples, in the order of modality, source, shard and row.
+
+    They are the staged rows with their final places. Holds the rows of one unit.
+    """
+    unit_of = {tar: unit.index for unit in units for tar in unit.shards}
+    for pack in sorted(packs, key=lambda pack: (pack.modality, pack.source, promoted[pack.index].shard)):
         done = promoted[pack.index]
-        rows = [(piece.tar, row) for piece in pack.pieces for row in piece.rows]
-        for number, key in enumerate(rows):
-            places[key] = (done.shard, done.places[number] if done.places else None)
-    tables = [_placed(read_staged(store, staging, unit.index, "samples"), places) for unit in units if unit.kept]
-    return pa.concat_tables(tables) if tables else None
+        places = None if done.places is None else np.frombuffer(done.places, np.int64).reshape(-1, len(PLACE))
+        first = 0
+        for piece in pack.pieces:
+            table = _rows_of(read_staged(store, staging, unit_of[piece.tar], "samples"), piece)
+            here = None if places is None else places[first : first + len(table)]
+            first += len(table)
+            yield from _placed(table, done.shard, here).to_batches()
 
 
-def _placed(table: pa.Table, places: Mapping[tuple[str, int], tuple[str, Placement | None]]) -> pa.Table:
-    keys = list(zip(table["shard"].to_pylist(), table["shard_row"].to_pylist(), strict=True))
-    table = table.filter(pa.array([key in places for key in keys], pa.bool_()))
-    found = [places[key] for key in keys if key in places]
-    table = _replace(table, "shard", [shard for shard, _ in found])
-    if any(place is not None for _, place in found):
-        for name in ("shard_row", "byte_offset", "byte_length", "crc32c"):
-            pairs = zip(table[name].to_pylist(), found, strict=True)
-            values = [old if place is None else getattr(place, name) for old, (_, place) in pairs]
+def _rows_of(table: pa.Table, piece: Piece) -> pa.Table:
+    wanted = np.isin(table["shard_row"].to_numpy(), np.frombuffer(piece.rows, np.int32))
+    return table.filter(pc.and_(pc.equal(table["shard"], piece.tar), pa.array(wanted)))
+
+
+def _placed(table: pa.Table, shard: str, places: NDArray[np.int64] | None) -> pa.Table:
+    table = _replace(table, "shard", [shard] * len(table))
+    if places is not None:
+        for name, values in zip(PLACE, places.T, strict=True):
             table = _replace(table, name, values)
     return table
 
 
-def _replace(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+def _replace(table: pa.Table, name: str, values: Sequence[str] | NDArray[np.int64]) -> pa.Table:
     at = table.schema.get_field_index(name)
     column = table.schema.field(at)
     return table.set_column(at, column, pa.array(values, column.type))

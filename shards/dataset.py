@@ -17,8 +17,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from shards.data_files import add_files, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
@@ -27,6 +29,10 @@ from shards.store.commits import commit_once
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
+    from deltalake.transaction import AddAction
+
+    Rows: TypeAlias = pa.Table | Callable[[], pa.RecordBatchReader]
+    """Rows of a table, or what makes a fresh reader of them each time it is called."""
 
 PARTITIONS = ("modality", "source")
 _JOB = "biovfm.job"
@@ -152,31 +158,43 @@ class Dataset:
         self,
         *,
         job_id: str,
-        rows: pa.Table,
-        rejects: pa.Table,
-        fingerprints: pa.Table | Callable[[], Any] | None = None,
+        rows: Rows,
+        rejects: Rows,
+        fingerprints: Rows | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> int:
         """Add one job's samples; all of them appear at once.
 
-        A job that is committed already commits nothing.
+        A job that is committed already commits nothing. Memory: that of the tables that are passed whole, and a few
+        row groups of those that are read (see `shards.data_files`).
 
         Args:
             job_id: The job; also the transaction that makes a repeated commit harmless.
-            rows: Rows of `index_schema()`; their shards must be in place.
+            rows: Rows of `index_schema()`; their shards must be in place. A reader gives them in the order of
+                modality, source, shard and row; a table is sorted here.
             rejects: Rows of `rejects_schema()`.
-            fingerprints: Rows of the fingerprints table, or what makes a fresh reader of them each time it is called.
+            fingerprints: Rows of the fingerprints table.
             summary: The job's counts, kept in the commit (see `jobs`).
 
         Returns:
             The index version after the commit.
         """
         if fingerprints is not None:
-            self._append("fingerprints", job_id, fingerprints, {})
-        self._append("rejects", job_id, rejects.cast(rejects_schema()), {})
-        rows = rows.select(index_schema().names).cast(index_schema())
-        order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]
-        return self._append("index", job_id, rows.sort_by(order), summary or {})
+            self._append("fingerprints", job_id, fingerprints)
+        self.reject(job_id, rejects)
+        if not callable(rows):
+            order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]
+            rows = rows.select(index_schema().names).cast(index_schema()).sort_by(order)
+        return self._append("index", job_id, rows, summary)
+
+    def reject(self, transaction: str, rejects: Rows) -> None:
+        """Add rows to the rejects, once for each transaction.
+
+        Args:
+            transaction: What a repeated call is known by.
+            rejects: Rows of `rejects_schema()`.
+        """
+        self._append("rejects", transaction, rejects if callable(rejects) else rejects.cast(rejects_schema()))
 
     def jobs(self) -> list[dict[str, Any]]:
         """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""
@@ -188,24 +206,30 @@ class Dataset:
             if _JOB in entry
         ]
 
-    def _append(self, name: str, job_id: str, rows: pa.Table | Callable[[], Any], summary: Mapping[str, Any]) -> int:
-        from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+    def _append(self, name: str, job_id: str, rows: Rows, summary: Mapping[str, Any] | None = None) -> int:
+        from deltalake import CommitProperties, Transaction
 
-        # A writer holds a whole row group; with its thumbnail a row of fingerprints is thirty times one of the index.
-        rows_together = 1 << 10 if name == "fingerprints" else 1 << 14
+        partition_by = PARTITIONS if name == "index" else ()
+        properties = CommitProperties(
+            custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
+            app_transactions=[Transaction(job_id, 1)],
+        )
+
+        @cache
+        def files() -> tuple[pa.Schema, list[AddAction]]:
+            reader = rows() if callable(rows) else rows.to_reader()
+            return reader.schema, write_files(self.store, name, job_id, reader, partition_by)
 
         def write() -> None:
-            write_deltalake(
+            schema, actions = files()
+            add_files(
+                self.table(name),
                 self.table_url(name),
-                rows() if callable(rows) else rows,
-                mode="append",
-                partition_by=list(PARTITIONS) if name == "index" else None,
+                schema=schema,
+                actions=actions,
+                partition_by=partition_by,
+                properties=properties,
                 storage_options=self._storage_options(),
-                writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=rows_together),
-                commit_properties=CommitProperties(
-                    custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary), sort_keys=True)},
-                    app_transactions=[Transaction(job_id, 1)],
-                ),
             )
 
         commit_once(write, lambda: self._written_by(name, job_id))
