@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from ingest.normalise import Encoding
+from ingest.encoding import Encoding
 from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 
@@ -21,7 +21,7 @@ def job_id(spec: SourceSpec, settings: IngestSettings, listing: str, encoding: E
         "spec": spec.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
         "listing": listing,
-        "encoding": {name: getattr(encoding, name) for name in encoding.__dataclass_fields__},
+        "encoding": encoding.identity(),
         "key": key_check,
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -14,17 +14,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
 from ingest.concede import concede_duplicates
+from ingest.encoding import open_dataset
 from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.identity import digest_of, job_id
 from ingest.listing import Listing, Unit, cut_units, list_raw
 from ingest.mapping import MapContext, UnitReport, map_unit, unit_name
 from ingest.near import resolve_near, resolve_overlap
-from ingest.normalise import Encoding
 from ingest.outcome import kept_prints, reject_rows
 from ingest.privacy import Pseudonyms
 from ingest.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
@@ -35,7 +36,6 @@ from ingest.series import place_series
 from ingest.settings import IngestSettings
 from ingest.spec import SourceSpec
 from ingest.tables import fingerprint_schema
-from shards.dataset import Dataset
 from shards.errors import ConfigError, SourceError
 from shards.schema import index_schema, rejects_schema
 from shards.store import Store
@@ -75,6 +75,7 @@ def run_job(
     engine: Engine | None = None,
     share: Share | None = None,
     listed: Mapping[str, frozenset[str]] | None = None,
+    encoding: Mapping[str, Any] | None = None,
     progress: Watcher | None = None,
 ) -> JobReport:
     """Ingest one source into a dataset; the dataset is made where there is none.
@@ -88,16 +89,25 @@ def run_job(
         engine: Where to run instead of local processes.
         share: Which part of the units this process maps, where several share a job; without it, all.
         listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
+        encoding: Keys of the encoding policy that the dataset gets, or has (`ingest.encoding.Encoding`).
         progress: Told several times a second how far the job is.
 
     Raises:
         SourceError: The raw URL holds nothing that the source's layout asks for.
-        ConfigError: The source needs a secret and there is none.
+        ConfigError: The source needs a secret and there is none, or the dataset has another encoding policy.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
     started = time.monotonic()
-    job = _Job(spec, raw_url, dataset_url, settings or IngestSettings(), progress=progress or _ignore, listed=listed)
+    job = _Job(
+        spec,
+        raw_url,
+        dataset_url,
+        settings or IngestSettings(),
+        progress=progress or _ignore,
+        listed=listed,
+        encoding=encoding,
+    )
     job.list()
     if job.dataset.has_job(job.job_id):
         job.tidy()
@@ -135,6 +145,7 @@ class _Job:
         *,
         progress: Watcher,
         listed: Mapping[str, frozenset[str]] | None,
+        encoding: Mapping[str, Any] | None,
     ) -> None:
         self.spec = spec
         self.raw_url = raw_url
@@ -143,7 +154,7 @@ class _Job:
         self._listed = listed
         self._check = Pseudonyms(spec, settings).key_check
         self._root = RawRoot(raw_url)
-        self.dataset = Dataset.create(dataset_url)
+        self.dataset, self.encoding = open_dataset(dataset_url, encoding)
         self.store: Store = self.dataset.store
 
     def list(self) -> None:
@@ -155,14 +166,13 @@ class _Job:
             raise SourceError(
                 f"{self.raw_url} holds none of {wanted}", hint=f"`biovfm sources show {self.spec.id}` shows the layout"
             )
-        encoding = Encoding.of_dataset(self.dataset.settings)
         wanted_digest = digest_of(self._listed)
-        self.job_id = job_id(self.spec, self.settings, self.listing.digest + wanted_digest, encoding, self._check)
+        self.job_id = job_id(self.spec, self.settings, self.listing.digest + wanted_digest, self.encoding, self._check)
         self.units: list[Unit] = cut_units(self.listing.items, self.settings)
         self.context = MapContext(
             spec=self.spec,
             settings=self.settings,
-            encoding=encoding,
+            encoding=self.encoding,
             raw_url=self.raw_url,
             dataset_url=self.dataset.url,
             job_id=self.job_id,

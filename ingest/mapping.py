@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ingest.archives import open_items
+from ingest.encoding import Encoding
 from ingest.fingerprint import Prints, fingerprint, pixel_sha256
 from ingest.listing import Unit
-from ingest.normalise import Encoded, Encoding, Picture, encode, reduce, to_picture
+from ingest.normalise import Encoded, Picture, encode, reduce, to_picture
 from ingest.privacy import Pseudonyms, group_of
 from ingest.quality import find_fault
 from ingest.quiet import silence

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,43 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from ingest.encoding import Encoding
 from ingest.jpeg import strip_metadata
 from ingest.readers.base import RawImage
-from shards.errors import ConfigError
 
 Picture = NDArray[np.uint8]
 """`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
 
 _CACHED_VALUES = 1 << 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """A dataset's encoding policy.
-
-    Attributes:
-        short_side_px: Pictures whose short side is longer are reduced to it, antialiased; 0 keeps every size.
-        jpeg_quality: 1 to 100, colour not subsampled.
-        format: `jpg`, `png`, or `auto` (JPEG).
-    """
-
-    short_side_px: int = 512
-    jpeg_quality: int = 95
-    format: Literal["auto", "jpg", "png"] = "auto"
-
-    @classmethod
-    def of_dataset(cls, settings: Mapping[str, Any]) -> Encoding:
-        """The policy in `dataset.json`.
-
-        Raises:
-            ConfigError: The dataset's policy names something this release does not know.
-        """
-        try:
-            return cls(**settings.get("encoding", {}))
-        except TypeError as error:
-            raise ConfigError(
-                f"dataset.json: unknown encoding policy ({error})", hint="use the release that made the dataset"
-            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 PARTITIONS = ("modality", "source")
 _JOB = "biovfm.job"
 _SUMMARY = "biovfm.summary"
-ENCODING_DEFAULTS: Mapping[str, Any] = {"short_side_px": 512, "jpeg_quality": 95, "format": "auto"}
+ENCODING_DEFAULTS: Mapping[str, Any] = {
+    "short_side_px": 512,
+    "jpeg_quality": 95,
+    "format": "auto",
+    "resampler": "pillow",
+}
 
 
 class Dataset:

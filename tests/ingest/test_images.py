@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ingest.normalise import Encoding, encode, reduce, scale_to_8bit, to_picture
+from ingest.encoding import Encoding
+from ingest.normalise import encode, reduce, scale_to_8bit, to_picture
 from ingest.raw import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions, handles, reader_for
 from ingest.readers.images import read

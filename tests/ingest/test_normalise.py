@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.normalise import Encoding, pixels_of, reduce, to_gray
+from ingest.encoding import Encoding
+from ingest.normalise import pixels_of, reduce, to_gray
 from ingest.quality import blank
 from ingest.settings import QualitySettings
 
