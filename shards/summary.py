@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shards.dataset import Dataset
+from shards.dataset import ENCODING_DEFAULTS, Dataset
 from shards.index import connect, scan
 
 
@@ -15,6 +15,7 @@ class Summary:
 
     Attributes:
         url: The dataset.
+        encoding: The encoding policy, all keys.
         version: Index version.
         num_samples: Samples.
         num_shards: Shards.
@@ -27,6 +28,7 @@ class Summary:
     """
 
     url: str
+    encoding: dict[str, Any]
     version: int
     num_samples: int
     num_shards: int
@@ -62,6 +64,7 @@ def summarise(dataset: Dataset) -> Summary:
     totals = tables["totals"][0] if tables["totals"] else {"samples": 0, "shards": 0, "bytes": 0}
     return Summary(
         url=dataset.url,
+        encoding={**ENCODING_DEFAULTS, **dataset.settings.get("encoding", {})},
         version=-1 if index is None else int(index.version()),
         num_samples=totals["samples"],
         num_shards=totals["shards"],

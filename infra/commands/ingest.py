@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from infra.assignments import read_assignments
 from infra.console import emit, progress, stderr
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def ingest(
     anatomy: tuple[str, ...] = (),
     group: Literal["file", "folder", "dicom", "none"] | None = None,
     deidentified: bool = False,
+    encoding: tuple[str, ...] = (),
     settings: Path | None = None,
     only_listed: Path | None = None,
     workers: int = 1,
@@ -48,7 +50,7 @@ def ingest(
 
     Example: `biovfm ingest kvasir-capsule /raw/kvasir-capsule ./data --workers 8`
 
-    Example: `biovfm ingest our-ct /raw/ct.zip ./data --modality CT`
+    Example: `biovfm ingest our-ct /raw/ct.zip ./data --modality CT --encoding short_side_px=256`
 
     Parameters
     ----------
@@ -70,6 +72,9 @@ def ingest(
         What belongs together in your own source: equal groups are never near duplicates of each other.
     deidentified
         Nothing in the paths or tags of your own source identifies a person: keep raw paths readable.
+    encoding
+        A key of the encoding policy that the dataset is made with, such as short_side_px=256, jpeg_quality=90,
+        format=png or resampler=native; may be repeated. A dataset that exists keeps its own.
     settings
         YAML file with ingest settings.
     only_listed
@@ -113,6 +118,7 @@ def ingest(
             engine=_ray(address, checked) if engine == "ray" else None,
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
+            encoding=read_assignments("--encoding", encoding, example="short_side_px=256"),
             progress=clock,
         )
         clock.stop()

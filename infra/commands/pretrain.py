@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from cyclopts import Parameter
 
+from infra.assignments import read_assignments
 from infra.console import emit, progress, stderr
-from shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +60,7 @@ def pretrain(
     """
     from train.recipe import load_recipe
 
-    overrides = dict(_setting(text) for text in set_)
+    overrides = read_assignments("--set", set_, example="run.steps=1000")
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
     resolved = load_recipe(recipe, overrides)
@@ -98,16 +97,6 @@ def pretrain(
         stderr().print(f"stopped at step {result.steps}, saved; the same command goes on")
     else:
         stderr().print(f"done: {result.export}")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {text}: expected key=value", hint="for example --set run.steps=1000")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
 
 
 def describe(recipe: Recipe) -> str:

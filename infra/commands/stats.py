@@ -36,6 +36,7 @@ def print_summary(summary: Any) -> None:
         f"{summary.url}: version {summary.version}, {summary.num_samples:,} samples in {summary.num_shards:,} shards, "
         f"{summary.num_bytes / 1e6:,.1f} MB of images"
     )
+    console.print("encoding: " + ", ".join(f"{name}={value}" for name, value in summary.encoding.items()))
     _table("samples by modality", summary.by_modality)
     _table("samples by source", summary.by_source)
     _table("rejected images by reason", summary.rejects)
