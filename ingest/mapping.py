@@ -118,7 +118,11 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
 
     Returns:
         The unit's report, also stored as its completion marker.
+
+    Raises:
+        ConfigError: This machine lacks what the encoding policy asks for.
     """
+    context.encoding.require()
     store = open_store(context.dataset_url)
     root = RawRoot(context.raw_url)
     with _workplace(store, context.staging) as folder, silence():
@@ -172,6 +176,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
         group_tag=context.spec.grouping.tag,
         limits=context.settings.limits,
         place=item.place,
+        straight=context.encoding.resampler == "native",
     )
     count = 0
     try:

@@ -10,12 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from ingest.encoding import Encoding
 from ingest.jpeg import strip_metadata
 from ingest.readers.base import RawImage
+from shards.decode.resize import resize
 
 Picture = NDArray[np.uint8]
 """`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
@@ -89,34 +91,45 @@ class Reduced:
     """A picture at its stored size.
 
     Attributes:
-        image: For the encoder.
+        image: For the encoder: a Pillow image, or the pixels where the policy's resampler is native.
         gray: `(h, w)` uint8, its luma.
         same_size: Whether it is the picture itself.
     """
 
-    image: Image.Image
+    image: Image.Image | Picture
     gray: Picture
     same_size: bool
 
 
 def reduce(picture: Picture, policy: Encoding, *, source: Image.Image | None = None) -> Reduced:
-    """Bring a picture to the size at which it is stored, antialiased (bicubic).
+    """Bring a picture to the size at which it is stored, antialiased (bicubic), with the policy's resampler.
 
     Args:
         picture: The canonical picture.
         policy: The dataset's.
         source: A Pillow image of exactly these pixels, if there is one; saves a copy.
     """
+    size = _stored_size(picture, policy)
+    if policy.resampler == "native":
+        stored = picture if size is None else resize(picture, size)
+        return Reduced(image=stored, gray=to_gray(stored), same_size=size is None)
     image = Image.fromarray(picture) if source is None else source
-    short = min(image.size)
-    if not policy.short_side_px or short <= policy.short_side_px:
+    if size is None:
         return Reduced(image=image, gray=to_gray(picture), same_size=True)
-    scale = policy.short_side_px / short
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)
     shared = _shared_pixels(image)
     gray = to_gray(np.asarray(image) if shared is None else shared)
     return Reduced(image=image, gray=gray, same_size=False)
+
+
+def _stored_size(picture: Picture, policy: Encoding) -> tuple[int, int] | None:
+    """Width and height of the stored image; None where they are the picture's."""
+    height, width = picture.shape[:2]
+    short = min(width, height)
+    if not policy.short_side_px or short <= policy.short_side_px:
+        return None
+    scale = policy.short_side_px / short
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def to_gray(picture: Picture) -> Picture:
@@ -153,25 +166,37 @@ def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> 
         policy: The dataset's.
         jpeg: The JPEG file that the picture was decoded from: kept, without metadata, where no pixel need change.
     """
-    image = reduced.image
+    height, width = reduced.gray.shape
     if jpeg is not None and reduced.same_size and policy.format != "png":
         stripped = strip_metadata(jpeg)
         if stripped is not None:
             channels = _num_components(stripped)
-            return Encoded(data=stripped, extension="jpg", width=image.width, height=image.height, channels=channels)
+            return Encoded(data=stripped, extension="jpg", width=width, height=height, channels=channels)
+    image = reduced.image
+    if isinstance(image, np.ndarray) and policy.format != "png":
+        data, channels = _to_jpeg(image, policy.jpeg_quality), 1 if image.ndim == 2 else 3
+    else:
+        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        data, channels = _by_pillow(image, policy), len(image.getbands())
+    extension = "png" if policy.format == "png" else "jpg"
+    return Encoded(data=data, extension=extension, width=width, height=height, channels=channels)
+
+
+def _by_pillow(image: Image.Image, policy: Encoding) -> bytes:
     image.info = {}  # Pillow would write comments and profiles of the raw file
     buffer = io.BytesIO()
     if policy.format == "png":
         image.save(buffer, "PNG", compress_level=6)
     else:
         image.save(buffer, "JPEG", quality=policy.jpeg_quality, subsampling=0)
-    return Encoded(
-        data=buffer.getvalue(),
-        extension="png" if policy.format == "png" else "jpg",
-        width=image.width,
-        height=image.height,
-        channels=len(image.getbands()),
-    )
+    return buffer.getvalue()
+
+
+def _to_jpeg(picture: Picture, quality: int) -> bytes:
+    """Straight from the pixels, colour not subsampled."""
+    if picture.ndim == 2:
+        return bytes(simplejpeg.encode_jpeg(picture[..., None], quality, "GRAY", "Gray"))
+    return bytes(simplejpeg.encode_jpeg(picture, quality, "RGB", "444"))
 
 
 def _num_components(jpeg: bytes) -> int:

@@ -58,13 +58,23 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What the source's spec and the job's settings tell a reader, and the file's place in a series, if it has one."""
+    """What the source's spec, the job's settings and the dataset's policy tell a reader.
+
+    Attributes:
+        frames: Which frames to take.
+        window: The window for gray pixels deeper than 8 bits.
+        group_tag: The DICOM tag of what belongs together.
+        limits: Guards against absurd files.
+        place: The file's place in a series, if it has one.
+        straight: Decode plain JPEGs into arrays, with no Pillow image on the way.
+    """
 
     frames: FrameRule = field(default_factory=FrameRule)
     window: Window | None = None
     group_tag: str = "StudyInstanceUID"
     limits: LimitSettings = field(default_factory=LimitSettings)
     place: Place | None = None
+    straight: bool = False
 
 
 class Reader(Protocol):
