@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from ingest.mapping import UnitReport
-from ingest.resolve import Resolution, read_staged
+from ingest.resolve import Resolution, read_staged, staged_batches
 from shards.schema import rejects_schema
 from shards.store import Store
 
@@ -18,11 +17,15 @@ _BATCH_ROWS = 128
 def kept_prints(
     store: Store, staging: str, units: Sequence[UnitReport], resolution: Resolution
 ) -> Iterator[pa.RecordBatch]:
-    """The fingerprints of the images that stay, unit by unit."""
+    """The fingerprints of the images that stay, unit by unit and a few at a time: their thumbnails are large."""
     for unit in units:
         if unit.kept:
-            table = read_staged(store, staging, unit.index, "prints")
-            yield from _without(table, resolution.dropped(unit.index)).to_batches(max_chunksize=_BATCH_ROWS)
+            dropped = resolution.dropped(unit.index)
+            first = 0
+            for batch in staged_batches(store, staging, unit.index, "prints", _BATCH_ROWS):
+                stays = pa.array([row not in dropped for row in range(first, first + len(batch))], pa.bool_())
+                yield batch.filter(stays) if dropped else batch
+                first += len(batch)
 
 
 def reject_rows(
@@ -40,9 +43,3 @@ def reject_rows(
             table = table.append_column("reason", pa.array([drops[row][0] for row in rows]))
             table = table.append_column("detail", pa.array([drops[row][1] for row in rows]))
             yield from table.select(rejects_schema().names).cast(rejects_schema()).to_batches()
-
-
-def _without(table: pa.Table, drops: Mapping[int, Any]) -> pa.Table:
-    if not drops:
-        return table
-    return table.filter(pa.array([row not in drops for row in range(len(table))]))

@@ -26,7 +26,7 @@ from ingest.resolve import Resolution, read_staged
 from shards.dataset import Dataset
 from shards.errors import AlreadyExistsError, NotFoundError
 from shards.store import Store, open_store
-from shards.tar import Sample, ShardWriter, read_samples, shard_path
+from shards.tar import Sample, ShardWriter, read_samples, shard_path, shard_tags
 
 PLACE = ("shard_row", "byte_offset", "byte_length", "crc32c")
 
@@ -248,13 +248,14 @@ def sweep(dataset: Dataset, staging: str) -> None:
 
 def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:
     """Which of these shards the index names."""
-    from shards.index import connect, scan
+    import pyarrow.dataset as ds
+
+    from shards.index import scan
 
     table = dataset.table("index")
     if table is None or not shards:
         return set()
-    with connect() as database:
-        database.register("samples", scan(table))
-        database.register("wanted", pa.table({"shard": pa.array(list(shards), pa.string())}))
-        found = database.sql("SELECT DISTINCT shard FROM samples JOIN wanted USING (shard)").fetchall()
-    return {row[0] for row in found}
+    sources = sorted({shard_tags(shard)[0] for shard in shards})
+    wanted = ds.field("source").isin(sources) & ds.field("shard").isin(list(shards))
+    batches = scan(table).to_batches(columns=["shard"], filter=wanted, batch_readahead=2, fragment_readahead=1)
+    return {shard for batch in batches for shard in pc.unique(batch["shard"]).to_pylist()}

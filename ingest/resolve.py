@@ -10,7 +10,8 @@ the committed index alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,8 +50,24 @@ class Resolution:
 
 def read_staged(store: Store, staging: str, unit: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One of a unit's staged tables."""
-    data = store.read(f"{staging}/{unit_name(unit, table)}")
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns) if columns else None)
+    with _open_staged(store, staging, unit, table) as file:
+        return file.read(columns=list(columns) if columns else None)
+
+
+def staged_batches(store: Store, staging: str, unit: int, table: str, num_rows: int) -> Iterator[pa.RecordBatch]:
+    """One of a unit's staged tables, so many rows at a time; from a local disk it is not read as a whole either."""
+    with _open_staged(store, staging, unit, table) as file:
+        yield from file.iter_batches(num_rows, use_threads=False)
+
+
+@contextmanager
+def _open_staged(store: Store, staging: str, unit: int, table: str) -> Iterator[pq.ParquetFile]:
+    path = f"{staging}/{unit_name(unit, table)}"
+    local = store.local_path(path)
+    there = local is not None and local.exists()  # else the store tells what is wrong
+    source = pa.OSFile(str(local)) if there else pa.BufferReader(store.read(path))
+    with source, pq.ParquetFile(source, pre_buffer=False) as file:
+        yield file
 
 
 def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -> Resolution:

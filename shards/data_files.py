@@ -140,6 +140,7 @@ def _write_file(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
         with writer:
             for group in _groups(batches):
                 writer.write_table(group)
+                pa.default_memory_pool().release_unused()  # it keeps several times a row group otherwise
                 if sink.tell() >= FILE_BYTES:
                     break
     return pq.read_metadata(file)
