@@ -1,15 +1,16 @@
 """How fast ingest is, against the bare loop of the same libraries, and how much memory it takes.
 
-    python -m infra.bench.ingest photographs|dicom|nifti [COUNT] [--trials 3] [--work FOLDER]
+    python -m infra.bench.ingest photographs|photographs-native|dicom|nifti [COUNT] [--trials 3] [--work FOLDER]
     python -m infra.bench.ingest folder FOLDER MODALITY     any folder, end to end
     python -m infra.bench.ingest memory [COUNT …]           peak memory for so many images
 
-`photographs` are JPEGs of 1 megapixel, `dicom` uncompressed radiographs of 1 megapixel, `nifti` compressed volumes of
-512 × 512 × 96. The bare loop (`ingest_loops.py`) runs on as many processes, started and warm before its clock starts;
-the clock of ingest covers all of `run_job`: starting its processes, listing, checks, hashes, tars, tables, duplicate
-search and commit. The two take turns. `share_of_bare_cpu` is the same of processor seconds, which other programs on
-the machine disturb less. `beyond_map_seconds` is what of that is not the map step: it does not grow with
-the number of images, so that longer jobs come out better. With `--work`, raw data are kept there and used again.
+`photographs` are JPEGs of 1 megapixel (`-native`: the dataset's resampler is native), `dicom` uncompressed radiographs
+of 1 megapixel, `nifti` compressed volumes of 512 × 512 × 96. The bare loop (`ingest_loops.py`) runs on as many
+processes, started and warm before its clock starts; the clock of ingest covers all of `run_job`: starting its
+processes, listing, checks, hashes, tars, tables, duplicate search and commit. The two take turns. `share_of_bare_cpu`
+is the same of processor seconds, which other programs on the machine disturb less. `beyond_map_seconds` is what of
+that is not the map step: it does not grow with the number of images, so that longer jobs come out better. With
+`--work`, raw data are kept there and used again.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def _ingest_seconds(loop: Loop, raw: Path, images: int) -> tuple[float, float, f
     spec = from_flags(name="bench", modality=loop.modality, deidentified=True)
     with tempfile.TemporaryDirectory(dir=raw.parent) as scratch:
         started, cpu = time.perf_counter(), _cpu_seconds()
-        report = run_job(spec, str(raw), f"{scratch}/d", workers=WORKERS, progress=note)
+        encoding = {"resampler": loop.resampler}
+        report = run_job(spec, str(raw), f"{scratch}/d", workers=WORKERS, encoding=encoding, progress=note)
         ended, cpu = time.perf_counter(), _cpu_seconds() - cpu
     if report.kept != images:
         raise SystemExit(f"{report.kept} of {images} images kept: {dict(report.reasons)}")

@@ -1,8 +1,8 @@
 """What the ingest benchmark reads: made-up raw data of three formats, and for each the bare loop to compare with.
 
 A bare loop is what somebody would write in an afternoon: read the file, decode, bring the values to 8 bits, resize to
-the short side of the policy, encode, with the same libraries at the same settings. It checks nothing, hashes nothing
-and keeps nothing.
+the short side of the policy, encode, with the same libraries at the same settings (of the native policy, with its
+resampler). It checks nothing, hashes nothing and keeps nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from shards.dataset import ENCODING_DEFAULTS
+from shards.decode.resize import resize
 
 SHORT_SIDE_PX = int(ENCODING_DEFAULTS["short_side_px"])
 JPEG_QUALITY = int(ENCODING_DEFAULTS["jpeg_quality"])
@@ -37,6 +39,7 @@ class Loop:
         modality: The tag that ingest is told.
         make: Writes so many files into a folder.
         bare: Reads one file and forgets what came out.
+        resampler: That of the dataset's policy.
     """
 
     count: int
@@ -44,6 +47,7 @@ class Loop:
     modality: str
     make: Callable[[Path, int], None]
     bare: Callable[[Path], None]
+    resampler: str = "pillow"
 
     def __call__(self, file: Path) -> float:
         """Processor seconds of the bare loop on one file."""
@@ -93,6 +97,21 @@ def make_photographs(folder: Path, count: int) -> None:
 def bare_photograph(path: Path) -> None:
     """Pillow."""
     encode(Image.open(io.BytesIO(path.read_bytes())))
+
+
+def encode_natively(jpeg: bytes) -> bytes:
+    """libjpeg-turbo, the native resampler, libjpeg-turbo."""
+    picture = simplejpeg.decode_jpeg(jpeg)
+    height, width = picture.shape[:2]
+    scale = SHORT_SIDE_PX / min(height, width)
+    if scale < 1:
+        picture = resize(picture, (round(width * scale), round(height * scale)))
+    return bytes(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, colorsubsampling="444"))
+
+
+def bare_native_photograph(path: Path) -> None:
+    """The same without Pillow."""
+    encode_natively(path.read_bytes())
 
 
 def to_8bit(values: NDArray[Any], low: float, high: float) -> Image.Image:
@@ -161,6 +180,14 @@ def bare_volume(path: Path) -> None:
 
 LOOPS = {
     "photographs": Loop(count=2000, per_file=1, modality="Fundus", make=make_photographs, bare=bare_photograph),
+    "photographs-native": Loop(
+        count=2000,
+        per_file=1,
+        modality="Fundus",
+        make=make_photographs,
+        bare=bare_native_photograph,
+        resampler="native",
+    ),
     "dicom": Loop(count=1000, per_file=1, modality="X-Ray", make=make_radiographs, bare=bare_radiograph),
     "nifti": Loop(count=12 * SLICES, per_file=SLICES, modality="MR", make=make_volumes, bare=bare_volume),
 }

@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infra.bench.img2dataset import num_written, served, theirs
-from infra.bench.ingest_loops import LOOPS, encode
+from infra.bench.img2dataset import RESAMPLERS, num_written, ours, served, theirs
+from infra.bench.ingest_loops import LOOPS, encode, encode_natively
 from infra.bench.near_duplicates import synthetic
 from ingest.job import run_job
 from ingest.neighbours import distance, near_pairs
 from ingest.spec import from_flags
+from shards.decode import describe_decoder
 from shards.tar import read_samples
 
 
-@pytest.mark.parametrize(("name", "num_files"), [("photographs", 3), ("dicom", 2)])
+@pytest.mark.parametrize(("name", "num_files"), [("photographs", 3), ("photographs-native", 3), ("dicom", 2)])
 def test_ingest_stores_what_the_bare_loop_makes(name: str, num_files: int, tmp_path: Path) -> None:
     loop = LOOPS[name]
+    if loop.resampler == "native" and describe_decoder().name != "native":
+        pytest.skip("the extension is not built")
     raw = tmp_path / "raw"
     raw.mkdir()
     loop.make(raw, num_files)
@@ -30,7 +33,7 @@ def test_ingest_stores_what_the_bare_loop_makes(name: str, num_files: int, tmp_p
     assert len(files) == num_files
     assert all(loop(file) >= 0 for file in files)
     spec = from_flags(name="bench", modality=loop.modality, deidentified=True)
-    report = run_job(spec, str(raw), str(tmp_path / "d"), workers=0)
+    report = run_job(spec, str(raw), str(tmp_path / "d"), encoding={"resampler": loop.resampler}, workers=0)
     assert report.kept == num_files * loop.per_file
     (shard,) = (tmp_path / "d" / "shards").rglob("*.tar")
     with shard.open("rb") as stream:
@@ -39,6 +42,9 @@ def test_ingest_stores_what_the_bare_loop_makes(name: str, num_files: int, tmp_p
     if name == "photographs":
         for file in files:
             assert encode(Image.open(file)) == stored[file.name]
+    if name == "photographs-native":
+        for file in files:
+            assert encode_natively(file.read_bytes()) == stored[file.name]
 
 
 def test_synthetic_hashes_hold_what_they_promise() -> None:
@@ -51,6 +57,12 @@ def test_synthetic_hashes_hold_what_they_promise() -> None:
     assert pairs.issuperset(zip(first[exact].tolist(), second[exact].tolist(), strict=True))
     assert found.skipped_buckets > 0
     assert found.skipped_rows > 2000
+
+
+def test_both_resamplers_meet_img2dataset(tmp_path: Path) -> None:
+    commands = [ours(tmp_path / "raw", tmp_path / "out", resampler) for resampler in RESAMPLERS]
+    assert [command[-2:] for command in commands] == [["--encoding", f"resampler={name}"] for name in RESAMPLERS]
+    assert commands[0][:-1] == commands[1][:-1]
 
 
 def test_img2dataset_is_given_urls_and_asked_what_it_wrote(tmp_path: Path) -> None:
