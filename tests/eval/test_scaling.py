@@ -59,6 +59,22 @@ def test_the_papers_slopes(paper: list[Measurement]) -> None:
         assert abs(slopes[key].slope - printed) < 3e-4
 
 
+def test_reading_the_figures_moves_no_slope_by_more_than_the_tolerance(paper: list[Measurement]) -> None:
+    """The worst case over all points at once, plus half of the fourth digit that is printed."""
+    with PAPER.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["algorithm"] != "BiomedCLIP"]
+    error = {
+        (row["dataset"].lower(), row["algorithm"], row["size"]): float(row["pixel_uncertainty_pm"]) for row in rows
+    }
+    for task, algorithm in known_slopes():
+        points = [point for point in paper if (point.task, point.algorithm) == (task, algorithm)]
+        x = np.log([point.params_total_m for point in points])
+        auc = np.array([point.auc_percent for point in points])
+        moved = -np.log1p(-np.array([error[task, algorithm, point.model] for point in points]) / auc)
+        weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+        assert np.abs(weights) @ moved + 5e-5 < 3e-4
+
+
 def test_the_papers_means(paper: list[Measurement]) -> None:
     means = {(p.algorithm, p.model): p.auc_percent for p in mean_over_tasks(paper)}
     sizes = ("Tiny", "Small", "Base", "Large")
