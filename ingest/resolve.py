@@ -51,7 +51,7 @@ class Resolution:
 def read_staged(store: Store, staging: str, unit: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One of a unit's staged tables."""
     with _open_staged(store, staging, unit, table) as file:
-        return file.read(columns=list(columns) if columns else None)
+        return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def staged_batches(store: Store, staging: str, unit: int, table: str, num_rows: int) -> Iterator[pa.RecordBatch]:

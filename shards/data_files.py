@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from shards.errors import AlreadyExistsError
 from shards.store import Store
@@ -164,15 +164,20 @@ def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _name(partition: Mapping[str, str], job_id: str, number: int, file: Path) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    folders = [f"{name}={quote(value, safe='')}" for name, value in partition.items()]
-    return "/".join([*folders, f"part-{quote(job_id, safe='')}-{number:05d}-{digest}.parquet"])
+    folders = [f"{name}={_plain(value)}" for name, value in partition.items()]
+    return "/".join([*folders, f"part-{_plain(job_id)}-{number:05d}-{digest}.parquet"])
+
+
+def _plain(text: str) -> str:
+    """`text` without what readers of Delta tables decode in different ways; the log holds the true value."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", text)
 
 
 def _action(path: str, file: Path, partition: Mapping[str, str], metadata: pq.FileMetaData) -> AddAction:
     from deltalake.transaction import AddAction
 
     return AddAction(
-        path=quote(path, safe="/="),
+        path=path,
         size=file.stat().st_size,
         partition_values=partition,
         modification_time=int(time.time() * 1000),

@@ -1,7 +1,7 @@
 """Is a dataset what its index says? Looks at everything, changes nothing.
 
 The quick check compares the index with a listing: every table file and every shard is there and long enough, every
-row of a shard has its place, no key stands twice, and what lies there without being in the index. The deep check reads
+row of a shard has its place, no key stands twice, and what lies there without being in a table. The deep check reads
 every shard once: its SHA-256 against its name, the structure of the tar, and each image's place and CRC-32C against
 its index row. It costs one pass over the bytes; memory stays below one sample a thread plus one shard's rows.
 """
@@ -24,7 +24,7 @@ from shards.dataset import Dataset
 from shards.errors import SampleIndexError
 from shards.index import connect, scan
 from shards.store import Store
-from shards.store.base import HIDDEN
+from shards.store.base import HIDDEN, ObjectInfo
 from shards.verify_shard import Problem, Rows, check_shard
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 TABLES = ("index", "fingerprints", "rejects")
 _KEEPS_SHARDS = {"CREATE TABLE", "WRITE", "OPTIMIZE", "VACUUM START", "VACUUM END", "CREATE CHECKPOINT"}
+_KEEPS_FILES = {"CREATE TABLE", "WRITE", "CREATE CHECKPOINT"}
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """An object that no index row names: left by a job that died, or by one that has not committed yet.
+    """An object that no index row or table names: left by a job that died, or by one that has not committed yet.
 
     Attributes:
         path: Relative to the dataset.
@@ -119,6 +120,8 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
 def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_seconds: float) -> Sequence[Orphan]:
     """Delete orphans that are old enough not to belong to a job that still runs.
 
+    Data files of a table that was ever rewritten stay: an older version may need them, and a vacuum knows.
+
     Args:
         dataset: The dataset.
         orphans: What `verify` found.
@@ -131,16 +134,27 @@ def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_se
         SampleIndexError: The table's history holds operations that take rows away, so that an older version, which a
             lock may pin, could still need the objects.
     """
-    table = dataset.table("index")
-    operations = set() if table is None else {str(entry.get("operation", "")) for entry in table.history()}
-    if operations - _KEEPS_SHARDS:
+    operations = {name: _operations(dataset, name) for name in TABLES}
+    if operations["index"] - _KEEPS_SHARDS:
         raise SampleIndexError(
-            f"{dataset.url}: older versions may need these objects (history holds {min(operations - _KEEPS_SHARDS)})",
+            f"{dataset.url}: older versions may need these objects"
+            f" (history holds {min(operations['index'] - _KEEPS_SHARDS)})",
             hint="delete by hand what you are sure of",
         )
-    old = [orphan for orphan in orphans if orphan.age_seconds > older_than_seconds]
+    rewritten = tuple(f"{name}/" for name in TABLES if operations[name] - _KEEPS_FILES)
+    old = [
+        orphan
+        for orphan in orphans
+        if orphan.age_seconds > older_than_seconds
+        and (PurePosixPath(orphan.path).name.startswith(HIDDEN) or not orphan.path.startswith(rewritten))
+    ]
     dataset.store.delete([orphan.path for orphan in old])
     return old
+
+
+def _operations(dataset: Dataset, name: str) -> set[str]:
+    table = dataset.table(name)
+    return set() if table is None else {str(entry.get("operation", "")) for entry in table.history()}
 
 
 def _check_table(dataset: Dataset, name: str) -> Iterator[Problem]:
@@ -197,16 +211,30 @@ def _check_sizes(shards: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]
 
 def _find_orphans(dataset: Dataset, shards: set[str]) -> Iterator[Orphan]:
     now = time.time()
+    for info in _unnamed(dataset, shards):
+        age = max(now - info.modified, 0.0) if info.modified else 0.0
+        yield Orphan(path=info.path, size=info.size, age_seconds=age)
+
+
+def _unnamed(dataset: Dataset, shards: set[str]) -> Iterator[ObjectInfo]:
     everything = getattr(dataset.store, "list_all", dataset.store.list)
     for folder in ("shards/", "staging/"):
-        for info in everything(folder):
-            if info.path not in shards:
-                age = max(now - info.modified, 0.0) if info.modified else 0.0
-                yield Orphan(path=info.path, size=info.size, age_seconds=age)
-    for folder in ("index/", "fingerprints/", "rejects/"):
-        for info in everything(folder):
-            if PurePosixPath(info.path).name.startswith(HIDDEN):
-                yield Orphan(path=info.path, size=info.size, age_seconds=max(now - info.modified, 0.0))
+        yield from (info for info in everything(folder) if info.path not in shards)
+    for name in TABLES:
+        known = _known_files(dataset.table(name))
+        for info in everything(f"{name}/"):
+            path = PurePosixPath(info.path).relative_to(name)
+            of_log = path.parts[0] == "_delta_log"
+            if path.name.startswith(HIDDEN) or not (of_log or path.as_posix() in known):
+                yield info
+
+
+def _known_files(table: DeltaTable | None) -> set[str]:
+    """The data files of this version and those that only older versions need (a vacuum's to remove)."""
+    if table is None:
+        return set()
+    older = table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True)
+    return {path for path, _ in _table_files(table)} | {unquote(path) for path in older}
 
 
 def _read_all(
