@@ -21,7 +21,7 @@ from ingest.readers.images import read
 from shards.dataset import ENCODING_DEFAULTS, Dataset
 from shards.decode import native_decoder
 from shards.decode.native_decoder import NativeUnavailableError, load
-from shards.errors import ConfigError
+from shards.errors import BiovfmError, ConfigError
 from shards.tar import read_samples
 from tests.ingest.material import encoded, photo, public_spec, write_folder
 from tests.shards.decode_images import jpeg_kinds, picture
@@ -141,6 +141,23 @@ def test_native_without_the_extension_is_an_error_and_makes_no_dataset(
         load.cache_clear()
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "old" / "staging").exists()
+
+
+def test_a_worker_without_the_extension_fails_its_unit_and_rejects_nothing(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine may lack what that of the command has."""
+    native = Dataset.create(str(tmp_path / "d"), encoding={"resampler": "native"})
+    monkeypatch.setattr("ingest.job.open_dataset", lambda *_: (native, Encoding(resampler="native")))
+    monkeypatch.setattr(native_decoder, "LIBRARY", "not_there.so")
+    load.cache_clear()
+    try:
+        with pytest.raises(BiovfmError, match="native resampler"):
+            run_job(public_spec(), str(raw), native.url, workers=0)
+    finally:
+        monkeypatch.undo()
+        load.cache_clear()
+    assert native.table("rejects") is None
 
 
 @needs_extension
