@@ -200,6 +200,17 @@ def test_jpegs_read_straight_have_pillows_pixels() -> None:
     assert read_straight > len(blobs) // 2
 
 
+def test_photographs_read_straight_have_pillows_pixels() -> None:
+    """Out of cameras, with their profiles and thumbnails; the files come with scikit-learn."""
+    folder = Path(pytest.importorskip("sklearn").__file__).parent / "datasets" / "images"
+    files = sorted(folder.glob("*.jpg"))
+    assert files
+    for file in files:
+        by_pillow, straight = (one(file.read_bytes(), straight=way) for way in (False, True))
+        assert straight.source is None
+        np.testing.assert_array_equal(straight.pixels, by_pillow.pixels)
+
+
 @pytest.mark.parametrize("kind", ["turned", "inks", "cut"])
 def test_odd_jpegs_stay_with_pillow(kind: str) -> None:
     pixels: NDArray[np.uint8] = photo(3)
