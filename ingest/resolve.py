@@ -68,6 +68,7 @@ def _open_staged(store: Store, staging: str, unit: int, table: str) -> Iterator[
     source = pa.OSFile(str(local)) if there else pa.BufferReader(store.read(path))
     with source, pq.ParquetFile(source, pre_buffer=False) as file:
         yield file
+    pa.default_memory_pool().release_unused()  # a job reads thousands of these
 
 
 def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -> Resolution:
