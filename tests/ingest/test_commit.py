@@ -20,7 +20,9 @@ from ingest.job import Share, run_job
 from ingest.settings import IngestSettings
 from shards.dataset import Dataset
 from shards.errors import ConfigError
+from shards.verify import verify
 from tests.ingest.material import encoded, ingest, photo, public_spec, shard_bytes, tables, write_folder, zip_of
+from tests.shards.builders import add_source, jpeg
 
 SETTINGS = IngestSettings(unit_files=4, shard_bytes=60_000, dedup={"near": False})
 NUM_KILLS = int(os.environ.get("BIOVFM_TEST_KILLS", "6"))
@@ -119,6 +121,39 @@ def test_two_jobs_at_once_both_land_without_duplicates(tmp_path: Path) -> None:
 def test_conceding_twice_changes_nothing(raw: Path, tmp_path: Path) -> None:
     first = ingest(raw, tmp_path / "d", dedup={"near": False})
     assert concede_duplicates(Dataset.open(str(tmp_path / "d")), first.job_id) == 0
+
+
+def test_a_concession_that_breaks_off_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset.create(str(tmp_path / "d"))
+    images = [jpeg(number) for number in range(4)]
+    add_source(dataset, "alpha", "CT", images)
+    add_source(dataset, "beta", "CT", images[2:])
+
+    def crash(*_: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deltalake.DeltaTable.delete", crash)
+        with pytest.raises(OSError, match="killed"):
+            concede_duplicates(dataset, "beta-CT")
+    assert concede_duplicates(dataset, "beta-CT") == 2
+    found = tables(tmp_path / "d")
+    assert [row["source"] for row in found["index"]].count("beta") == 0
+    assert [row["reason"] for row in found["rejects"]] == ["duplicate"] * 2
+
+
+def test_a_table_that_is_packed_anew_keeps_the_order_of_its_shards(tmp_path: Path) -> None:
+    """Rows come shard by shard, each with the place of its bytes, whatever unit and tar they were staged in."""
+    files = {f"{i:02d}.png": encoded(photo(i)) for i in range(20)} | {"zz.bmp": encoded(photo(3), "BMP")}
+    raw = write_folder(tmp_path / "raw", files)
+    ingest(raw, tmp_path / "d", unit_files=3, shard_bytes=30_000, dedup={"near": False})
+    table = Dataset.open(str(tmp_path / "d")).table("index")
+    assert table is not None
+    rows = table.to_pyarrow_table().to_pylist()
+    assert len(rows) == 20
+    assert len({row["shard"] for row in rows}) > 2
+    assert rows == sorted(rows, key=lambda row: (row["shard"], row["shard_row"]))
+    assert verify(Dataset.open(str(tmp_path / "d")), deep=True).problems == ()
 
 
 def test_tasks_that_share_a_job_make_the_same_dataset(raw: Path, tmp_path: Path) -> None:
