@@ -21,7 +21,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.errors import AlreadyExistsError
+from shards.errors import AlreadyExistsError, SampleIndexError
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def add_files(
 
     Raises:
         CommitFailedError: deltalake's, where another writer came first (see `commit_once`).
+        SampleIndexError: The table has other columns.
     """
     from deltalake import Schema
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -93,6 +94,8 @@ def add_files(
 
     columns = Schema.from_arrow(schema)
     if table is not None:
+        if table.schema() != columns:
+            raise SampleIndexError(f"{url} has other columns", hint="install the biovfm release that wrote it")
         table.create_write_transaction(
             list(actions), "append", columns, list(partition_by), commit_properties=properties
         )

@@ -15,7 +15,7 @@ import pytest
 from shards import data_files
 from shards.data_files import write_files
 from shards.dataset import Dataset
-from shards.errors import StoreError
+from shards.errors import SampleIndexError, StoreError
 from shards.index import scan
 from shards.schema import index_schema, rejects_schema
 from shards.store import LocalStore, open_store
@@ -112,6 +112,18 @@ def test_names_that_a_path_cannot_hold_come_back(tmp_path: Path) -> None:
     (row,) = scan(table).to_table().to_pylist()
     assert (row["modality"], row["source"]) == ("X ray/50%", "a b")
     assert verify(dataset).orphans == ()
+
+
+def test_a_table_of_other_columns_is_left_alone(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    commit(dataset, "one", rows_of())
+    with pytest.raises(SampleIndexError, match="other columns"):
+        dataset.commit(
+            job_id="two",
+            rows=rows_of(),
+            rejects=lambda: pa.table({"reason": ["x"]}).to_reader(),
+        )
+    assert dataset.version() == 0
 
 
 def test_jobs_that_make_the_table_at_once_all_land(tmp_path: Path) -> None:
