@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
     from deltalake.transaction import AddAction
 
-GROUP_BYTES = 4 << 20
-"""A row group: about 1,000 rows of fingerprints or 15,000 of the index."""
+GROUP_BYTES = 2 << 20
+"""A row group: about 500 rows of fingerprints or 7,000 of the index."""
 FILE_BYTES = 128 << 20
 """A file ends with the row group that reaches this size."""
 _LONGEST_BOUND = 64  # a longer text bounds nothing that anyone asks for

@@ -227,8 +227,11 @@ class Dataset:
 
         def write() -> None:
             schema, actions = files()
+            table = self.table(name)
+            if table is not None and table.transaction_version(job_id) is not None:
+                return  # deltalake compares with what is committed after the version it has loaded
             add_files(
-                self.table(name),
+                table,
                 self.table_url(name),
                 schema=schema,
                 actions=actions,
