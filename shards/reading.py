@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
@@ -85,6 +85,10 @@ class Locations(Sequence[Location]):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __iter__(self) -> Iterator[Location]:
+        columns = zip(self.keys.tolist(), self.shards.tolist(), self.places.tolist(), strict=True)
+        return (Location(key, self.paths[shard], *place) for key, shard, place in columns)
 
     @overload
     def __getitem__(self, index: int) -> Location: ...
