@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 SCHEMES = S3_SCHEMES | {"gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"}
-_CHUNK_BYTES = MIB
+_CHUNK_BYTES = 256 << 10
+"""A reply that breaks loses what has come of the chunk under way."""
 _touched_by_pid = 0
 """The process whose obstore runtime is alive; a fork inherits the number but not the runtime's threads."""
 
@@ -164,8 +165,7 @@ def _make_client(url: str, settings: StoreSettings, use: str) -> ObjectStore:
 
 def _chunks(reply: Any) -> Iterator[bytes]:
     with _failures():
-        for chunk in reply.stream(min_chunk_size=_CHUNK_BYTES):
-            yield bytes(chunk)
+        yield from reply.stream(min_chunk_size=_CHUNK_BYTES)  # buffers, joined once by the reader of the range
 
 
 def _info(meta: Any) -> ObjectInfo:
