@@ -20,22 +20,11 @@ FREE_BYTES: Final = 1 << 20
 """What may be unpacked of anything, however small it is packed."""
 
 
-class Joined(io.RawIOBase):
-    """Files read as one. Attribute `starts`: where each begins."""
+class _Seekable(io.RawIOBase):
+    """A readable stream of known size; it keeps its own position."""
 
-    def __init__(self, root: RawRoot, parts: Sequence[tuple[str, int]]) -> None:
-        self._root = root
-        self._paths = [path for path, _ in parts]
-        ends = list(accumulate(size for _, size in parts))
-        self.starts = [0, *ends[:-1]]
-        self._size = ends[-1]
-        self._open: dict[int, BinaryIO] = {}
-        self._at = 0
-        self._overlay: tuple[int, bytes] = (0, b"")
-
-    def overlay(self, offset: int, data: bytes) -> None:
-        """Show these bytes instead of those that lie there."""
-        self._overlay = (offset, data)
+    _size: int
+    _at: int = 0
 
     def readable(self) -> bool:
         """Yes."""
@@ -49,6 +38,23 @@ class Joined(io.RawIOBase):
         """Move."""
         self._at = max(0, offset + (0, self._at, self._size)[whence])
         return self._at
+
+
+class Joined(_Seekable):
+    """Files read as one. Attribute `starts`: where each begins."""
+
+    def __init__(self, root: RawRoot, parts: Sequence[tuple[str, int]]) -> None:
+        self._root = root
+        self._paths = [path for path, _ in parts]
+        ends = list(accumulate(size for _, size in parts))
+        self.starts = [0, *ends[:-1]]
+        self._size = ends[-1]
+        self._open: dict[int, BinaryIO] = {}
+        self._overlay: tuple[int, bytes] = (0, b"")
+
+    def overlay(self, offset: int, data: bytes) -> None:
+        """Show these bytes instead of those that lie there."""
+        self._overlay = (offset, data)
 
     def readinto(self, buffer: object) -> int:
         """Read from the part that lies here."""
@@ -76,27 +82,13 @@ class Joined(io.RawIOBase):
         super().close()
 
 
-class Window(io.RawIOBase):
+class Window(_Seekable):
     """`size` bytes of a stream from `offset` on, as a file of its own; closes the stream with itself."""
 
     def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
         self._stream = stream
         self._offset = offset
         self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move."""
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
 
     def readinto(self, buffer: object) -> int:
         """Read inside the window."""
