@@ -90,6 +90,8 @@ typedef struct {
     uint8_t *pairs; /* the strip as some kernels like it: (width + BV_PAIR_SLACK) x BV_PAIR_BYTES, 64-byte aligned */
 } bv_strip;
 
+/* Makes a row of 3-byte pixels one of 4-byte pixels; what the fourth byte holds, nobody looks at. */
+typedef void (*bv_widen_fn)(const uint8_t *from, uint8_t *to, int width);
 /* Fills in `pairs`, once for all crops. */
 typedef void (*bv_spread_fn)(const bv_strip *strip);
 /* Horizontal pass over the rows [low, high) of a strip, 3 or 1 bytes a pixel; up to BV_OVERRUN more are written. */
@@ -101,6 +103,7 @@ typedef void (*bv_column_fn)(const uint8_t *const *rows, const int16_t *weight, 
 
 typedef struct {
     const char *name;
+    bv_widen_fn widen;
     bv_spread_fn spread; /* NULL where `rows` reads the rows as they are */
     bv_rows_fn rows;
     bv_column_fn column;
@@ -112,6 +115,7 @@ int bv_read_header(const uint8_t *data, size_t size, bv_header *header);
 int bv_axis_taps(double length, int size, int bicubic);
 void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
                   float *scratch);
+void bv_widen_portable(const uint8_t *from, uint8_t *to, int width);
 void bv_column_portable(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out, int n);
 const bv_kernels *bv_kernels_x86(int narrow);
 const bv_kernels *bv_kernels_for(int instructions);

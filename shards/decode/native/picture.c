@@ -52,25 +52,14 @@ static void lay_out(bv_pass *pass, bv_arena *arena, int height, int width, int c
     pass->rows = take(arena, (size_t)pass->y.taps * sizeof *pass->rows);
 }
 
-/* Three bytes a pixel to four; the fourth is the next pixel's first, and nobody looks at it. */
-static void widen(const uint8_t *from, uint8_t *to, int width) {
-    uint32_t pixel;
-    for (int x = 0; x < width - 1; x++, from += 3, to += 4) {
-        memcpy(&pixel, from, 4);
-        memcpy(to, &pixel, 4);
-    }
-    memcpy(to, from, 3);
-    to[3] = 0;
-}
-
-static void load_strip(bv_strip *strip, const uint8_t *src, int top) {
+static void load_strip(const bv_kernels *kernels, const bv_strip *strip, const uint8_t *src, int top) {
     size_t row_bytes = (size_t)strip->width * (strip->gray ? 1 : 3);
     for (int k = 0; k < strip->rows; k++) {
         const uint8_t *from = src + row_bytes * (size_t)(top + k);
         if (strip->gray)
             memcpy(strip->row[k], from, row_bytes);
         else
-            widen(from, strip->row[k], strip->width);
+            kernels->widen(from, strip->row[k], strip->width);
     }
 }
 
@@ -90,7 +79,7 @@ static void resize(const bv_kernels *kernels, bv_pass *pass, const uint8_t *src,
         uint8_t *out[BV_GRAY_STRIP];
         strip->rows = height - top < most ? height - top : most;
         for (int k = 0; k < strip->rows; k++) out[k] = kept_row(pass, top + k);
-        load_strip(strip, src, top);
+        load_strip(kernels, strip, src, top);
         if (kernels->spread) kernels->spread(strip);
         kernels->rows(strip, 0, strip->rows, out, &pass->x, 0);
         for (; done < pass->y.size && pass->y.first[done] + pass->y.count[done] <= top + strip->rows; done++)

@@ -10,6 +10,16 @@ static uint8_t narrow(int32_t sum, int shift) {
 
 /* ---- portable ---- */
 
+void bv_widen_portable(const uint8_t *from, uint8_t *to, int width) {
+    uint32_t pixel;
+    for (int x = 0; x < width - 1; x++, from += 3, to += 4) {
+        memcpy(&pixel, from, 4);
+        memcpy(to, &pixel, 4);
+    }
+    memcpy(to, from, 3);
+    to[3] = 0;
+}
+
 static void color_portable(const bv_strip *strip, int low, int high, uint8_t *const *out, const bv_axis *axis,
                            int origin) {
     for (int r = low; r < high; r++)
@@ -98,7 +108,7 @@ static void rows_neon(const bv_strip *strip, int low, int high, uint8_t *const *
     (strip->gray ? gray_portable : color_neon)(strip, low, high, out, axis, origin);
 }
 
-static const bv_kernels neon = {"NEON", NULL, rows_neon, column_neon};
+static const bv_kernels neon = {"NEON", bv_widen_portable, NULL, rows_neon, column_neon};
 #endif
 
 static void rows_portable(const bv_strip *strip, int low, int high, uint8_t *const *out, const bv_axis *axis,
@@ -106,7 +116,7 @@ static void rows_portable(const bv_strip *strip, int low, int high, uint8_t *con
     (strip->gray ? gray_portable : color_portable)(strip, low, high, out, axis, origin);
 }
 
-static const bv_kernels portable_c = {"portable C", NULL, rows_portable, bv_column_portable};
+static const bv_kernels portable_c = {"portable C", bv_widen_portable, NULL, rows_portable, bv_column_portable};
 
 const bv_kernels *bv_kernels_for(int instructions) {
     if (instructions == BV_PORTABLE) return &portable_c;
