@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,15 +113,14 @@ def run_job(
     if job.dataset.has_job(job.job_id):
         job.tidy()
         return job.committed_report()
-    rules = Supervision(
-        step_timeout_seconds=job.settings.limits.item_timeout_seconds, step_attempts=job.settings.limits.item_attempts
-    )
-    runner = engine or LocalEngine(workers, rules)
-    job.place(runner, share)
-    units, resumed = job.map(runner, share)
-    if units is None:
-        return replace(job.committed_report(), repeated=False, pending=True, seconds=time.monotonic() - started)
-    resolution, packs, promoted = job.settle(runner, units)
+    with ExitStack() as stack:
+        runner = engine or stack.enter_context(LocalEngine(workers, Supervision.of(job.settings.limits)))
+        job.place(runner, share)
+        units, resumed = job.map(runner, share)
+        if units is None:
+            seconds = time.monotonic() - started
+            return replace(job.committed_report(), repeated=False, pending=True, seconds=seconds)
+        resolution, packs, promoted = job.settle(runner, units)
     report = job.report(units, resolution, packs)
     version = job.commit(units, resolution, packs, promoted, report)
     lost = job.tidy() if version != resolution.version + 1 else job.sweep()

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
 
+from ingest.compact import Compact
 from ingest.raw import RawRoot
 from ingest.streams import Joined
 
 _CUT: Final = re.compile(
     r"(?P<stem>.+\.(?:zip|tar|tgz|tbz2|txz|tar\.(?:gz|bz2|xz)))\.(?:part[-_]?)?(?P<part>\d{1,4}|[a-c][a-z])"
 )
+_SPANNED_FIRST: Final = (".z01", ".z001", ".z02")
 _SPANNED: Final = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,3})")
 
 
@@ -49,9 +51,9 @@ def whole_name(path: str) -> str:
 
 def join_parts(files: Iterable[tuple[str, int]]) -> Iterator[Found]:
     """Put the parts of split archives together; the order of the paths is kept."""
-    walked = list(files)
+    walked = Compact(files)
     groups: dict[str, list[tuple[int, str, int]]] = {}
-    names = {path.lower() for path, _ in walked}
+    names = {lower for path, _ in walked if (lower := path.lower()).endswith(_SPANNED_FIRST)}
     for path, size in walked:
         found = _part(path, names)
         if found:
@@ -79,7 +81,7 @@ def _part(path: str, names: set[str]) -> tuple[str, int, bool] | None:
     spanned = _SPANNED.fullmatch(lower)
     if spanned:
         return f"spanned:{spanned['stem']}", int(spanned["part"]), True
-    if lower.endswith(".zip") and any(f"{lower[:-4]}.z{first}" in names for first in ("01", "001", "02")):
+    if lower.endswith(".zip") and any(f"{lower[:-4]}{first}" in names for first in _SPANNED_FIRST):
         return f"spanned:{lower[:-4]}", _LAST, True
     return None
 

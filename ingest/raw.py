@@ -167,6 +167,41 @@ class RawFile:
         return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
 
 
+_NOT_RAW = ("__MACOSX", ".git")
+
+
+def _walk(folder: Path, inner: str) -> Iterator[tuple[str, int]]:
+    """Files below a folder as `(path, bytes)`, sorted by path, with the names of one branch in memory.
+
+    A folder is sorted as its name and a slash, which is how the paths in it begin. Links to folders are not followed,
+    folders that cannot be looked into are left out, and a file that cannot be looked at has -1 bytes.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+    except OSError:
+        return
+    for name, entry in found:
+        if not name.endswith("/"):
+            yield inner + name, _size_of(entry)
+        elif not entry.is_symlink() and entry.name not in _NOT_RAW:
+            yield from _walk(folder / entry.name, inner + name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return -1
+
+
 class RawRoot:
     """The raw URL of a source.
 
@@ -213,23 +248,11 @@ class RawRoot:
         if self._only:
             yield self._only, self.size(self._only)
         elif self._local:
-            yield from self._walk_local()
+            yield from _walk(Path(self._base), "")
         else:
             base = self._base.rstrip("/") + "/"
             found = self._fs.find(self._base, detail=True)
             yield from sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
-
-    def _walk_local(self) -> Iterator[tuple[str, int]]:
-        paths: list[str] = []
-        for parent, folders, names in os.walk(self._base):
-            folders[:] = [folder for folder in folders if folder not in ("__MACOSX", ".git")]
-            inner = os.path.relpath(parent, self._base)
-            paths += [name if inner == "." else f"{inner}/{name}" for name in names]
-        for path in sorted(paths):
-            try:
-                yield path, self.size(path)
-            except OSError:
-                yield path, -1
 
     def size(self, path: str) -> int:
         """Bytes of one file."""

@@ -87,10 +87,9 @@ def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     committed = _committed(dataset, hashes[first])
     drops: dict[int, Drops] = {}
-    source_key = _first_keys(hashes, first)
     for position in np.flatnonzero((first[inverse] != np.arange(len(hashes))) | committed[inverse]):
         which = int(inverse[position])
-        detail = "already in the dataset" if committed[which] else source_key[which]
+        detail = "already in the dataset" if committed[which] else hashes[first[which]].tobytes().hex()[:16]
         drops.setdefault(int(unit_of[position]), {})[int(row_of[position])] = ("duplicate", detail)
     return Resolution(version=version, drops=drops)
 
@@ -98,10 +97,6 @@ def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -
 def _hashes(store: Store, staging: str, unit: UnitReport) -> NDArray[np.bytes_]:
     column = read_staged(store, staging, unit.index, "samples", ["pixel_sha256"])["pixel_sha256"]
     return np.array([bytes.fromhex(text) for text in column.to_pylist()], dtype="V32")
-
-
-def _first_keys(hashes: NDArray[np.bytes_], first: NDArray[np.int64]) -> list[str]:
-    return [hashes[position].tobytes().hex()[:16] for position in first]
 
 
 def _committed(dataset: Dataset, hashes: NDArray[np.bytes_], batch: int = 1 << 20) -> NDArray[np.bool_]:

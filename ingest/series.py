@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.archives import open_items
+from ingest.compact import Compact
 from ingest.engines.base import Engine, Task
 from ingest.engines.local import LocalEngine
 from ingest.listing import Unit
@@ -137,8 +138,8 @@ def _is_dicom(context: MapContext, item: RawItem) -> bool:
 def _placed(unit: Unit, places: Mapping[Spot, Place]) -> Unit:
     if not any((unit.index, position) in places for position in range(len(unit.items))):
         return unit
-    items = [replace(item, place=places.get((unit.index, p))) for p, item in enumerate(unit.items)]
-    return replace(unit, items=tuple(items))
+    items = (replace(item, place=places.get((unit.index, p))) for p, item in enumerate(unit.items))
+    return replace(unit, items=Compact(items))
 
 
 def _cached(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.errors import AlreadyExistsError, SampleIndexError
+from shards.schema import DISTINCT_COLUMNS
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -138,8 +139,9 @@ def _write_file(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
     import pyarrow.parquet as pq
 
     bounded = [field.name for field in schema if not pa.types.is_binary(field.type)]
+    repeated = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in DISTINCT_COLUMNS]
     with pa.OSFile(str(file), "wb") as sink:
-        writer = pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=bounded, write_statistics=bounded)
+        writer = pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeated, write_statistics=bounded)
         with writer:
             for group in _groups(batches):
                 writer.write_table(group)

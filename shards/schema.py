@@ -96,6 +96,8 @@ class IndexRow:
 
 
 INDEX_COLUMNS: Final = tuple(IndexRow.__dataclass_fields__)
+DISTINCT_COLUMNS: Final = frozenset({"key", "pixel_sha256", "raw_path"})
+"""Columns of the tables whose texts hardly ever repeat: a dictionary of them takes memory and saves nothing."""
 
 
 def index_schema() -> pa.Schema:

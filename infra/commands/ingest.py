@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from infra.assignments import read_assignments
 from infra.console import emit, progress, stderr
+from infra.stages import StageClock
 
 if TYPE_CHECKING:
     from ingest.engines import Engine
@@ -93,10 +94,6 @@ def ingest(
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
     """
-    from infra.report.job import StageClock
-    from ingest.datalist import load_list
-    from ingest.job import run_job
-
     spec = _spec(
         source,
         modality,
@@ -107,15 +104,17 @@ def ingest(
         deidentified=deidentified,
     )
     checked = _settings(settings, spec)
-    with _watch() as watcher:
+    with _engine(engine, address, workers, checked) as runner, _watch() as watcher:
+        from ingest.datalist import load_list  # while the engine's processes import theirs
+        from ingest.job import run_job
+
         clock = StageClock(watcher)
         done = run_job(
             spec,
             raw,
             dataset,
-            workers=workers,
             settings=checked,
-            engine=_ray(address, checked) if engine == "ray" else None,
+            engine=runner,
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
             encoding=read_assignments("--encoding", encoding, example="short_side_px=256"),
@@ -160,15 +159,21 @@ def _text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _ray(address: str | None, settings: IngestSettings) -> Engine:
+@contextmanager
+def _engine(name: str, address: str | None, workers: int, settings: IngestSettings) -> Iterator[Engine]:
+    """Where the job runs; local processes start at once."""
     from ingest.engines.base import Supervision
-    from ingest.engines.ray import RayEngine
+    from ingest.engines.local import LocalEngine
 
-    limits = settings.limits
-    return RayEngine(
-        address=address,
-        rules=Supervision(step_timeout_seconds=limits.item_timeout_seconds, step_attempts=limits.item_attempts),
-    )
+    rules = Supervision.of(settings.limits)
+    if name == "ray":
+        from ingest.engines.ray import RayEngine
+
+        yield RayEngine(address=address, rules=rules)
+        return
+    with LocalEngine(workers, rules) as engine:
+        engine.start("ingest.mapping")
+        yield engine
 
 
 def _share(num_tasks: int | None, task_index: int | None) -> Share | None:

@@ -7,9 +7,7 @@ so a job run again still changes nothing.
 from __future__ import annotations
 
 import html
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,42 +19,13 @@ from shards.dataset import Dataset
 from shards.index import connect, scan
 
 if TYPE_CHECKING:
-    from ingest.job import JobReport, Progress
+    from ingest.job import JobReport
     from ingest.rejected import Glimpse
     from ingest.settings import IngestSettings
     from ingest.spec import SourceSpec
 
 KEPT_IMAGES = 24
 REJECTED_IMAGES = 24
-
-
-@dataclass(slots=True)
-class StageClock:
-    """Measures how long each stage of a job takes; give it to `run_job` as its watcher.
-
-    Attributes:
-        seconds: Stage → seconds, in the order of the stages.
-        tell: Told whatever the clock is told.
-    """
-
-    tell: Callable[[Progress], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    _stage: str = ""
-    _since: float = 0.0
-
-    def __call__(self, now: Progress) -> None:
-        """Another piece of progress."""
-        if now.stage != self._stage:
-            self.stop()
-            self._stage, self._since = now.stage, time.monotonic()
-        self.tell(now)
-
-    def stop(self) -> None:
-        """The last stage has ended."""
-        if self._stage:
-            took = time.monotonic() - self._since
-            self.seconds[self._stage] = round(self.seconds.get(self._stage, 0.0) + took, 3)
-        self._stage = ""
 
 
 def job_facts(

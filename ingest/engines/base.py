@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shards.errors import EngineError
+
+if TYPE_CHECKING:
+    from ingest.settings import LimitSettings
 
 Function = Callable[[Any, Any, Callable[[int], None], Mapping[int, str]], Any]
 """`function(context, payload, beat, skip) -> result`; at module level, so that other processes can import it."""
@@ -52,6 +55,11 @@ class Supervision:
     step_timeout_seconds: float = 600.0
     step_attempts: int = 2
     task_attempts: int = 3
+
+    @classmethod
+    def of(cls, limits: LimitSettings) -> Supervision:
+        """What the settings of a job say."""
+        return cls(step_timeout_seconds=limits.item_timeout_seconds, step_attempts=limits.item_attempts)
 
 
 class Engine(Protocol):

@@ -3,14 +3,17 @@
 Each worker is a spawned process with one pipe and one shared number, the step (raw file) that it began last: a write
 to memory, so that a step costs nothing and a worker that dies leaves it behind. When a worker dies or stays on one
 step for too long, the supervisor starts another, tries the task again, and after `step_attempts` deaths on the same
-step tells the task to skip it. Workers end when their supervisor does, however that ends.
+step tells the task to skip it. Workers stay for the next run of their engine, since starting one takes as long as
+dozens of images, and end when their supervisor does, however that ends.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -21,7 +24,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
 
@@ -36,13 +40,14 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     begun: ctypes.c_longlong
+    work: object = None
     task: Task | None = None
     step: int = -1
     since: float = field(default_factory=time.monotonic)
 
 
 class LocalEngine:
-    """Runs tasks on this machine.
+    """Runs tasks on this machine; as a context manager, or by `close`, it ends its processes.
 
     Args:
         workers: Processes; 0 runs everything in this process, unsupervised (for tests and debuggers).
@@ -50,28 +55,42 @@ class LocalEngine:
     """
 
     def __init__(self, workers: int = 1, rules: Supervision | None = None) -> None:
-        self._workers = workers
+        self._num = workers
         self._rules = rules or Supervision()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, module: str) -> None:
+        """Start the processes and let them import a module, while the caller does what comes before the first run."""
+        while len(self._workers) < self._num:
+            self._workers.append(_start(module))
 
     def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         """Run the tasks; see `Engine`."""
-        if self._workers == 0:
+        if self._num == 0:
             return _run_here(function, context, tasks)
-        return self._run_supervised(function, context, tasks)
+        return self._run_supervised((function, context), tasks)
 
-    def _run_supervised(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
+    def close(self) -> None:
+        """End the processes; another run starts new ones."""
+        while self._workers:
+            _stop(self._workers.pop())
+
+    def _run_supervised(self, work: tuple[Function, Any], tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         todo = deque(tasks)
         ledger = Ledger(self._rules)
-        workers: list[_Worker] = []
         try:
-            while todo or any(worker.task for worker in workers):
-                while todo and len(workers) < self._workers:
-                    workers.append(_start(function, context))
-                for worker in workers:
-                    if worker.task is None and todo:
-                        _give(worker, todo.popleft(), ledger)
-                ready = set(wait([worker.pipe for worker in workers], timeout=_POLL_SECONDS))
-                for worker in list(workers):
+            while todo or any(worker.task for worker in self._workers):
+                self._hand_out(work, todo, ledger)
+                ready = set(wait([worker.pipe for worker in self._workers], timeout=_POLL_SECONDS))
+                for worker in list(self._workers):
                     lost = False
                     if worker.pipe in ready:
                         event, lost = _receive(worker, ledger, todo)
@@ -83,10 +102,19 @@ class LocalEngine:
                     if event:
                         yield event
                     if lost:
-                        workers.remove(worker)
+                        self._workers.remove(worker)
         finally:
-            for worker in workers:
+            for worker in [worker for worker in self._workers if worker.task]:
                 _stop(worker)
+                self._workers.remove(worker)
+
+    def _hand_out(self, work: tuple[Function, Any], todo: deque[Task], ledger: Ledger) -> None:
+        idle = [worker for worker in self._workers if worker.task is None]
+        for _ in range(min(len(todo) - len(idle), self._num - len(self._workers))):
+            idle.append(_start(work[0].__module__))
+            self._workers.append(idle[-1])
+        for worker in idle[: len(todo)]:
+            _give(worker, work, todo.popleft(), ledger)
 
 
 def _run_here(function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
@@ -99,21 +127,24 @@ def _ignore(_step: int) -> None:
     pass
 
 
-def _start(function: Function, context: Any) -> _Worker:
+def _start(module: str) -> _Worker:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
     begun = RawValue(ctypes.c_longlong, -1)
-    process = spawn.Process(target=_work, args=(theirs, begun, function, context, os.getpid()), daemon=True)
+    process = spawn.Process(target=_work, args=(theirs, begun, module, os.getpid()), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process=process, pipe=ours, begun=begun)
 
 
-def _give(worker: _Worker, task: Task, ledger: Ledger) -> None:
+def _give(worker: _Worker, work: tuple[Function, Any], task: Task, ledger: Ledger) -> None:
     worker.task, worker.step, worker.since = task, -1, time.monotonic()
     worker.begun.value = -1
     with suppress(BrokenPipeError, ConnectionError):  # a dead worker is noticed on its pipe
-        worker.pipe.send((task.payload, dict(ledger.skips(task.index))))
+        if worker.work is not work:
+            worker.pipe.send(("work", work))
+            worker.work = work
+        worker.pipe.send(("task", (task.payload, dict(ledger.skips(task.index)))))
 
 
 def _look(worker: _Worker) -> TaskEvent | None:
@@ -155,7 +186,7 @@ def _stop(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, begun: ctypes.c_longlong, function: Function, context: Any, parent: int) -> None:
+def _work(pipe: Connection, begun: ctypes.c_longlong, module: str, parent: int) -> None:
     """The worker process."""
 
     def beat(step: int) -> None:
@@ -165,13 +196,21 @@ def _work(pipe: Connection, begun: ctypes.c_longlong, function: Function, contex
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     _silence()
+    _without_pandas()
     _one_thread()
     _keep_memory()
+    importlib.import_module(module)
+    function: Function
+    context: Any
     while True:
         try:
-            payload, skip = pipe.recv()
+            kind, value = pipe.recv()
         except (EOFError, ConnectionError):
             return
+        if kind == "work":
+            function, context = value
+            continue
+        payload, skip = value
         try:
             result = function(context, payload, beat, skip)
         except Exception as error:  # noqa: BLE001  # whatever it is, the supervisor decides
@@ -190,6 +229,11 @@ def _silence() -> None:
     """Native decoders print to standard error, some of it quoted from the file: it must not reach a log."""
     if os.environ.get("BIOVFM_DEBUG") != "1":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _without_pandas() -> None:
+    """No reader needs it, and pyarrow imports it to see whether a list is a Series: a third of a start."""
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # None is how Python spells "not to be had"
 
 
 def _one_thread() -> None:
