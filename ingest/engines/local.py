@@ -20,11 +20,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
@@ -196,7 +197,7 @@ def _work(pipe: Connection, begun: ctypes.c_longlong, module: str, parent: int) 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     _silence()
-    _without_pandas()
+    sys.meta_path.insert(0, _WithoutPandas())
     _one_thread()
     _keep_memory()
     importlib.import_module(module)
@@ -231,9 +232,14 @@ def _silence() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _without_pandas() -> None:
-    """No reader needs it, and pyarrow imports it to see whether a list is a Series: a third of a start."""
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # None is how Python spells "not to be had"
+class _WithoutPandas(MetaPathFinder):
+    """No reader needs pandas, and pyarrow imports it to see whether a list is a Series: a third of a worker's start."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Say that there is none."""
+        del path, target
+        if fullname == "pandas":
+            raise ModuleNotFoundError("ingest workers have no pandas", name=fullname)
 
 
 def _one_thread() -> None:
