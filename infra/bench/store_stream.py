@@ -10,9 +10,9 @@ not take, does not count against the client, while everything the client itself 
 Behind a link the images stay compressed, as for decoding on the accelerator. The consumer takes them at 0.95 of the
 rate that the bandwidth allows: bandwidth over the mean bytes that an image takes in its shard, JSON and tar headers
 included. It is never late itself: where it had to wait, it does not catch up. Its stall share is the share of its time
-that it waited, told twice: for `filling`, while the shuffle windows of all lanes fill for the first time and more must
-be fetched than is taken (the first batch is start-up and left out); and for `filled`, all the rest, where epochs end
-and begin included. The same is done with twice as many images, so that memory can be seen not to depend on their
+that it waited, told for the `whole` run (the first batch is start-up and left out) and for its two parts: `filling`,
+while the shuffle windows of all lanes fill for the first time and more must be fetched than is taken; and `filled`, all
+the rest, where epochs end and begin included. The same is done with twice as many images, so that memory can be seen not to depend on their
 number: `memory_before_mb` is taken with all libraries loaded and the plan made, `held_limit_mb` is where the stream
 stops to fetch ahead; requests under way and batches handed out come on top.
 """
@@ -107,6 +107,7 @@ def consume(url: str, *, raw: bool, bytes_per_second: float, epochs: int) -> dic
         "consumer_images_per_second": round(images_per_second, 1),
         "filling": _stalls(spans[1:filling]),
         "filled": _stalls(spans[filling:]),
+        "whole": _stalls(spans[1:]),
         "read_over_stored": round(stats.bytes_read / stored / meter.images, 3),
         "link_mbit_per_second": round(stats.bytes_read * 8e-6 / sum(map(sum, spans)), 1),
         "retries": stats.retries,
