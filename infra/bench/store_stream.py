@@ -12,9 +12,9 @@ rate that the bandwidth allows: bandwidth over the mean bytes that an image take
 included. It is never late itself: where it had to wait, it does not catch up. Its stall share is the share of its time
 that it waited, told for the `whole` run (the first batch is start-up and left out) and for its two parts: `filling`,
 while the shuffle windows of all lanes fill for the first time and more must be fetched than is taken; and `filled`, all
-the rest, where epochs end and begin included. The same is done with twice as many images, so that memory can be seen not to depend on their
-number: `memory_before_mb` is taken with all libraries loaded and the plan made, `held_limit_mb` is where the stream
-stops to fetch ahead; requests under way and batches handed out come on top.
+the rest, where epochs end and begin included. The same is done with twice as many images, so that memory can be seen
+not to depend on their number: `memory_before_mb` is taken with all libraries loaded and the plan made, `held_limit_mb`
+is where the stream stops to fetch ahead; requests under way and batches handed out come on top.
 """
 
 from __future__ import annotations
