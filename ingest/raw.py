@@ -167,7 +167,7 @@ class RawFile:
         return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
 
 
-_NOT_RAW = ("__MACOSX", ".git")
+_NOT_RAW = ("__MACOSX/", ".git/")
 
 
 def _walk(folder: Path, inner: str) -> Iterator[tuple[str, int]]:
@@ -178,14 +178,17 @@ def _walk(folder: Path, inner: str) -> Iterator[tuple[str, int]]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted((f"{entry.name}/" if _is_folder(entry) else entry.name, entry) for entry in entries)
+            names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries]
     except OSError:
         return
-    for name, entry in found:
+    names.sort(reverse=True)
+    while names:
+        name = names.pop()
+        path = folder / name
         if not name.endswith("/"):
-            yield inner + name, _size_of(entry)
-        elif not entry.is_symlink() and entry.name not in _NOT_RAW:
-            yield from _walk(folder / entry.name, inner + name)
+            yield inner + name, _size_of(path)
+        elif name not in _NOT_RAW and not path.is_symlink():
+            yield from _walk(path, inner + name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -195,9 +198,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _size_of(entry: os.DirEntry[str]) -> int:
+def _size_of(path: Path) -> int:
     try:
-        return entry.stat().st_size
+        return path.stat().st_size
     except OSError:
         return -1
 
