@@ -12,16 +12,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.normalise import Picture, to_gray
+from shards.decode import reduce as native
 
 CANONICAL_PX: Final = 256
-DCT_PX: Final = 64
 SIDE: Final = 16
 DEAD_ZONE: Final = 0.02
 THUMB_PX: Final = 64
@@ -56,21 +56,20 @@ def fingerprint(picture: Picture) -> Prints:
     """Hashes and thumbnail of a picture, colour or gray, of any size."""
     gray = to_gray(picture)
     height, width = gray.shape
-    canonical = _to_square(gray, CANONICAL_PX)
-    whole = perceptual_hash(canonical)
+    small = _small(gray)
+    whole = perceptual_hash(small)
     side = min(height, width)
     centre = whole
     if height != width:
         top, left = (height - side) // 2, (width - side) // 2
-        centre = perceptual_hash(_to_square(gray[top : top + side, left : left + side], CANONICAL_PX))
-    return Prints(whole=whole, centre=centre, thumb=_to_square(canonical, THUMB_PX))
+        centre = perceptual_hash(_small(gray[top : top + side, left : left + side]))
+    return Prints(whole=whole, centre=centre, thumb=small)
 
 
-def perceptual_hash(canonical: NDArray[np.uint8]) -> bytes:
-    """The 256-bit hash of a `(256, 256)` uint8 picture: row-major bits of the 16 × 16 lowest frequencies."""
-    small = cv2.resize(canonical, (DCT_PX, DCT_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+def perceptual_hash(small: NDArray[np.uint8]) -> bytes:
+    """The 256-bit hash of a `(64, 64)` uint8 picture: row-major bits of the 16 × 16 lowest frequencies."""
     basis = _dct_basis()
-    coefficients = (basis @ small @ basis.T).ravel()
+    coefficients = (basis @ small.astype(np.float32) @ basis.T).ravel()
     coefficients[0] = 0
     middle = np.partition(coefficients, _MIDDLE)[list(_MIDDLE)]
     threshold = (middle[0] + middle[1]) / 2 + DEAD_ZONE * np.abs(coefficients).mean()
@@ -80,13 +79,22 @@ def perceptual_hash(canonical: NDArray[np.uint8]) -> bytes:
 @cache
 def _dct_basis() -> NDArray[np.float32]:
     """`(16, 64)`: the lowest rows of the orthonormal DCT-II."""
-    k, n = np.arange(SIDE)[:, None], np.arange(DCT_PX)[None, :]
-    basis = np.cos(np.pi * (2 * n + 1) * k / (2 * DCT_PX)) * np.sqrt(2 / DCT_PX)
+    k, n = np.arange(SIDE)[:, None], np.arange(THUMB_PX)[None, :]
+    basis = np.cos(np.pi * (2 * n + 1) * k / (2 * THUMB_PX)) * np.sqrt(2 / THUMB_PX)
     basis[0] /= np.sqrt(2)
     return np.asarray(basis, dtype=np.float32)
 
 
-def _to_square(gray: NDArray[Any], side: int) -> NDArray[np.uint8]:
-    reduces = min(gray.shape) >= side
+def _small(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The thumbnail, by way of the canonical size, so that copies of other sizes agree."""
+    return _to_square(_to_square(gray, CANONICAL_PX), THUMB_PX)
+
+
+def _to_square(gray: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """By `native.area` only where that is OpenCV's result: hashes and thumbnails must not depend on who made them."""
+    height, width = gray.shape
+    reduces = min(height, width) >= side
+    if reduces and (height % side or width % side) and native.available():
+        return native.area(gray, (side, side))
     method = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(gray, (side, side), interpolation=method), dtype=np.uint8)

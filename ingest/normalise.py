@@ -17,6 +17,7 @@ from PIL import Image
 from ingest.encoding import Encoding
 from ingest.jpeg import strip_metadata
 from ingest.readers.base import RawImage
+from shards.decode import reduce as native
 from shards.decode.resize import resize
 
 Picture = NDArray[np.uint8]
@@ -136,6 +137,8 @@ def to_gray(picture: Picture) -> Picture:
     """`(h, w)`: ITU-R 601 luma of gray, RGB, or RGB and a fourth channel."""
     if picture.ndim == 2:
         return picture
+    if native.available():
+        return native.luma(picture)
     code = cv2.COLOR_RGB2GRAY if picture.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
     return np.asarray(cv2.cvtColor(picture, code), np.uint8)
 

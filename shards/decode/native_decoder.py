@@ -73,6 +73,9 @@ def load() -> ctypes.CDLL:
     library.bv_decode.restype = None
     library.bv_decode.argtypes = [pointer, i32, pointer, pointer, pointer, i32, pointer, pointer, i32, i32, pointer]
     library.bv_resize.restype, library.bv_resize.argtypes = i32, [i32, pointer, i32, i32, i32, pointer, i32, i32, i32]
+    library.bv_area.restype = i32
+    library.bv_area.argtypes = [i32, pointer, ctypes.c_ssize_t, i32, i32, pointer, i32, i32]
+    library.bv_luma.restype, library.bv_luma.argtypes = None, [i32, pointer, ctypes.c_int64, i32, pointer]
     if library.bv_source().decode() != source_digest():
         raise NativeUnavailableError("it was built from other sources")
     context = library.bv_open(0, 0)

@@ -5,6 +5,8 @@
  *   filter.c     antialiasing filters as fixed-point tables
  *   resample.c   the two resampling passes in portable C and NEON, and their dispatch
  *   resample_x86.c   the same in AVX2 and AVX-512
+ *   reduce.c     areas averaged, and luma: OpenCV's results in portable C
+ *   reduce_x86.c     the same in AVX2 and AVX-512
  *   plans.c      what to take out of an image: boxes in stored pixels, reduction, tables, memory
  *   decode.c     libjpeg-turbo: region, strips of rows; one call for a chunk of images
  *   picture.c    whole pictures brought to another size
@@ -25,6 +27,7 @@
 enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
 enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_SLACK = 64 };
 enum { BV_STRIP = 8, BV_GRAY_STRIP = 32, BV_PAIR_BYTES = 64, BV_PAIR_SLACK = 16, BV_OVERRUN = 32 };
+enum { BV_RED = 9798, BV_GREEN = 19235, BV_BLUE = 3735, BV_LUMA_SHIFT = 15, BV_LANES = 16 };
 enum { BV_BEST = 0, BV_PORTABLE = 1, BV_AVX2 = 2 };
 
 /* One group of equally sized crops; see Crops in shards/decode/base.py. */
@@ -90,6 +93,22 @@ typedef struct {
     uint8_t *pairs; /* the strip as some kernels like it: (width + BV_PAIR_SLACK) x BV_PAIR_BYTES, 64-byte aligned */
 } bv_strip;
 
+/* Cells of one axis, each the average of the inputs it lies over: the sum over k of weight * input[first[i] + k]. The
+ * weights of one tap lie side by side, `lanes` of them; cells beyond `size` have weight 0. No cell looks beyond the row. */
+typedef struct {
+    int size, lanes, taps;
+    int32_t *first;
+    float *weight;
+} bv_cells;
+
+/* The rows that one output row is made of. */
+typedef struct {
+    const uint8_t *top;
+    ptrdiff_t stride;
+    int count, begun; /* begun: the first of them was the last of the output row before */
+    const float *weight;
+} bv_band;
+
 /* Makes a row of 3-byte pixels one of 4-byte pixels; what the fourth byte holds, nobody looks at. */
 typedef void (*bv_widen_fn)(const uint8_t *from, uint8_t *to, int width);
 /* Fills in `pairs`, once for all crops. */
@@ -101,12 +120,19 @@ typedef void (*bv_rows_fn)(const bv_strip *strip, int low, int high, uint8_t *co
 typedef void (*bv_column_fn)(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out,
                              int n);
 
+/* One output row; `across` keeps the last input row after the horizontal sums, `lanes` of them. */
+typedef void (*bv_band_fn)(const bv_band *band, const bv_cells *x, float *across, uint8_t *out);
+/* Luma of n pixels of 3 or 4 bytes, of which the fourth is not looked at. */
+typedef void (*bv_luma_fn)(const uint8_t *from, uint8_t *to, int64_t n, int channels);
+
 typedef struct {
     const char *name;
     bv_widen_fn widen;
     bv_spread_fn spread; /* NULL where `rows` reads the rows as they are */
     bv_rows_fn rows;
     bv_column_fn column;
+    bv_band_fn band;
+    bv_luma_fn luma;
 } bv_kernels;
 
 void bv_draw(uint64_t seed, int32_t group_index, const bv_group *group, int32_t crop, double width, double height,
@@ -117,6 +143,12 @@ void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int 
                   float *scratch);
 void bv_widen_portable(const uint8_t *from, uint8_t *to, int width);
 void bv_column_portable(const uint8_t *const *rows, const int16_t *weight, int count, int shift, uint8_t *out, int n);
+void bv_band_portable(const bv_band *band, const bv_cells *x, float *across, uint8_t *out);
+void bv_luma_portable(const uint8_t *from, uint8_t *to, int64_t n, int channels);
+void bv_band_avx2(const bv_band *band, const bv_cells *x, float *across, uint8_t *out);
+void bv_luma_avx2(const uint8_t *from, uint8_t *to, int64_t n, int channels);
+void bv_band_avx512(const bv_band *band, const bv_cells *x, float *across, uint8_t *out);
+void bv_luma_avx512(const uint8_t *from, uint8_t *to, int64_t n, int channels);
 const bv_kernels *bv_kernels_x86(int narrow);
 const bv_kernels *bv_kernels_for(int instructions);
 void *bv_reserve(bv_buffer *buffer, size_t size);

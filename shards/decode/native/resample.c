@@ -108,7 +108,8 @@ static void rows_neon(const bv_strip *strip, int low, int high, uint8_t *const *
     (strip->gray ? gray_portable : color_neon)(strip, low, high, out, axis, origin);
 }
 
-static const bv_kernels neon = {"NEON", bv_widen_portable, NULL, rows_neon, column_neon};
+static const bv_kernels neon = {"NEON",      bv_widen_portable, NULL,            rows_neon,
+                                column_neon, bv_band_portable,  bv_luma_portable};
 #endif
 
 static void rows_portable(const bv_strip *strip, int low, int high, uint8_t *const *out, const bv_axis *axis,
@@ -116,7 +117,8 @@ static void rows_portable(const bv_strip *strip, int low, int high, uint8_t *con
     (strip->gray ? gray_portable : color_portable)(strip, low, high, out, axis, origin);
 }
 
-static const bv_kernels portable_c = {"portable C", bv_widen_portable, NULL, rows_portable, bv_column_portable};
+static const bv_kernels portable_c = {"portable C",       bv_widen_portable, NULL,            rows_portable,
+                                      bv_column_portable, bv_band_portable,  bv_luma_portable};
 
 const bv_kernels *bv_kernels_for(int instructions) {
     if (instructions == BV_PORTABLE) return &portable_c;

@@ -235,8 +235,9 @@ AVX512 static void column_avx512(const uint8_t *const *rows, const int16_t *weig
     }
 }
 
-static const bv_kernels avx2 = {"AVX2", widen, spread, rows_avx2, column_avx2};
-static const bv_kernels avx512 = {"AVX-512 VNNI", widen, spread, rows_avx512, column_avx512};
+static const bv_kernels avx2 = {"AVX2", widen, spread, rows_avx2, column_avx2, bv_band_avx2, bv_luma_avx2};
+static const bv_kernels avx512 = {"AVX-512 VNNI", widen,          spread,       rows_avx512,
+                                  column_avx512,  bv_band_avx512, bv_luma_avx512};
 
 const bv_kernels *bv_kernels_x86(int narrow) {
     __builtin_cpu_init();
