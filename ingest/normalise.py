@@ -80,11 +80,23 @@ def _fold_gray(pixels: Picture) -> Picture:
         return pixels
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    probe = pixels[:: max(1, pixels.shape[0] // 16)]
-    for part in (probe, pixels):
-        if not (np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])):
+    gray = pixels
+    for part in (pixels[:: max(1, pixels.shape[0] // 16)], pixels):
+        gray = to_gray(part)
+        if not _is_colourless(part, gray):
             return pixels
-    return pixels[..., 0]
+    return gray
+
+
+def _is_colourless(pixels: Picture, gray: Picture) -> bool:
+    """Whether all three channels are the luma: the luma of equal channels is what they hold."""
+    rows = max(1, _CACHED_VALUES // pixels.shape[1])
+    return all(
+        np.array_equal(
+            cv2.cvtColor(gray[start : start + rows], cv2.COLOR_GRAY2RGB), pixels[start : start + rows, :, :3]
+        )
+        for start in range(0, len(pixels), rows)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

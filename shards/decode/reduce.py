@@ -19,7 +19,7 @@ from shards.decode.native_decoder import Instructions, NativeUnavailableError, l
 __all__ = ["area", "available", "luma"]
 
 _LEVELS = get_args(Instructions)
-_MAX_SIDE_PX = 1 << 20
+_MAX_SIDE_PX = 1 << 24
 
 
 @functools.cache
@@ -48,7 +48,7 @@ def area(gray: NDArray[np.uint8], size: tuple[int, int], *, instructions: Instru
 
     Raises:
         NativeUnavailableError: The extension cannot be used.
-        ValueError: Pixels of another shape or type, a side of 0 or above 2**20 pixels, or a larger result.
+        ValueError: Pixels of another shape or type, a side of 0 or above 2**24 pixels, or a larger result.
     """
     if gray.dtype != np.uint8 or gray.ndim != 2:
         raise ValueError(f"pixels are {gray.dtype} {gray.shape}, needs uint8 (H, W)")
@@ -84,9 +84,9 @@ def luma(pixels: NDArray[np.uint8], *, instructions: Instructions = "best") -> N
 
     Raises:
         NativeUnavailableError: The extension cannot be used.
-        ValueError: Pixels of another shape or type.
+        ValueError: Pixels of another shape or type, or none.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, needs uint8 (H, W, 3) or (H, W, 4)")
     source = np.ascontiguousarray(pixels)
     out = np.empty(pixels.shape[:2], np.uint8)

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from ingest.encoding import Encoding
-from ingest.normalise import pixels_of, reduce, to_gray
+from ingest.normalise import pixels_of, reduce, to_gray, to_picture
 from ingest.quality import blank
+from ingest.readers.base import RawImage
 from ingest.settings import QualitySettings
 
 
@@ -30,6 +31,19 @@ def test_the_gray_of_a_reduced_picture_is_the_luma_of_what_is_stored(shape: tupl
     picture = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
     reduced = reduce(picture, Encoding())
     np.testing.assert_array_equal(reduced.gray, to_gray(np.asarray(reduced.image)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (97, 61), (300, 400)])
+def test_equal_channels_become_gray_and_one_other_value_keeps_them(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    gray = rng.integers(0, 256, shape, dtype=np.uint8)
+    colourless = np.repeat(gray[..., None], 3, axis=2)
+    folded = to_picture(RawImage(pixels=colourless, modality=""))
+    np.testing.assert_array_equal(folded, gray)
+    for _ in range(20):
+        pixels = colourless.copy()
+        pixels[rng.integers(shape[0]), rng.integers(shape[1]), rng.integers(3)] ^= 1
+        np.testing.assert_array_equal(to_picture(RawImage(pixels=pixels, modality="")), pixels)
 
 
 def test_blank_is_decided_on_all_pixels() -> None:

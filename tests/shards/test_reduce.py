@@ -51,7 +51,7 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def black_and_white(height: int, width: int) -> NDArray[np.uint8]:
-    return (noise(height, width) & 1) * np.uint8(255)
+    return np.where(noise(height, width) & 1, 255, 0).astype(np.uint8)
 
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
@@ -63,7 +63,8 @@ def agrees(gray: NDArray[np.uint8], size: tuple[int, int]) -> None:
     wanted = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
     for level in LEVELS:
         got = reduce.area(gray, size, instructions=level)
-        assert (got.shape, got.dtype) == ((size[1], size[0]), np.uint8)
+        assert got.shape == (size[1], size[0])
+        assert got.dtype == np.uint8
         assert np.abs(got.astype(int) - wanted).max() <= ARM, level
         np.testing.assert_array_equal(got, reduce.area(gray, size, instructions="portable"))
 
@@ -133,7 +134,15 @@ def test_areas_of_other_pixels_are_refused(pixels: NDArray[Any], size: tuple[int
         reduce.area(pixels, size)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3))])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_luma_of_other_pixels_is_refused(pixels: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="pixels"):
         reduce.luma(pixels)
