@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -198,6 +200,7 @@ class _Job:
         if share is not None:
             left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
         todo = [Task(index=unit.index, payload=unit) for unit in left]
+        Thread(target=import_module, args=("shards.index",), daemon=True).start()  # settling needs it, and it is large
         steps: dict[int, int] = {}
         total = len(self.listing.items)
         for event in self._map_events(engine, todo):

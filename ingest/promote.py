@@ -257,5 +257,6 @@ def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:
         return set()
     # By partition alone: deltalake's DELETE writes files of a text type with which Arrow compares no other column.
     ours = ds.field("source").isin(sorted({shard_tags(shard)[0] for shard in shards}))
-    batches = scan(table).to_batches(columns=["shard"], filter=ours, batch_readahead=2, fragment_readahead=1)
+    rows = scan(table, dictionaries=["shard"])
+    batches = rows.to_batches(columns=["shard"], filter=ours, batch_readahead=2, fragment_readahead=1)
     return {shard for batch in batches for shard in pc.unique(batch["shard"]).to_pylist()} & set(shards)

@@ -32,6 +32,7 @@ from PIL import Image
 
 from infra.bench.ingest_loops import LOOPS, Loop
 from ingest.job import Progress, run_job
+from ingest.memory import arrow_from_c
 from ingest.spec import from_flags
 
 WORKERS = 2
@@ -178,6 +179,7 @@ def main(arguments: list[str]) -> None:
             parser.error("folder needs FOLDER and MODALITY")
         print(json.dumps(folder(*wanted.rest)))
     elif wanted.what == "memory":
+        arrow_from_c()  # as the command does, for the processes that are started here
         for count in wanted.rest or ["1000", "20000"]:
             _in_a_process(print_memory, int(count))
     else:

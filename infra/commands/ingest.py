@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from infra.assignments import read_assignments
 from infra.console import emit, progress, stderr
 from infra.stages import StageClock
+from ingest.memory import arrow_from_c
 
 if TYPE_CHECKING:
     from ingest.engines import Engine
@@ -94,6 +95,7 @@ def ingest(
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
     """
+    arrow_from_c()
     spec = _spec(
         source,
         modality,

@@ -29,9 +29,9 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
+from ingest.memory import arrow_from_c, keep_freed
 
 _POLL_SECONDS = 0.25
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(slots=True)
@@ -199,7 +199,8 @@ def _work(pipe: Connection, begun: ctypes.c_longlong, module: str, parent: int) 
     _silence()
     sys.meta_path.insert(0, _WithoutPandas())
     _one_thread()
-    _keep_memory()
+    arrow_from_c()
+    keep_freed()
     importlib.import_module(module)
     function: Function
     context: Any
@@ -247,11 +248,3 @@ def _one_thread() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-
-
-def _keep_memory() -> None:
-    """Freed memory stays with the process: pictures come and go, and fresh pages cost as much as hashing them."""
-    with suppress(OSError, AttributeError):  # GNU's C library alone has it
-        tune = ctypes.CDLL(None).mallopt
-        tune(_M_MMAP_THRESHOLD, 32 << 20)
-        tune(_M_TRIM_THRESHOLD, 128 << 20)
