@@ -125,8 +125,8 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
     context.encoding.require()
     store = open_store(context.dataset_url)
     root = RawRoot(context.raw_url)
-    with _workplace(store, context.staging) as folder, silence():
-        with _UnitWriter(context, unit.index, folder, durable=_is_local(store, context.staging)) as writer:
+    with workplace(store, context.staging) as folder, silence():
+        with _UnitWriter(context, unit.index, folder, durable=is_local(store, context.staging)) as writer:
             files = open_items(root, list(unit.items), context.settings.limits)
             for position, (item, raw) in enumerate(files):
                 beat(position)
@@ -141,7 +141,7 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
 
 
 @contextmanager
-def _workplace(store: Store, staging: str) -> Iterator[Path]:
+def workplace(store: Store, staging: str) -> Iterator[Path]:
     """A folder for a unit under way; where staging is a local folder it lies inside, so that nothing is copied."""
     inside = store.local_path(f"{staging}/{_WORK}")
     if inside is not None:
@@ -150,8 +150,21 @@ def _workplace(store: Store, staging: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _is_local(store: Store, staging: str) -> bool:
+def is_local(store: Store, staging: str) -> bool:
+    """Whether staged files lie on a disk of this machine: what is made there must be brought to the disk."""
     return store.local_path(staging) is not None
+
+
+def put_file(store: Store, staging: str, file: Path, path: str) -> None:
+    """Put a file out of a workplace under a path where there is nothing yet.
+
+    Raises:
+        AlreadyExistsError: There is something.
+    """
+    if is_local(store, staging):
+        store.move_if_absent(f"{staging}/{_WORK}/{file.parent.name}/{file.name}", path)
+    else:
+        store.put_if_absent(path, file)
 
 
 def _publish(store: Store, staging: str, writer: _UnitWriter, report: UnitReport) -> None:
@@ -160,10 +173,7 @@ def _publish(store: Store, staging: str, writer: _UnitWriter, report: UnitReport
     store.delete([f"{staging}/{path.name}" for path in files])
     for path in files:
         with suppress(AlreadyExistsError):  # another worker mapped the same unit: the same bytes
-            if _is_local(store, staging):
-                store.move_if_absent(f"{staging}/{_WORK}/{path.parent.name}/{path.name}", f"{staging}/{path.name}")
-            else:
-                store.put_if_absent(f"{staging}/{path.name}", path)
+            put_file(store, staging, path, f"{staging}/{path.name}")
     with suppress(AlreadyExistsError):
         store.put_if_absent(f"{staging}/{unit_name(report.index)}", report.to_json())
 

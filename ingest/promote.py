@@ -8,12 +8,10 @@ resolution alone, so every engine makes the same bytes.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -21,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ingest.mapping import MapContext, UnitReport
+from ingest.mapping import MapContext, UnitReport, is_local, put_file, workplace
 from ingest.resolve import Resolution, read_staged
 from shards.dataset import Dataset
 from shards.errors import AlreadyExistsError, NotFoundError
 from shards.store import Store, open_store
-from shards.tar import Sample, ShardWriter, read_samples, shard_path, shard_tags
+from shards.tar import Block, ShardWriter, read_blocks, shard_path, shard_tags
 
 PLACE = ("shard_row", "byte_offset", "byte_length", "crc32c")
 
@@ -135,19 +133,18 @@ def write_pack(context: MapContext, pack: Pack, beat: Callable[[int], None], ski
     del skip
     beat(0)
     store = open_store(context.dataset_url)
-    with tempfile.TemporaryDirectory(prefix="biovfm-") as folder:
-        path = Path(folder) / "shard.tar"
+    with workplace(store, context.staging) as folder:
         places = array("q")
-        with ShardWriter(path) as writer:
+        with ShardWriter(folder / "shard.tar", durable=is_local(store, context.staging)) as writer:
             for piece in pack.pieces:
-                for sample in _samples(store, context, piece):
-                    placed = writer.add(sample)
+                for block in _blocks(store, context, piece):
+                    placed = writer.add_block(block)
                     places.extend((placed.shard_row, placed.byte_offset, placed.byte_length, placed.crc32c))
             shard = writer.close()
         name = shard_path(pack.source, pack.modality, shard.sha256)
         _mark(store, context, name)
         with suppress(AlreadyExistsError):  # named after its content: the same bytes
-            store.put_if_absent(name, path)
+            put_file(store, context.staging, shard.path, name)
     return Promoted(index=pack.index, shard=name, places=places)
 
 
@@ -163,12 +160,12 @@ def move_pack(store: Store, context: MapContext, pack: Pack, sha256: str) -> Pro
     return Promoted(index=pack.index, shard=name)
 
 
-def _samples(store: Store, context: MapContext, piece: Piece) -> Iterator[Sample]:
+def _blocks(store: Store, context: MapContext, piece: Piece) -> Iterator[Block]:
     wanted = set(piece.rows)
     with _open_staged(store, context, piece.tar) as stream:
-        for row, sample in enumerate(read_samples(stream, name=piece.tar)):
+        for row, block in enumerate(read_blocks(stream, name=piece.tar)):
             if row in wanted:
-                yield sample
+                yield block
 
 
 def _open_staged(store: Store, context: MapContext, tar: str) -> BinaryIO:

@@ -15,7 +15,7 @@ from shards.errors import AlreadyExistsError, SampleIndexError
 from shards.index import connect, quote, scan
 from shards.schema import rejects_schema
 from shards.subset import Lock, verify
-from shards.tar import ShardWriter, read_samples, shard_path
+from shards.tar import ShardWriter, read_blocks, shard_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,10 +75,10 @@ def _copy_shard(origin: Dataset, target: Dataset, name: str, rows: pa.Table, job
         with origin.store.open_stream(name) as stream, whole.open("wb") as copy:
             shutil.copyfileobj(stream, copy, 1 << 20)
         with ShardWriter(Path(folder) / "part.tar") as writer, whole.open("rb") as stream:
-            for sample in read_samples(stream, name=name):
-                if sample.key in wanted:
-                    placement = writer.add(sample)
-                    wanted[sample.key].update(
+            for block in read_blocks(stream, name=name):
+                if block.key in wanted:
+                    placement = writer.add_block(block)
+                    wanted[block.key].update(
                         shard_row=placement.shard_row, byte_offset=placement.byte_offset, crc32c=placement.crc32c
                     )
             shard = writer.close()

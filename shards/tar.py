@@ -30,6 +30,7 @@ IMAGE_EXTENSIONS = ("jpg", "png")
 _FLUSH_BYTES = 8 << 20
 _NAME_BYTES = 100
 _MOST_BYTES = 8**11
+_DAMAGED = "the tar is cut or damaged; run `biovfm verify --deep`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,21 @@ class Sample:
     extension: str
     image: bytes
     meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A sample as it lies in a shard: both members with headers and padding.
+
+    Attributes:
+        key: Of the sample.
+        data: The bytes of both members, whole tar blocks.
+        byte_length: Of the image, which begins behind the first header.
+    """
+
+    key: str
+    data: bytes
+    byte_length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +143,21 @@ class ShardWriter:
         offset = self._member(f"{sample.key}.{sample.extension}", sample.image)
         meta = json.dumps(dict(sample.meta), sort_keys=True, separators=(",", ":"), allow_nan=False)
         self._member(f"{sample.key}.json", meta.encode())
+        return self._place(offset, sample.image)
+
+    def add_block(self, block: Block) -> Placement:
+        """Append a sample as it lies in another shard: the same bytes as `add` would write, ten times as fast."""
+        offset = self.size + _BLOCK
+        self._write(block.data)
+        return self._place(offset, memoryview(block.data)[_BLOCK : _BLOCK + block.byte_length])
+
+    def _place(self, offset: int, image: bytes | memoryview) -> Placement:
         self.num_samples += 1
         return Placement(
             shard_row=self.num_samples - 1,
             byte_offset=offset,
-            byte_length=len(sample.image),
-            crc32c=google_crc32c.value(sample.image),
+            byte_length=len(image),
+            crc32c=google_crc32c.value(bytes(image)),
         )
 
     def close(self) -> ShardFile:
@@ -195,6 +220,48 @@ def _blank_header() -> bytes:
 def _sync(handle: int) -> None:
     with suppress(OSError):  # `close` syncs again and fails where this did
         os.fsync(handle)
+
+
+def read_blocks(stream: BinaryIO, *, name: str = "shard") -> Iterator[Block]:
+    """The samples of a shard that `ShardWriter` made, in order, unparsed.
+
+    Args:
+        stream: The tar, readable from its start; need not seek.
+        name: What to call it in an error.
+
+    Raises:
+        ShardError: The tar is cut or damaged, or its members are not image–JSON pairs.
+    """
+    while head := _read_member(stream, name):
+        member, data = head
+        key, _, extension = member.rpartition(".")
+        beside = _read_member(stream, name)
+        if extension not in IMAGE_EXTENSIONS or beside is None or beside[0] != f"{key}.json":
+            raise ShardError(f"{name}: {key} has no JSON beside it", hint=_DAMAGED)
+        yield Block(key=key, data=data + beside[1], byte_length=_size_of(data))
+
+
+def _read_member(stream: BinaryIO, name: str) -> tuple[str, bytes] | None:
+    """The next member's name and bytes with header and padding; None at the end of the tar."""
+    header = stream.read(_BLOCK)
+    if header == b"\0" * _BLOCK:
+        return None
+    if len(header) < _BLOCK:
+        raise ShardError(f"{name}: the tar ends before its end mark", hint=_DAMAGED)
+    member = header[:_NAME_BYTES].rstrip(b"\0").decode("latin-1")
+    if not member.isascii() or header != _header(member, _size_of(header)):
+        raise ShardError(f"{name}: a header that no shard has", hint=_DAMAGED)
+    padded = -(-_size_of(header) // _BLOCK) * _BLOCK
+    body = stream.read(padded)
+    if len(body) < padded:
+        raise ShardError(f"{name}: the tar ends in the middle of {member}", hint=_DAMAGED)
+    return member, header + body
+
+
+def _size_of(header: bytes) -> int:
+    """What the header of a member says of its size."""
+    digits = header[124:135]
+    return int(digits, 8) if digits.isdigit() else 0
 
 
 def read_samples(stream: BinaryIO, *, name: str = "shard") -> Iterator[Sample]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from shards.errors import ShardError
-from shards.tar import Sample, ShardWriter, read_samples
+from shards.tar import Sample, ShardWriter, read_blocks, read_samples
 from tests.shards.builders import jpeg
 
 SAMPLES = [
@@ -80,6 +80,35 @@ def test_placements_point_at_the_images(tmp_path: Path) -> None:
 def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
     with write(tmp_path / "a.tar").open("rb") as stream:
         assert list(read_samples(stream)) == SAMPLES
+
+
+def test_samples_copied_as_they_lie_make_the_same_shard(tmp_path: Path) -> None:
+    whole, chosen = write(tmp_path / "a.tar"), [0, 2, 3, 6]
+    with ShardWriter(tmp_path / "fresh.tar") as writer:
+        fresh = [writer.add(SAMPLES[row]) for row in chosen]
+        writer.close()
+    with ShardWriter(tmp_path / "copied.tar") as writer, whole.open("rb") as stream:
+        blocks = list(read_blocks(stream))
+        copied = [writer.add_block(blocks[row]) for row in chosen]
+        writer.close()
+    assert [block.key for block in blocks] == [sample.key for sample in SAMPLES]
+    assert copied == fresh
+    assert (tmp_path / "copied.tar").read_bytes() == (tmp_path / "fresh.tar").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [100, 512, 700, 3000, None])
+def test_no_block_of_a_cut_shard_is_taken_for_the_last(tmp_path: Path, cut: int | None) -> None:
+    content = write(tmp_path / "a.tar").read_bytes().rstrip(b"\0")
+    with pytest.raises(ShardError, match=r"c\.tar"):
+        list(read_blocks(io.BytesIO(content[:cut]), name="c.tar"))
+
+
+@pytest.mark.parametrize("at", [3, 130, 150, 156, 300])
+def test_a_damaged_header_is_an_error(tmp_path: Path, at: int) -> None:
+    content = bytearray(write(tmp_path / "a.tar").read_bytes())
+    content[at] ^= 0x81
+    with pytest.raises(ShardError, match="no shard has"):
+        list(read_blocks(io.BytesIO(content)))
 
 
 def test_plain_tar_tools_read_it(tmp_path: Path) -> None:
