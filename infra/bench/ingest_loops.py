@@ -189,5 +189,5 @@ LOOPS = {
         resampler="native",
     ),
     "dicom": Loop(count=1000, per_file=1, modality="X-Ray", make=make_radiographs, bare=bare_radiograph),
-    "nifti": Loop(count=12 * SLICES, per_file=SLICES, modality="MR", make=make_volumes, bare=bare_volume),
+    "nifti": Loop(count=36 * SLICES, per_file=SLICES, modality="MR", make=make_volumes, bare=bare_volume),
 }

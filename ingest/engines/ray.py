@@ -71,5 +71,5 @@ class RayEngine:
 def _supervised(shared: tuple[Function, Any, Supervision], task: Task) -> Any:
     """On a worker node: one task in a supervised process of its own."""
     function, context, rules = shared
-    events = LocalEngine(1, rules).run(function, context, [task])
-    return next(event.result for event in events if event.done)
+    with LocalEngine(1, rules) as engine:
+        return next(event.result for event in engine.run(function, context, [task]) if event.done)

@@ -227,7 +227,8 @@ def crash_or_echo(context: object, payload: int, beat: object, skip: object) -> 
 
 def results(engine: LocalEngine, payloads: list[int]) -> dict[int, object]:
     tasks = [Task(index=payload, payload=payload) for payload in payloads]
-    return {event.index: event.result for event in engine.run(crash_or_echo, None, tasks) if event.done}
+    with engine:
+        return {event.index: event.result for event in engine.run(crash_or_echo, None, tasks) if event.done}
 
 
 @pytest.mark.slow
@@ -237,6 +238,30 @@ def test_crashes_and_hangs_cost_their_own_step_only() -> None:
     assert found[0] == list(range(10))
     assert found[1] == [0, 1, 2, "crashed", 4, 5, 6, "crashed", 8, 9]
     assert found[2] == [0, 1, 2, 3, 4, "timeout", 6, 7, 8, 9]
+
+
+def process_id(context: object, payload: int, beat: object, skip: object) -> tuple[object, int]:
+    """An engine function."""
+    return context, os.getpid()
+
+
+@pytest.mark.slow
+def test_processes_stay_for_the_next_run_and_end_with_the_engine() -> None:
+    tasks = [Task(index=number, payload=number) for number in range(6)]
+
+    def run(context: str) -> list[Any]:
+        return [event.result for event in engine.run(process_id, context, tasks) if event.done]
+
+    with LocalEngine(2) as engine:
+        found = run("a") + run("b")
+        hanging = engine.run(crash_or_echo, None, [Task(index=0, payload=2)])
+        next(hanging)
+        hanging.close()  # takes the process along that was at work
+        found += run("c")
+        assert [context for context, _ in found] == ["a"] * 6 + ["b"] * 6 + ["c"] * 6
+        assert len({pid for _, pid in found[:12]}) <= 2
+        assert os.getpid() not in {pid for _, pid in found}
+    assert not any(Path(f"/proc/{pid}").exists() for _, pid in found)
 
 
 @pytest.mark.slow
