@@ -1,6 +1,6 @@
 """Does pretraining learn? A recipe on real images, then linear probes against the same network untrained.
 
-    python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=450]
+    python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=1500]
 
 Prints one JSON object: how long pretraining took, and for each readout (the method's own is `auto`, see
 `eval.backbone.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network untrained (one
