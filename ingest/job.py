@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from threading import Thread
@@ -115,14 +114,17 @@ def run_job(
     if job.dataset.has_job(job.job_id):
         job.tidy()
         return job.committed_report()
-    with ExitStack() as stack:
-        runner = engine or stack.enter_context(LocalEngine(workers, Supervision.of(job.settings.limits)))
+    runner = engine or LocalEngine(workers, Supervision.of(job.settings.limits))
+    try:
         job.place(runner, share)
         units, resumed = job.map(runner, share)
         if units is None:
             seconds = time.monotonic() - started
             return replace(job.committed_report(), repeated=False, pending=True, seconds=seconds)
         resolution, packs, promoted = job.settle(runner, units)
+    finally:
+        if isinstance(runner, LocalEngine):
+            runner.close()  # nobody idles while the job commits
     report = job.report(units, resolution, packs)
     version = job.commit(units, resolution, packs, promoted, report)
     lost = job.tidy() if version != resolution.version + 1 else job.sweep()
@@ -200,7 +202,7 @@ class _Job:
         if share is not None:
             left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
         todo = [Task(index=unit.index, payload=unit) for unit in left]
-        Thread(target=import_module, args=("shards.index",), daemon=True).start()  # settling needs it, and it is large
+        Thread(target=import_module, args=("shards.index",)).start()  # settling needs it, and it is large
         steps: dict[int, int] = {}
         total = len(self.listing.items)
         for event in self._map_events(engine, todo):
