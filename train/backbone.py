@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from shards.errors import ConfigError
 from train.recipe import ModelConfig
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "build_backbone",
     "drop_path_rows",
     "interpolate_positions",
-    "load_start_weights",
     "timm_settings",
 ]
 
@@ -227,33 +225,3 @@ def drop_path_rows(
     unit = torch.arange(units).view(-1, 1, 1)
     flat = crop * (units * unit_images) + unit * unit_images + image
     return DropPathRows(rows=flat.transpose(0, 1).flatten(1).to(device), scale=rows / kept)
-
-
-def load_start_weights(backbone: Backbone, source: str | None) -> None:
-    """Fill a backbone from other weights; positions are resized, what the source lacks keeps its start value.
-
-    Args:
-        backbone: To be filled in place.
-        source: `timm/<name>` (downloaded by timm where it is not cached), an exported folder, or None.
-
-    Raises:
-        ConfigError: The source is unknown, or its shapes are those of another model.
-    """
-    if source is None:
-        return
-    from train.export import read_weights
-
-    with torch.no_grad():
-        weights = read_weights(source, backbone)
-        own = dict(backbone.named_parameters())
-        wrong = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
-        if wrong:
-            name = wrong[0]
-            raise ConfigError(
-                f"init_from {source}: {name} has shape {tuple(weights[name].shape)}, this model needs "
-                f"{tuple(own[name].shape)}",
-                hint="set model.size, model.patch_size and model.ffn to those of the weights",
-            )
-        for name, value in weights.items():
-            if name in own:
-                own[name].copy_(value)

@@ -432,7 +432,7 @@ def test_sincos_positions() -> None:
 
 
 def test_positions_of_start_weights_are_resized_like_the_reference() -> None:
-    from train.export import resize_positions
+    from train.start import resize_positions
 
     data = load("mae_pos_embed")
     near(resize_positions(tensor(data["interp_src_4x4"]), side=6), data["interp_dst_6x6"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.augment import augment, blur_chances
-from train.backbone import Backbone, DropPathRows, build_backbone, drop_path_rows, load_start_weights
+from train.backbone import Backbone, DropPathRows, build_backbone, drop_path_rows
 from train.methods.base import Method, StepLosses
 from train.objectives.dino import dino_losses, swap_crops
 from train.objectives.heads import PrototypeHead
@@ -25,6 +25,7 @@ from train.optim import Multipliers, layer_decay_multipliers, move_average
 from train.randomness import Purpose, Share
 from train.recipe import DinoConfig, Recipe
 from train.schedules import StepValues
+from train.start import load_start_weights
 
 __all__ = ["DinoInputs", "DinoNetwork", "DinoOutputs", "DinoV2"]
 

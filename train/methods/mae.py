@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.augment import augment
-from train.backbone import Backbone, TrainBlock, build_backbone, load_start_weights
+from train.backbone import Backbone, TrainBlock, build_backbone
 from train.methods.base import Method, StepLosses
 from train.objectives.mae import (
     Masking,
@@ -25,6 +25,7 @@ from train.optim import Multipliers, decay_matrices_only
 from train.randomness import Purpose, Share
 from train.recipe import MaeConfig, Recipe
 from train.schedules import StepValues
+from train.start import load_start_weights
 
 __all__ = ["Mae", "MaeDecoder", "MaeNetwork"]
 
