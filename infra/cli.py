@@ -44,6 +44,7 @@ def build(chosen: str = "") -> App:
         help="The data platform on which biomedical vision foundation models are trained.",
         version=lambda: metadata.version("biovfm"),
         default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,  # `main` says more than an exit code
     )
     for name, (target, line) in COMMANDS.items():
         app.command(target, name=name, help=None if name == chosen else line)

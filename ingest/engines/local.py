@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
@@ -133,7 +133,12 @@ def _start(module: str) -> _Worker:
     ours, theirs = spawn.Pipe()
     begun = RawValue(ctypes.c_longlong, -1)
     process = spawn.Process(target=_work, args=(theirs, begun, module, os.getpid()), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # its start would undo the next line
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process ignores Ctrl-C by itself
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     theirs.close()
     return _Worker(process=process, pipe=ours, begun=begun)
 

@@ -86,6 +86,26 @@ def test_sigterm_leaves_a_job_that_goes_on(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wait_seconds", [0.0, 0.2, 1.0])
+def test_ctrl_c_is_one_line(raw: Path, tmp_path: Path, wait_seconds: float) -> None:
+    """Also while the processes are starting, who get the signal too."""
+    words = ["ingest", "test", str(raw), str(tmp_path / "d"), "--modality", "Fundus", "--deidentified", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.cli", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not children.read_text():
+        time.sleep(0.005)
+    time.sleep(wait_seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in said
+    if process.returncode:
+        assert said.splitlines()[-1].startswith("biovfm: interrupted; nothing is broken")
+
+
+@pytest.mark.slow
 def test_two_jobs_at_once_both_land_without_duplicates(tmp_path: Path) -> None:
     """They share ten images; whichever commits second drops them."""
     a = write_folder(tmp_path / "a", {f"{i}.png": encoded(photo(i)) for i in range(20)})
