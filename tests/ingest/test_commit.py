@@ -26,6 +26,11 @@ from tests.shards.builders import add_source, jpeg
 
 SETTINGS = IngestSettings(unit_files=4, shard_bytes=60_000, dedup={"near": False})
 NUM_KILLS = int(os.environ.get("BIOVFM_TEST_KILLS", "6"))
+HEEDING_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs inherit that it is ignored
+os.execv(sys.executable, [sys.executable, "-m", "infra.cli", *sys.argv[1:]])
+"""
 YAML = "unit_files: 4\nshard_bytes: 60000\ndedup: {near: false}\n"
 
 
@@ -91,7 +96,7 @@ def test_ctrl_c_is_one_line(raw: Path, tmp_path: Path, wait_seconds: float) -> N
     """Also while the processes are starting, who get the signal too."""
     words = ["ingest", "test", str(raw), str(tmp_path / "d"), "--modality", "Fundus", "--deidentified", "--json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HEEDING_CTRL_C, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not children.read_text():

@@ -213,6 +213,7 @@ def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Datas
 def test_a_process_that_dies_leaves_nothing_that_stops_the_next(dataset: Dataset, ending: str) -> None:
     code = (
         "import os, sys, signal; from shards.stream import Stream; from shards.decode import Crops\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
         f"for batch in Stream({dataset.url!r}, crops=(Crops(size_px=32),), global_batch=8):\n"
         f"    os.kill(os.getpid(), signal.{'SIGINT' if ending == 'interrupt' else 'SIGKILL'})\n"
     )
