@@ -146,7 +146,7 @@ class ShardWriter:
         return self._place(offset, sample.image)
 
     def add_block(self, block: Block) -> Placement:
-        """Append a sample as it lies in another shard: the same bytes as `add` would write, ten times as fast."""
+        """Append a sample as it lies in another shard: the same bytes as `add` would write, several times as fast."""
         offset = self.size + _BLOCK
         self._write(block.data)
         return self._place(offset, memoryview(block.data)[_BLOCK : _BLOCK + block.byte_length])
