@@ -2,7 +2,7 @@
 
 The order is that of the paths; inside zip and plain tar that of the members' names, inside a compressed tar that of
 the archive. Everything later (which duplicate stays, which shard a sample lies in) follows from this order alone.
-Cost: one directory walk, one read of each zip directory, one pass over each compressed tar; some 40 bytes of memory a
+Cost: one directory walk, one read of each zip directory, one pass over each compressed tar; at most some 40 bytes a
 raw file (`ingest.compact`).
 """
 

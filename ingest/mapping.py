@@ -194,11 +194,11 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: _UnitWri
             raise RejectError("not_listed")
         for image in reader_for(layout.reader, raw.name)(raw, options):
             count += 1
-            writer.items += 1
             try:
                 _map_image(context, item, image, writer)
             except RejectError as error:
                 writer.reject(error.reason, error.detail, frame=image.frame, modality=image.modality)
+            writer.items += 1  # what else it raises is counted with the file
         if count == 0:
             raise RejectError("no_image")
     except RejectError as error:

@@ -92,7 +92,7 @@ def test_sigterm_leaves_a_job_that_goes_on(raw: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line(raw: Path, tmp_path: Path) -> None:
-    """Also while the processes are starting, who get the signal too."""
+    """As the first process begins to work; all of them get the signal too."""
     words = ["ingest", "test", str(raw), str(tmp_path / "d"), "--modality", "Fundus", "--deidentified", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-c", HEEDING_CTRL_C, *words, "--workers", "3"],

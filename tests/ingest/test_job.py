@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 
@@ -276,6 +277,14 @@ def test_report_is_json(raw: Path, tmp_path: Path) -> None:
     report = ingest(raw, tmp_path / "d")
     assert isinstance(report, JobReport)
     assert json.loads(json.dumps(report.to_dict()))["kept"] == 40
+
+
+def test_a_picture_without_pixels_is_counted_once(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", {"good.png": encoded(photo(1))})
+    np.save(raw / "colour.npy", np.zeros((0, 8, 3), np.uint8))
+    np.save(raw / "gray.npy", np.zeros((8, 0), np.uint8))
+    report = ingest(raw, tmp_path / "d")
+    assert (report.files, report.items, report.kept, report.rejected) == (3, 3, 1, 2)
 
 
 def test_a_file_that_breaks_in_the_middle_is_its_images_and_one_reject(
