@@ -1,0 +1,108 @@
+"""What earlier releases wrote is read, resumed and verified: the promise to people who already have data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.job import run_job
+from ingest.settings import IngestSettings
+from ingest.spec import from_flags
+from shards import subset
+from shards.dataset import Dataset
+from shards.decode import Crops
+from shards.stream import Stream
+from shards.verify import verify
+from tests.ingest.material import shard_bytes, tables
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Path:
+    """A copy of all witnesses whose paths are those of this machine."""
+    folder = tmp_path / "witness"
+    shutil.copytree(DATA, folder)
+    for path in folder.rglob("*"):
+        if path.is_file() and b"WITNESS" in (data := path.read_bytes()):
+            path.write_bytes(data.replace(b"WITNESS", str(folder).encode()))
+    return folder
+
+
+def test_the_dataset_is_sound_and_says_what_it_said(witness: Path) -> None:
+    dataset = Dataset.open(str(witness / "dataset"))
+    report = verify(dataset, deep=True)
+    assert not report.problems
+    assert not report.orphans
+    rows = tables(witness / "dataset")
+    assert {m: sum(row["modality"] == m for row in rows["index"]) for m in ("CT", "Fundus", "MR")} == {
+        "CT": 1,
+        "Fundus": 17,
+        "MR": 7,
+    }
+    assert sorted(row["reason"] for row in rows["rejects"]) == [
+        "duplicate",
+        "near_duplicate",
+        "too_small",
+        "unreadable",
+    ]
+    assert len(rows["fingerprints"]) == 25
+
+
+def test_the_lock_holds_and_streams_in_the_same_order(witness: Path) -> None:
+    lock = subset.Lock.read(witness / "subset.lock.yaml")
+    subset.verify(lock, Dataset.open(str(witness / "dataset")))
+    order = [json.loads(line) for line in (witness / "order.jsonl").read_text().splitlines()]
+    with Stream(
+        str(witness / "subset.lock.yaml"), crops=[Crops(size_px=32)], global_batch=8, seed=0, num_epochs=1
+    ) as stream:
+        assert [list(batch.keys) for batch in stream] == order
+
+
+def test_a_killed_job_goes_on_where_it_was(witness: Path, tmp_path: Path) -> None:
+    spec = from_flags(name="cells", modality="Microscopy", deidentified=True)
+    settings = IngestSettings(unit_files=8)
+    report = run_job(spec, str(witness / "raw" / "cells"), str(witness / "half"), workers=0, settings=settings)
+    assert (report.resumed_units, report.kept) == (3, 40)
+    run_job(spec, str(witness / "raw" / "cells"), str(tmp_path / "fresh"), workers=0, settings=settings)
+    assert shard_bytes(witness / "half") == shard_bytes(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mae", "dinov2"])
+def test_a_run_resumes_from_its_checkpoint_to_the_same_losses(witness: Path, method: str) -> None:
+    from train.pretrain import pretrain
+    from train.recipe import load_recipe
+
+    run = witness / method
+    before = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    recipe = load_recipe(str(run / "recipe.yaml"), {})
+    assert pretrain(recipe, data=str(witness / "subset.lock.yaml"), out=run).steps == 6
+    after = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in after] == [1, 2, 3, 4, 5, 6]
+    assert [row["keys_checksum"] for row in after] == [row["keys_checksum"] for row in before]
+    np.testing.assert_allclose([row["loss"] for row in after], [row["loss"] for row in before], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mae", "dinov2"])
+def test_an_exported_model_is_loaded_by_timm(witness: Path, method: str) -> None:
+    import timm
+    import torch
+
+    model = timm.create_model(f"local-dir:{witness / method / 'export'}", pretrained=True, num_classes=0)
+    with torch.inference_mode():
+        assert torch.isfinite(model.eval()(torch.zeros(1, 3, 64, 64))).all()
+
+
+def test_a_results_file_is_read(witness: Path) -> None:
+    from eval.results import read_results
+
+    (result,) = read_results(witness / "results.jsonl")
+    assert result.task == "breastmnist"
+    assert result.metrics["auc"].value == pytest.approx(0.827485380116959)
