@@ -27,7 +27,7 @@ demo-s3: setup
 setup: $(STAMP)
 
 # One pip call resolves everything; the compiler and libjpeg-turbo's headers make the fast decoder, where they are there.
-$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard shards/decode/native/*.[ch])
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard shards/native/*.[ch])
 	@$(MAKE) --no-print-directory system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class NativeDecoderHook(BuildHookInterface[Any]):
-    """Adds the shared library of `shards/decode/native` and marks the wheel as made for this platform."""
+    """Adds the shared library of `shards/native` and marks the wheel as made for this platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile in place, where an editable install finds the library too."""
@@ -39,8 +39,8 @@ class NativeDecoderHook(BuildHookInterface[Any]):
 
 
 def _load_builder(root: Path) -> ModuleType:
-    """`shards/decode/native/build.py` by its path: importing the package would need numpy."""
-    path = root.resolve() / "shards" / "decode" / "native" / "build.py"
+    """`shards/native/build.py` by its path: importing the package would need numpy."""
+    path = root.resolve() / "shards" / "native" / "build.py"
     spec = importlib.util.spec_from_file_location("biovfm_native_build", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be loaded")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingest.job import Progress
+    from ingest.job.run import Progress
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ def stream_crops(recipe: Recipe) -> tuple[Crops, ...]:
 
 def open_stream(recipe: Recipe, data: str, *, rank: int, world_size: int) -> ImageStream:
     """The stream of a dataset URL or lock file for one rank."""
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     return Stream(
         data,

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ingest.fingerprint import Prints, fingerprint
-from ingest.neighbours import as_hashes, bands_of, correlation, distance
-from ingest.overlap import centre_thumbs, coarse
-from shards.dataset import Dataset
-from shards.index import scan
+from ingest.duplicates.evaluation import centre_thumbs, coarse
+from ingest.duplicates.pairs import as_hashes, bands_of, correlation, distance
+from ingest.picture.fingerprint import Prints, fingerprint
+from shards.dataset.dataset import Dataset
+from shards.dataset.query import scan
 
 RADIUS_BITS, NEAR_NCC, OVERLAP_NCC = 16, 0.99, 0.95
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ingest.quiet import silence
-from ingest.raw import RawFile, RejectError
+from ingest.privacy.silence import silence
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers import ReadOptions
 from ingest.readers.base import RawImage
 from ingest.readers.dicom import read

@@ -31,9 +31,9 @@ import numpy as np
 from PIL import Image
 
 from infra.bench.ingest_loops import LOOPS, Loop
-from ingest.job import Progress, run_job
-from ingest.memory import arrow_from_c
-from ingest.spec import from_flags
+from ingest.engines.memory import arrow_from_c
+from ingest.job.run import Progress, run_job
+from ingest.source.spec import from_flags
 
 WORKERS = 2
 

@@ -20,8 +20,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.dataset import ENCODING_DEFAULTS
-from shards.decode.resize import resize
+from shards.dataset.dataset import ENCODING_DEFAULTS
+from shards.pixels.resize import resize
 
 SHORT_SIDE_PX = int(ENCODING_DEFAULTS["short_side_px"])
 JPEG_QUALITY = int(ENCODING_DEFAULTS["jpeg_quality"])

@@ -3,11 +3,11 @@
     python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=1500]
 
 Prints one JSON object: how long pretraining took, and for each readout (the method's own is `auto`, see
-`eval.backbone.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network untrained (one
-a seed), and the difference of the means; the validation split's difference stands beside it, for comparing recipes
-without looking at the test split. Untrained is the network as the recipe begins with it: MAE's starting point
-(Xavier, sine and cosine positions) is another one than timm's. The same command goes on after SIGTERM; minutes are
-those of all attempts.
+`eval.encoders.encoder.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network untrained
+(one a seed), and the difference of the means; the validation split's difference stands beside it, for comparing recipes
+without looking at the test split. Untrained is the network as the recipe begins with it: MAE's starting point (Xavier,
+sine and cosine positions) is another one than timm's. The same command goes on after SIGTERM; minutes are those of all
+attempts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import yaml
 
-from eval.backbone import POOLINGS, Pooling, load_backbone
-from eval.medmnist import Task, load_task, task_names
-from eval.probe import ProbeResult, probe
+from eval.encoders.encoder import POOLINGS, Pooling, load_backbone
+from eval.medmnist.data import Task, load_task, task_names
+from eval.probes.linear import ProbeResult, probe
 from train.pretrain import Recipe, export_start, load_recipe, pretrain
 
 

@@ -11,7 +11,7 @@
   stay crowded however they are cut, so the cap leaves them out and says so.
 
 Prints for each size, in a process of its own: seconds, peak memory, the planted pairs that were found by distance, and
-what the cap skipped. One process on one core; `ingest.neighbours` says how the search is spread over machines.
+what the cap skipped. One process on one core; `ingest.duplicates.pairs` says how the search is spread over machines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.neighbours import BANDS, EXACT_RADIUS, Hashes, bands_of, near_pairs
+from ingest.duplicates.pairs import BANDS, EXACT_RADIUS, Hashes, bands_of, near_pairs
 
 POWER_LAW_SHARE = 0.3
 NUM_FAMILIES = 200

@@ -28,11 +28,11 @@ import numpy as np
 from PIL import Image
 
 from infra.bench.ingest_loops import LOOPS
-from ingest.job import run_job
+from ingest.job.run import run_job
 from ingest.settings import IngestSettings
-from ingest.spec import from_flags
-from shards.dataset import Dataset
-from shards.index import scan
+from ingest.source.spec import from_flags
+from shards.dataset.dataset import Dataset
+from shards.dataset.query import scan
 
 ROOT = Path(__file__).parents[2]
 PILLOWS: Final = ("pillow", "pillow-simd")

@@ -22,9 +22,9 @@ BYTES_PER_IMAGE = 46_000
 
 def write_index(url: str, rows: int) -> None:
     """Commit synthetic rows, one job a source."""
-    from ingest.spec import catalogue_ids, load_spec
-    from shards.dataset import Dataset
-    from shards.index import connect
+    from ingest.source.spec import catalogue_ids, load_spec
+    from shards.dataset.dataset import Dataset
+    from shards.dataset.query import connect
     from shards.schema import index_schema, rejects_schema
 
     dataset = Dataset.create(url)
@@ -55,15 +55,15 @@ _ROWS = f"""
 
 
 def _plan_all(url: str, _lock: Path) -> object:
-    from shards.plan import plan_of
+    from shards.stream.plan import plan_of
 
     _, plan = plan_of(url)
     return {"samples": plan.num_samples, "shards": len(plan.shards)}
 
 
 def _pin(url: str, lock: Path) -> object:
-    from shards.dataset import Dataset
-    from shards.subset import Selection, create
+    from shards.dataset.dataset import Dataset
+    from shards.subset.lock import Selection, create
 
     made = create(Dataset.open(url), Selection(modality=("US", "Fundus")))
     made.write(lock)
@@ -71,14 +71,14 @@ def _pin(url: str, lock: Path) -> object:
 
 
 def _plan_lock(_url: str, lock: Path) -> object:
-    from shards.plan import plan_of
+    from shards.stream.plan import plan_of
 
     _, plan = plan_of(str(lock))
     return {"samples": plan.num_samples, "shards": len(plan.shards)}
 
 
 def _keys_in_the_middle(url: str, _lock: Path) -> object:
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     stream = Stream(url, global_batch=2048)
     stream.load_state_dict({"epoch": 0, "batch": stream.batches_per_epoch // 2})
@@ -99,7 +99,7 @@ def measure(step: str, url: str, lock: Path) -> dict[str, object]:
     import duckdb  # noqa: F401 - imported before the clock starts
     import pyarrow.dataset  # noqa: F401
 
-    import shards.stream  # noqa: F401
+    import shards.stream.stream  # noqa: F401
 
     base = _peak_mb()
     started = time.perf_counter()

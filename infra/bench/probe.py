@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from eval.backbone import Backbone, PixelEncoder, load_backbone
-from eval.features import FeatureSet
-from eval.medmnist import SPLITS, Split, Task, load_task
-from eval.paper import probe_paper
-from eval.probe import fit_linear, probe, score
-from eval.tasks import MULTI_LABEL, TASKS, TaskInfo
+from eval.encoders.encoder import Backbone, PixelEncoder, load_backbone
+from eval.medmnist.data import SPLITS, Split, Task, load_task
+from eval.medmnist.tasks import MULTI_LABEL, TASKS, TaskInfo
+from eval.probes.features import FeatureSet
+from eval.probes.linear import fit_linear, probe, score
+from eval.probes.paper import probe_paper
 
 DIMENSION = 384
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.order import EpochOrder, OrderSettings
+from shards.stream.order import EpochOrder, OrderSettings
 
 SAMPLES_PER_SHARD = 1_430
 """Images of 46 kB in a shard of 64 MiB."""
@@ -29,7 +29,7 @@ SAMPLES_PER_SHARD = 1_430
 
 def catalogue_plan(total: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples of each shard and source number of each shard, from the catalogue's published image counts."""
-    from ingest.spec import catalogue_ids, load_spec
+    from ingest.source.spec import catalogue_ids, load_spec
 
     sizes = [load_spec(source).expected_images or 0 for source in catalogue_ids()]
     scale = 1.0 if total is None else total / sum(sizes)

@@ -27,8 +27,8 @@ import google_crc32c
 
 from infra import s3_server
 from shards.errors import AlreadyExistsError, ShardError, StoreError
-from shards.reading import Location
-from shards.remote_reading import open_reader
+from shards.read.local import Location
+from shards.read.remote import open_reader
 from shards.store import MIB, StoreSettings, open_store
 from shards.store.remote import RemoteStore
 from tests.faults import Fault, FaultProxy

@@ -47,9 +47,9 @@ def build(url: str, images: Sequence[bytes], *, copies: int) -> None:
     """A dataset of `len(images) * copies` samples in shards of some 64 MiB."""
     import pyarrow as pa
 
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
+    from shards.dataset.shard_file import Sample, ShardWriter, shard_path
     from shards.schema import index_schema, rejects_schema
-    from shards.tar import Sample, ShardWriter, shard_path
 
     dataset = Dataset.create(url)
     blank = {field.name: "" if field.type == pa.string() else 0 for field in index_schema()}
@@ -78,7 +78,7 @@ def consume(url: str, *, raw: bool, bytes_per_second: float, epochs: int) -> dic
     """Stream in this process; the consumer is as fast as it can, or takes so many stored bytes a second."""
     from infra.measure import Meter
     from shards.decode import Crops
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     crops = () if raw else (Crops(),)
     spans: list[tuple[float, float]] = []

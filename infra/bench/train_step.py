@@ -102,7 +102,7 @@ def h100_step_seconds(*, batch: int = 256, flops_per_second: float = 4e14) -> fl
 
 def feed(data: str, *, steps: int, batch: int = 256) -> dict[str, Any]:
     """Share of the time that sleeping steps of that length wait for raw bytes."""
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     length = h100_step_seconds(batch=batch)
     waited, images_bytes = 0.0, 0

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from infra.console import emit, stderr
 
 if TYPE_CHECKING:
-    from ingest.audit import Audit
-    from shards.dataset import Dataset
+    from ingest.duplicates.audit import Audit
+    from shards.dataset.dataset import Dataset
 
 _SHOWN_PAIRS = 200
 
@@ -47,9 +47,9 @@ def dedup(
     """
     import pyarrow.parquet as pq
 
-    from ingest.audit import audit
+    from ingest.duplicates.audit import audit
     from ingest.settings import DedupSettings
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
     from shards.settings import parse
 
     settings = parse(DedupSettings, {"radius_bits": radius_bits, "min_ncc": min_ncc}, where="the command line")
@@ -75,7 +75,7 @@ def dedup(
 
 def _page(dataset: Dataset, result: Audit) -> str:
     """Counts by source, and the pairs side by side."""
-    from infra.pages import render_cards, render_page, render_table
+    from infra.web.html import render_cards, render_page, render_table
 
     rows = [row for row in result.table.to_pylist() if not row["keep"]]
     cards = render_cards(
@@ -100,7 +100,7 @@ def _page(dataset: Dataset, result: Audit) -> str:
 def _pairs(dataset: Dataset, rows: list[dict[str, Any]]) -> str:
     import html
 
-    from ingest.near import committed_thumbs
+    from ingest.duplicates.near import committed_thumbs
 
     keys = {row["key"] for row in rows} | {row["representative"] for row in rows}
     thumbs = {key: _png(thumb) for key, thumb in committed_thumbs(dataset, sorted(keys))}

@@ -61,10 +61,10 @@ def _local_s3(folder: Path, stack: contextlib.ExitStack) -> str:
 
 def _run(out: Path, url: str, *, steps: int, workers: int) -> dict[str, Any]:
     from infra.demo import steps as demo_steps
-    from infra.report.page import build_report
-    from shards.dataset import Dataset
+    from infra.reports.dataset import build_report
+    from shards.dataset.dataset import Dataset
+    from shards.dataset.summary import summarise
     from shards.files import write_text
-    from shards.summary import summarise
 
     started = time.monotonic()
     notes = ["Every image on this page comes out of an ordinary Python package; no patient data were added."]

@@ -16,7 +16,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from infra.console import emit
-from shards.store.probe import Finding, probe
+from shards.store.doctor import Finding, probe
 
 _PACKAGES = ("biovfm", "deltalake", "duckdb", "numpy", "obstore", "fsspec", "s3fs", "pyarrow", "pydicom")
 _EXTRAS = {"train": ("torch", "timm", "medmnist"), "ray": ("ray",), "serve": ("starlette", "uvicorn")}

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from infra.assignments import read_assignments
+from infra.commands._assignments import read_assignments
 from infra.console import emit, progress, stderr
 from infra.stages import StageClock
-from ingest.memory import arrow_from_c
+from ingest.engines.memory import arrow_from_c
 
 if TYPE_CHECKING:
     from ingest.engines import Engine
-    from ingest.job import JobReport, Progress, Share
+    from ingest.job.run import JobReport, Progress, Share
     from ingest.settings import IngestSettings
-    from ingest.spec import SourceSpec
+    from ingest.source.spec import SourceSpec
 
 
 def ingest(
@@ -107,8 +107,8 @@ def ingest(
     )
     checked = _settings(settings, spec)
     with _engine(engine, address, workers, checked) as runner, _watch() as watcher:
-        from ingest.datalist import load_list  # while the engine's processes import theirs
-        from ingest.job import run_job
+        from ingest.job.run import run_job
+        from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
         clock = StageClock(watcher)
         done = run_job(
@@ -135,11 +135,11 @@ def _write_report(
     path: Path, done: JobReport, *, spec: SourceSpec, settings: IngestSettings, raw: str, stages: dict[str, float]
 ) -> None:
     """The page and, beside it, the JSON; those of the same job stay as they are."""
-    from infra.report.job import REJECTED_IMAGES, job_facts, job_page
-    from ingest.listing import list_raw
-    from ingest.raw import RawRoot
-    from ingest.rejected import look_at_rejects
-    from shards.dataset import Dataset
+    from infra.reports.ingest_job import REJECTED_IMAGES, job_facts, job_page
+    from infra.reports.rejected_pictures import look_at_rejects
+    from ingest.job.list import list_raw
+    from ingest.raw.items import RawRoot
+    from shards.dataset.dataset import Dataset
     from shards.files import write_text
 
     page, figures = path.with_suffix(".html"), path.with_suffix(".json")
@@ -174,13 +174,13 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
         yield RayEngine(address=address, rules=rules)
         return
     with LocalEngine(workers, rules) as engine:
-        engine.start("ingest.mapping")
+        engine.start("ingest.job.map")
         yield engine
 
 
 def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
     """The part of the job that is ours: from the flags, else from the scheduler's environment."""
-    from ingest.job import Share
+    from ingest.job.run import Share
     from shards.errors import ConfigError
 
     if num_tasks is None and "SLURM_ARRAY_TASK_COUNT" in os.environ:
@@ -197,7 +197,7 @@ def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
 
 
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
-    from ingest.spec import from_flags, load_spec
+    from ingest.source.spec import from_flags, load_spec
     from shards.errors import ConfigError
 
     given = {name: value for name, value in flags.items() if value not in (None, (), False, "auto", "unknown")}
@@ -211,7 +211,7 @@ def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
 
 
 def _settings(path: Path | None, spec: SourceSpec) -> IngestSettings:
-    from ingest.secret import load_secret
+    from ingest.privacy.secret import load_secret
     from ingest.settings import IngestSettings
     from shards.settings import load_yaml, parse
 

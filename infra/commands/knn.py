@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.probing import DEFAULTS, Options, probe_all
+from infra.commands._probing import DEFAULTS, Options, probe_all
 from shards.errors import ConfigError
 
 
@@ -25,10 +25,10 @@ def knn(
     temperature
         Of the softmax over similarities.
     """
-    from eval.features import FeatureSet, Report
-    from eval.knn import predict_knn
-    from eval.medmnist import Task
-    from eval.probe import Prediction, ProbeResult, run
+    from eval.medmnist.data import Task
+    from eval.probes.features import FeatureSet, Report
+    from eval.probes.knn import predict_knn
+    from eval.probes.linear import Prediction, ProbeResult, run
 
     if not k or min(k) < 1:
         raise ConfigError(f"--k {k} must be one or more positive numbers")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from infra.assignments import read_assignments
+from infra.commands._assignments import read_assignments
 from infra.console import emit, progress, stderr
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def note(flat: Mapping[str, Any]) -> str:
 
 def knn_monitor(recipe: Recipe, task_name: str, *, data: str | None) -> Monitor:
     """The online k-NN: AUC and ACC on the validation split of a MedMNIST task."""
-    from eval.backbone import Backbone, weights_digest
-    from eval.features import extract
-    from eval.knn import predict_knn
-    from eval.medmnist import load_task, task_names
-    from eval.metrics import evaluate
+    from eval.encoders.encoder import Backbone, weights_digest
+    from eval.medmnist.data import load_task, task_names
+    from eval.probes.features import extract
+    from eval.probes.knn import predict_knn
+    from eval.probes.metrics import evaluate
 
     task = load_task(task_names(task_name)[0], root=data)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.probing import DEFAULTS, Options, probe_all
+from infra.commands._probing import DEFAULTS, Options, probe_all
 from shards.errors import ConfigError
 
 
@@ -35,11 +35,11 @@ def probe(
     epochs
         With --paper-protocol: epochs.
     """
-    from eval.features import Report
-    from eval.medmnist import Task
-    from eval.paper import probe_paper
-    from eval.probe import ProbeResult
-    from eval.probe import probe as probe_linear
+    from eval.medmnist.data import Task
+    from eval.probes.features import Report
+    from eval.probes.linear import ProbeResult
+    from eval.probes.linear import probe as probe_linear
+    from eval.probes.paper import probe_paper
 
     if paper_protocol and shots is not None:
         raise ConfigError("--paper-protocol fits on all training images", hint="leave out --shots")

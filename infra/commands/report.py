@@ -37,9 +37,9 @@ def report(
     results
         JSON lines of `biovfm probe`.
     """
-    from infra.report.page import build_report
-    from infra.report.probes import read_results
-    from shards.dataset import Dataset
+    from infra.reports.dataset import build_report
+    from infra.reports.probe_rows import read_results
+    from shards.dataset.dataset import Dataset
     from shards.files import write_text
 
     probes = read_results(results) if results else []

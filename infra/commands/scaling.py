@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from infra.console import emit, stderr
-from infra.report_probe import text_table
-from infra.report_scaling import analyse, write_analysis
+from infra.reports.probe import text_table
+from infra.reports.scaling import analyse, write_analysis
 
 if TYPE_CHECKING:
-    from eval.scaling import Slope
+    from eval.scaling.laws import Slope
 
 
 def scaling(

@@ -26,7 +26,7 @@ def serve(dataset: str, /, *, host: str = "127.0.0.1", port: int = 8080) -> None
     try:
         import uvicorn
 
-        from infra.serve.app import make_app
+        from infra.web.app import make_app
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed", hint="pip install 'biovfm[serve]'") from error
     app = make_app(dataset, hosts=["127.0.0.1", "localhost", host])

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from infra.console import emit, stderr
 
 if TYPE_CHECKING:
-    from ingest.spec import SourceSpec
+    from ingest.source.spec import SourceSpec
 
 app = App(name="sources", help="List the catalogue of public sources, show what to download from where.")
 
@@ -41,7 +41,7 @@ def list_sources(
     overlap
         Only sources that share images with this MedMNIST task.
     """
-    from ingest.spec import catalogue_ids, load_spec
+    from ingest.source.spec import catalogue_ids, load_spec
 
     specs = [spec for spec in map(load_spec, catalogue_ids()) if _matches(spec, modality, access, licence, overlap)]
     if json_:
@@ -87,7 +87,7 @@ def show(source: str, /, *, yaml: bool = False, json_: Json = False) -> None:
     yaml
         Print the source as YAML on standard output: a start for one of your own.
     """
-    from ingest.spec import load_spec
+    from ingest.source.spec import load_spec
 
     spec = load_spec(source)
     if json_:
@@ -104,7 +104,7 @@ def schema() -> None:
 
     Example: `biovfm sources schema > source.schema.json`
     """
-    from ingest.spec import SourceSpec
+    from ingest.source.spec import SourceSpec
 
     emit(SourceSpec.model_json_schema())
 

@@ -19,8 +19,8 @@ def stats(dataset: str, /, *, json_: Annotated[bool, Parameter(name="--json")] =
     dataset
         Folder or URL of the dataset.
     """
-    from shards.dataset import Dataset
-    from shards.summary import summarise
+    from shards.dataset.dataset import Dataset
+    from shards.dataset.summary import summarise
 
     summary = summarise(Dataset.open(dataset))
     if json_:

@@ -84,7 +84,7 @@ def stream(
         Folder that keeps blocks of remote shards for the next run.
     """
     from infra.measure import Meter
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     if keys and bench:
         raise ConfigError("--keys reads no image, --bench measures reading", hint="give one of them")
@@ -123,8 +123,8 @@ def stream(
 
 def mixture_of(by: str | None, temperature: float, weights: Sequence[str]) -> Any:
     """The mixture that the options ask for, None for none."""
-    from shards.mixing import Mixture
     from shards.settings import parse
+    from shards.stream.mixing import Mixture
 
     if by is None:
         if weights:

@@ -64,9 +64,9 @@ def create(
     version
         Index version to pin; the newest without it.
     """
-    from shards import subset
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
     from shards.settings import parse
+    from shards.subset import lock as subset
 
     asked = {
         "modality": modality,
@@ -91,7 +91,7 @@ def show(lock: Path, /, *, json_: Json = False) -> None:
 
     Example: `biovfm subset show ct-us.lock.yaml`
     """
-    from shards.subset import Lock
+    from shards.subset.lock import Lock
 
     _show(Lock.read(lock), json_=json_)
 
@@ -102,8 +102,8 @@ def verify(lock: Path, /, *, json_: Json = False) -> None:
 
     Example: `biovfm subset verify ct-us.lock.yaml`
     """
-    from shards import subset
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
+    from shards.subset import lock as subset
 
     pinned = subset.Lock.read(lock)
     subset.verify(pinned, Dataset.open(pinned.dataset))
@@ -123,8 +123,8 @@ def materialize(lock: Path, target: str, /, *, json_: Json = False) -> None:
     target
         Folder or URL of the new dataset.
     """
-    from shards.materialize import materialize as copy
-    from shards.subset import Lock
+    from shards.subset.lock import Lock
+    from shards.subset.materialize import materialize as copy
 
     with progress(disable=json_) as bar:
         task = bar.add_task("copying shards", total=None, note="")
@@ -158,8 +158,8 @@ def export(
     out
         File to write; standard output without it.
     """
-    from shards.export import export_list
     from shards.files import write_text
+    from shards.subset.data_list import export_list
 
     lines = export_list(lock_or_dataset, format_=format_)
     if out is None:
@@ -170,7 +170,7 @@ def export(
 
 
 def _show(lock: object, *, json_: bool, note: str = "") -> None:
-    from shards.subset import Lock
+    from shards.subset.lock import Lock
 
     assert isinstance(lock, Lock)
     if json_:

@@ -98,7 +98,7 @@ def sweep(
 
 
 def _analyse(results: Path, out: Path, *, data: str | None) -> Path:
-    from infra.report_scaling import analyse, write_analysis
+    from infra.reports.scaling import analyse, write_analysis
 
     page = write_analysis(analyse(results, data=data), out)["page"]
     stderr().print(f"page: {page}")
@@ -116,7 +116,7 @@ def _tell(run: PlannedRun, what: str) -> None:
 
 
 def _table(plan: Plan) -> str:
-    from infra.report_probe import text_table
+    from infra.reports.probe import text_table
 
     rows = [
         [str(number), run.id, f"{run.num_images:,}", str(run.steps), "finished" if plan.is_finished(run) else "to do"]

@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from infra.console import emit, progress
-from shards.dataset import Dataset
-from shards.verify import Orphan, Report, remove_orphans, verify
+from shards.dataset.dataset import Dataset
+from shards.dataset.verify import Orphan, Report, remove_orphans, verify
 
 _SHOWN = 20
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from infra.console import progress, stderr
 from infra.demo.gather import PACKAGES, gather
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.errors import SourceError
 
 SOURCES: Final = {
@@ -39,8 +39,8 @@ def fetch(raw: Path) -> None:
 
 def ingest_all(raw: Path, dataset_url: str, *, workers: int) -> list[dict[str, Any]]:
     """Ingest every source of the demo; returns the jobs' reports."""
-    from ingest.job import run_job
-    from ingest.spec import load_spec
+    from ingest.job.run import run_job
+    from ingest.source.spec import load_spec
 
     reports = []
     with progress() as bar:
@@ -56,8 +56,8 @@ def ingest_all(raw: Path, dataset_url: str, *, workers: int) -> list[dict[str, A
 
 def pin(dataset: Dataset, lock: Path) -> None:
     """Pin the radiological modalities that are there."""
-    from shards.subset import Selection, create
-    from shards.summary import summarise
+    from shards.dataset.summary import summarise
+    from shards.subset.lock import Selection, create
 
     there = {row["modality"] for row in summarise(dataset).by_modality}
     create(dataset, Selection(modality=tuple(tag for tag in RADIOLOGY if tag in there))).write(lock)
@@ -67,7 +67,7 @@ def stream_epoch(lock: Path, *, size: int = 64, global_batch: int = 64) -> dict[
     """Stream one epoch of the lock and measure it."""
     from infra.measure import Meter
     from shards.decode import Crops
-    from shards.stream import Stream
+    from shards.stream.stream import Stream
 
     meter = Meter()
     with Stream(str(lock), crops=(Crops(size_px=size),), global_batch=global_batch, num_epochs=1) as stream:
@@ -104,9 +104,9 @@ def probe_both(export: Path) -> list[dict[str, Any]]:
     Raises:
         SourceError: The task is not on this machine and cannot be downloaded.
     """
-    from eval.medmnist import load_task
-    from eval.probe import probe
-    from infra.report.probes import result_row
+    from eval.medmnist.data import load_task
+    from eval.probes.linear import probe
+    from infra.reports.probe_rows import result_row
     from train.pretrain import export_run
 
     root = os.environ.get("BIOVFM_MEDMNIST_ROOT")

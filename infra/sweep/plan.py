@@ -24,7 +24,7 @@ from shards.errors import ConfigError
 from shards.files import write_text
 
 if TYPE_CHECKING:
-    from shards.subset import Lock
+    from shards.subset.lock import Lock
     from train.recipe import Recipe
 
 PLAN: Final = "plan.json"
@@ -131,8 +131,8 @@ def read_plan(out: Path) -> Plan:
 
 
 def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float) -> tuple[Path, Lock]:
-    from shards.dataset import Dataset
-    from shards.subset import Lock, Selection, create
+    from shards.dataset.dataset import Dataset
+    from shards.subset.lock import Lock, Selection, create
 
     selection = Selection(
         modality=() if mix == "all" else tuple(mix),
@@ -150,7 +150,7 @@ def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float) -> tuple[Pa
 
 def _pinned_version(out: Path) -> int | None:
     """The index version of the locks that are there already, so that all runs see one version."""
-    from shards.subset import Lock
+    from shards.subset.lock import Lock
 
     versions = {Lock.read(path).index_version for path in (out / "locks").glob("*.lock.yaml")}
     return max(versions, default=None)

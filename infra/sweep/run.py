@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from infra.report_scaling import write_csv
+from infra.reports.scaling import write_csv
 from infra.sweep.plan import RESULT, RESULTS, Plan, PlannedRun, rows_of
 from shards.errors import RunFailedError
 from shards.files import write_text

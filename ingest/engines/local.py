@@ -29,7 +29,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
-from ingest.memory import arrow_from_c, keep_freed
+from ingest.engines.memory import arrow_from_c, keep_freed
 
 _POLL_SECONDS = 0.25
 

@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import cast
 
-from ingest.raw import RejectError
+from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, Reader, ReadOptions
 
 __all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for", "reader_name"]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.raw import Place, RawFile
+from ingest.raw.items import Place, RawFile
 from ingest.settings import LimitSettings
-from ingest.spec import FrameRule, Window
+from ingest.source.spec import FrameRule, Window
 
 Pixels = NDArray[Any]
 

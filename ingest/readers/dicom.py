@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ingest.raw import Place, RawFile, RejectError
+from ingest.raw.items import Place, RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 from ingest.readers.volumes import square_pixels
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.dicom import accept_any_value, number_of, window_of
 
 HEAD_BYTES: Final = 64 << 10

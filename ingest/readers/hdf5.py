@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range
 from ingest.readers.stacks import array_images
 

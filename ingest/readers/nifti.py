@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import RawImage, ReadOptions, chosen_frames
 from ingest.readers.volumes import volume_slices
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames
 from ingest.readers.volumes import to_ras, volume_slices
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ingest.raw import RawFile, RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import RawImage, ReadOptions
 from ingest.readers.stacks import array_images
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.raw import RejectError
+from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
 

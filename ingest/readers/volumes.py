@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ingest.raw import RejectError
+from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}

@@ -18,7 +18,7 @@ __all__ = ["Crops", "Decoder", "DecoderReport", "Mode", "Status", "describe_deco
 
 _BUILD_HINT = (
     "install a C compiler and libjpeg-turbo's headers (Debian: gcc libjpeg62-turbo-dev), then run "
-    "`python -m shards.decode.native.build`"
+    "`python -m shards.native.build`"
 )
 
 

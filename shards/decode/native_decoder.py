@@ -1,6 +1,6 @@
 """The native decoder: one call into C for a chunk of images, without the interpreter lock.
 
-JPEGs go to the extension on libjpeg-turbo in `shards/decode/native`; other codecs go to the library decoder, on the
+JPEGs go to the extension on libjpeg-turbo in `shards/native`; other codecs go to the library decoder, on the
 same interface. The extension is optional: `load` says why it is not there.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Blob, Crops, Mode, slot_channels
-from shards.decode.native.build import HERE, LIBRARY, source_digest
+from shards.native.build import HERE, LIBRARY, source_digest
 
 __all__ = ["NativeDecoder", "NativeUnavailableError", "group_array", "load"]
 

@@ -18,8 +18,8 @@ from shards.store.base import HIDDEN, ObjectInfo
 from shards.store.calls import Calls
 from shards.store.driver import Driver, DriverError
 from shards.store.options import redact
+from shards.store.range_stream import RangeStream
 from shards.store.settings import MIB, StoreSettings
-from shards.store.stream import RangeStream
 
 _SMALL_BYTES = 256 << 10
 _BATCH_RANGES = 64

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.medmnist import archive_name
-from eval.tasks import MULTI_LABEL, TASKS
+from eval.medmnist.data import archive_name
+from eval.medmnist.tasks import MULTI_LABEL, TASKS
 
 
 def write_archive(

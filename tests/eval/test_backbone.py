@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eval.backbone import Backbone, load_backbone, pool_tokens
+from eval.encoders.encoder import Backbone, load_backbone, pool_tokens
 from shards.errors import CheckpointError, ConfigError
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.results import read_results
+from eval.probes.results import read_results
 from infra.cli import main
 from tests.eval.builders import write_archive
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.backbone import Backbone, load_backbone
-from eval.features import Preprocessing, extract, feature_key, to_unit
-from eval.medmnist import Task, load_task
+from eval.encoders.encoder import Backbone, load_backbone
+from eval.medmnist.data import Task, load_task
+from eval.probes.features import Preprocessing, extract, feature_key, to_unit
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive
 

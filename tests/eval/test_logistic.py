@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from eval.logistic import LogisticPath, Scaler, log_loss
-from eval.tasks import BINARY, MULTI_CLASS, MULTI_LABEL
+from eval.medmnist.tasks import BINARY, MULTI_CLASS, MULTI_LABEL
+from eval.probes.logistic import LogisticPath, Scaler, log_loss
 
 
 def made_up(rows: int, classes: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

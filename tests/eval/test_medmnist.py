@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import eval.medmnist as module
-from eval.medmnist import load_task, medmnist_cache, task_names
-from eval.tasks import TASKS
+import eval.medmnist.data as module
+from eval.medmnist.data import load_task, medmnist_cache, task_names
+from eval.medmnist.tasks import TASKS
 from shards.errors import ConfigError, SourceError, TaskNotFoundError
 from tests.eval.builders import write_archive
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eval.backbone import load_backbone
-from eval.logistic import probabilities
-from eval.medmnist import load_task
-from eval.paper import augment, fit_head, make_head, paper_features, probe_paper, stochastic_depth
-from eval.tasks import MULTI_CLASS, MULTI_LABEL
+from eval.encoders.encoder import load_backbone
+from eval.medmnist.data import load_task
+from eval.medmnist.tasks import MULTI_CLASS, MULTI_LABEL
+from eval.probes.logistic import probabilities
+from eval.probes.paper import augment, fit_head, make_head, paper_features, probe_paper, stochastic_depth
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
-from eval.complexity import davies_bouldin, gzip_ratio, known_factors, task_factors
-from eval.measurements import MEAN, Measurement, mean_over_tasks, read_measurements
-from eval.medmnist import load_task
-from eval.parameters import SIZES, encoder_params, encoder_params_m, mae_params
-from eval.scaling import correlate, fit_power_law, fit_slopes
-from eval.tasks import TASKS
+from eval.medmnist.data import load_task
+from eval.medmnist.tasks import TASKS
+from eval.scaling.laws import correlate, fit_power_law, fit_slopes
+from eval.scaling.measurements import MEAN, Measurement, mean_over_tasks, read_measurements
+from eval.scaling.parameters import SIZES, encoder_params, encoder_params_m, mae_params
+from eval.scaling.task_factors import davies_bouldin, gzip_ratio, known_factors, task_factors
 from infra.cli import main
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive

@@ -21,7 +21,7 @@ from infra.sweep.launch import slurm_script
 from infra.sweep.plan import count_weights, make_plan, read_plan
 from infra.sweep.run import pretrain_arguments, probe_arguments
 from shards.errors import ConfigError
-from shards.subset import Lock
+from shards.subset.lock import Lock
 from tests.eval.builders import write_archive
 from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
@@ -73,7 +73,7 @@ def test_planning_pins_locks_and_recipes(material: Path, tmp_path: Path) -> None
 
 
 def test_planning_again_changes_nothing_even_where_the_dataset_grew(material: Path, tmp_path: Path) -> None:
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
 
     shutil.copytree(material / "dataset", tmp_path / "dataset")
     path = write_grid(material, "growing.yaml", dataset=str(tmp_path / "dataset"), modalities=["all"])

@@ -59,9 +59,9 @@ def write_raw(raw: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from ingest.job import run_job
+from ingest.job.run import run_job
 from ingest.settings import IngestSettings
-from ingest.spec import from_flags
+from ingest.source.spec import from_flags
 
 def watch(now):
     if now.stage == "map" and now.done >= 24:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.job import run_job
+from ingest.job.run import run_job
 from ingest.settings import IngestSettings
-from ingest.spec import from_flags
-from shards import subset
-from shards.dataset import Dataset
+from ingest.source.spec import from_flags
+from shards.dataset.dataset import Dataset
+from shards.dataset.verify import verify
 from shards.decode import Crops
-from shards.stream import Stream
-from shards.verify import verify
+from shards.stream.stream import Stream
+from shards.subset import lock as subset
 from tests.ingest.material import shard_bytes, tables
 
 DATA = Path(__file__).parent / "data"
@@ -101,7 +101,7 @@ def test_an_exported_model_is_loaded_by_timm(witness: Path, method: str) -> None
 
 
 def test_a_results_file_is_read(witness: Path) -> None:
-    from eval.results import read_results
+    from eval.probes.results import read_results
 
     (result,) = read_results(witness / "results.jsonl")
     assert result.task == "breastmnist"

@@ -14,11 +14,11 @@ from PIL import Image
 from infra.bench.img2dataset import RESAMPLERS, num_written, ours, served, theirs
 from infra.bench.ingest_loops import LOOPS, encode, encode_natively
 from infra.bench.near_duplicates import synthetic
-from ingest.job import run_job
-from ingest.neighbours import distance, near_pairs
-from ingest.spec import from_flags
+from ingest.duplicates.pairs import distance, near_pairs
+from ingest.job.run import run_job
+from ingest.source.spec import from_flags
+from shards.dataset.shard_file import read_samples
 from shards.decode import describe_decoder
-from shards.tar import read_samples
 
 
 @pytest.mark.parametrize(("name", "num_files"), [("photographs", 3), ("photographs-native", 3), ("dicom", 2)])

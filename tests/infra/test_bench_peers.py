@@ -17,7 +17,7 @@ from infra.bench.peers.corpus import Corpus, corpus
 from infra.bench.peers.formats import FORMATS, written
 from infra.bench.peers.report import as_json, as_table, best_peer
 from infra.bench.peers.run import Row
-from shards.stream import Stream
+from shards.stream.stream import Stream
 
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ingest.normalise as normalise
+import ingest.picture.normalise as normalise
 from infra.bench import pillow_simd
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, ingest, photo, write_folder
 
 
@@ -44,7 +44,7 @@ def test_rounding_of_the_resampling_is_seen_and_keys_stay(
         pixels[0, :10] ^= 1
         return replace(reduced, image=Image.fromarray(pixels))
 
-    monkeypatch.setattr("ingest.mapping.reduce", rounds_otherwise)
+    monkeypatch.setattr("ingest.job.map.reduce", rounds_otherwise)
     found = pillow_simd.compare(first, ingested(raw, tmp_path / "b"))
     assert (found["same_keys"], found["equal_files"], found["largest_difference"]) == (True, 0, 1)
 

@@ -53,7 +53,7 @@ def test_the_demo_goes_the_whole_way_and_a_second_run_changes_nothing(
 def test_one_worker_and_two_give_the_same_shards_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from infra.demo.gather import gather
     from infra.demo.steps import ingest_all
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
 
     gather(tmp_path / "raw")
     rows = []

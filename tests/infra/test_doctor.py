@@ -10,7 +10,7 @@ import pytest
 from infra.cli import main
 from infra.s3_server import Server
 from shards.store import StoreSettings
-from shards.store.probe import Finding, probe
+from shards.store.doctor import Finding, probe
 from tests.faults import Fault, FaultProxy
 from tests.shards.builders import small_dataset
 

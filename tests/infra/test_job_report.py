@@ -79,12 +79,12 @@ def test_a_page_of_a_private_source_names_no_file(raw: Path, tmp_path: Path, mon
 
 
 def test_glimpses_of_a_series_are_found_by_their_file(tmp_path: Path) -> None:
-    from ingest.job import run_job
-    from ingest.listing import list_raw
-    from ingest.raw import RawRoot
-    from ingest.rejected import look_at_rejects, tile_of
+    from infra.reports.rejected_pictures import look_at_rejects, tile_of
+    from ingest.job.list import list_raw
+    from ingest.job.run import run_job
+    from ingest.raw.items import RawRoot
     from ingest.settings import IngestSettings
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
     from tests.ingest.test_series import SPEC, dicom
 
     flat = np.full((64, 64), 500, np.int16)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.charts import line_chart, smooth, ticks
 from infra.cli import main
+from infra.web.charts import line_chart, smooth, ticks
 from tests.browser import open_page
 from tests.shards.builders import small_dataset
 
@@ -36,7 +36,7 @@ def test_the_report_opens_without_an_error_and_shows_every_modality(tmp_path: Pa
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    from infra.pages import render_cards, render_table
+    from infra.web.html import render_cards, render_table
 
     assert "<b>x" not in render_table(["<b>x"], [["<script>"]]).replace("<b>1", "")
     assert "<script>" not in render_table(["a"], [["<script>"]]) + render_cards([("<script>", "<script>")])

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from infra.serve.app import make_app
-from infra.serve.queries import Browser
-from shards.dataset import Dataset
+from infra.web.app import make_app
+from infra.web.queries import Browser
+from shards.dataset.dataset import Dataset
 from tests.browser import open_page
 from tests.shards.builders import small_dataset
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infra.report.training import training_section
+from infra.reports.training import training_section
 
 
 def write_run(folder: Path, **values: float) -> Path:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ingest.job import JobReport, run_job
+from ingest.job.run import JobReport, run_job
 from ingest.settings import IngestSettings
-from ingest.spec import SourceSpec, from_flags
+from ingest.source.spec import SourceSpec, from_flags
 
 
 def photo(seed: int, *, height: int = 96, width: int = 128, channels: int = 3) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -66,7 +66,7 @@ def ingest(raw: Path, dataset: Path, spec: SourceSpec | None = None, *, workers:
 
 def tables(dataset: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of all tables, in a fixed order."""
-    from shards.dataset import Dataset
+    from shards.dataset.dataset import Dataset
 
     found = {}
     for name in ("index", "rejects", "fingerprints"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.privacy import group_of
-from ingest.raw import RawItem
-from ingest.spec import CATALOGUE, SourceSpec, catalogue_ids, from_flags, load_spec, parse_spec
+from ingest.privacy.pseudonyms import group_of
+from ingest.raw.items import RawItem
+from ingest.source.spec import CATALOGUE, SourceSpec, catalogue_ids, from_flags, load_spec, parse_spec
 from shards.errors import ConfigError, SourceError
 from tests.ingest.material import encoded, ingest, photo, public_spec, tables, write_folder
 

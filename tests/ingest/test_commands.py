@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from infra.cli import main
-from ingest.spec import parse_spec
+from ingest.source.spec import parse_spec
 from tests.ingest.material import encoded, photo, write_folder
 
 

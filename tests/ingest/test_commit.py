@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.concede import concede_duplicates
-from ingest.datalist import load_list
-from ingest.job import Share, run_job
+from ingest.job.concede import concede_duplicates
+from ingest.job.run import Share, run_job
 from ingest.settings import IngestSettings
-from shards.dataset import Dataset
+from ingest.source.data_list import load_list
+from shards.dataset.dataset import Dataset
+from shards.dataset.verify import verify
 from shards.errors import ConfigError
-from shards.verify import verify
 from tests.ingest.material import encoded, ingest, photo, public_spec, shard_bytes, tables, write_folder, zip_of
 from tests.shards.builders import add_source, jpeg
 

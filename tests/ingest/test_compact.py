@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.compact import Compact
-from ingest.raw import RawItem, RawRoot
+from ingest.raw.compact import Compact
+from ingest.raw.items import RawItem, RawRoot
 
 
 @pytest.mark.parametrize("num", [0, 1, 1023, 1024, 1025, 5000])

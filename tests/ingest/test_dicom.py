@@ -15,12 +15,12 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from infra.bench.dicom_table import dicom_files, outcome
-from ingest.normalise import to_picture
-from ingest.raw import RawFile, RejectError
+from ingest.picture.normalise import to_picture
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.dicom import read
 from ingest.settings import LimitSettings
-from ingest.spec import FrameRule, Window
+from ingest.source.spec import FrameRule, Window
 
 SHIPPED = Path(pydicom.__file__).parent / "data"
 FILES = [path for path in dicom_files([str(SHIPPED)]) if "dicomdirtests" not in path.parts]

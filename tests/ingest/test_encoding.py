@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infra.cli import main
-from ingest.encoding import Encoding, open_dataset
-from ingest.job import run_job
-from ingest.normalise import encode, reduce, to_picture
-from ingest.raw import RawFile
+from ingest.job.run import run_job
+from ingest.picture.encoding import Encoding, open_dataset
+from ingest.picture.normalise import encode, reduce, to_picture
+from ingest.raw.items import RawFile
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.images import read
-from shards.dataset import ENCODING_DEFAULTS, Dataset
+from shards.dataset.dataset import ENCODING_DEFAULTS, Dataset
+from shards.dataset.shard_file import read_samples
 from shards.decode import native_decoder
 from shards.decode.native_decoder import NativeUnavailableError, load
 from shards.errors import BiovfmError, ConfigError
-from shards.tar import read_samples
 from tests.ingest.material import encoded, photo, public_spec, write_folder
 from tests.shards.decode_images import jpeg_kinds, picture
 
@@ -148,7 +148,7 @@ def test_a_worker_without_the_extension_fails_its_unit_and_rejects_nothing(
 ) -> None:
     """Its machine may lack what that of the command has."""
     native = Dataset.create(str(tmp_path / "d"), encoding={"resampler": "native"})
-    monkeypatch.setattr("ingest.job.open_dataset", lambda *_: (native, Encoding(resampler="native")))
+    monkeypatch.setattr("ingest.job.run.open_dataset", lambda *_: (native, Encoding(resampler="native")))
     monkeypatch.setattr(native_decoder, "LIBRARY", "not_there.so")
     load.cache_clear()
     try:

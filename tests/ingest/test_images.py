@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ingest.encoding import Encoding
-from ingest.normalise import encode, reduce, scale_to_8bit, to_picture
-from ingest.raw import RawFile, RejectError
+from ingest.picture.encoding import Encoding
+from ingest.picture.normalise import encode, reduce, scale_to_8bit, to_picture
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions, handles, reader_for
 from ingest.readers.images import read
 from ingest.settings import LimitSettings

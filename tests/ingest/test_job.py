@@ -15,13 +15,13 @@ import webdataset
 
 from ingest.engines.base import Supervision, Task
 from ingest.engines.local import LocalEngine
-from ingest.job import JobReport, run_job
-from ingest.raw import RawFile
+from ingest.job.run import JobReport, run_job
+from ingest.raw.items import RawFile
 from ingest.readers.base import RawImage, ReadOptions
 from ingest.settings import IngestSettings
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
+from shards.dataset.shard_file import read_samples
 from shards.errors import ConfigError, EngineError, SourceError
-from shards.tar import read_samples
 from tests.ingest.material import (
     encoded,
     ingest,
@@ -202,7 +202,7 @@ def test_an_empty_or_wrong_raw_folder_is_the_users_to_mend(tmp_path: Path) -> No
 
 
 def test_private_sources_need_a_secret(raw: Path, tmp_path: Path) -> None:
-    from ingest.spec import from_flags
+    from ingest.source.spec import from_flags
 
     with pytest.raises(ConfigError, match="secret"):
         ingest(raw, tmp_path / "d", from_flags(name="mine", modality="CT"))

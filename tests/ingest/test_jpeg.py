@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.jpeg import strip_metadata
+from ingest.picture.jpeg_metadata import strip_metadata
 from tests.ingest.material import encoded, photo
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.fingerprint import fingerprint
-from ingest.neighbours import EXACT_RADIUS, as_hashes, bands_of, correlation, distance, near_pairs
+from ingest.duplicates.pairs import EXACT_RADIUS, as_hashes, bands_of, correlation, distance, near_pairs
+from ingest.picture.fingerprint import fingerprint
 from tests.ingest.material import encoded, ingest, photo, public_spec, tables, write_folder
 
 
@@ -149,7 +149,7 @@ def test_fingerprints_that_a_dead_commit_left_are_not_believed(tmp_path: Path) -
     ghosts = tables(tmp_path / "d")["fingerprints"]
     import pyarrow as pa
 
-    from ingest.tables import fingerprint_schema
+    from ingest.staging.tables import fingerprint_schema
 
     other = write_folder(tmp_path / "b", {"x.png": encoded(detailed(7))})
     p = fingerprint(detailed(7))
@@ -182,8 +182,8 @@ def test_a_frame_goes_for_its_own_copy_and_not_for_that_of_its_neighbour(tmp_pat
 
 
 def test_the_audit_says_the_same_of_a_finished_dataset(tmp_path: Path) -> None:
-    from ingest.audit import audit
-    from shards.dataset import Dataset
+    from ingest.duplicates.audit import audit
+    from shards.dataset.dataset import Dataset
 
     frames = cine(40, 6)
     files = {f"a/{n}.png": encoded(frame) for n, frame in enumerate(frames)}

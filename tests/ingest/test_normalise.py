@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.encoding import Encoding
-from ingest.normalise import pixels_of, reduce, to_gray, to_picture
-from ingest.quality import blank
+from ingest.picture.encoding import Encoding
+from ingest.picture.normalise import pixels_of, reduce, to_gray, to_picture
+from ingest.picture.quality import blank
 from ingest.readers.base import RawImage
 from ingest.settings import QualitySettings
 

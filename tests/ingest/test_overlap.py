@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.audit import audit
-from ingest.overlap import load_evaluation
-from shards.dataset import Dataset
+from ingest.duplicates.audit import audit
+from ingest.duplicates.evaluation import load_evaluation
+from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
 from tests.ingest.material import encoded, ingest, public_spec, tables, write_folder
 from tests.ingest.test_near import copies, detailed

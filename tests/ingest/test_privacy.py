@@ -17,11 +17,11 @@ from PIL import Image, PngImagePlugin
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 
-from ingest.job import run_job
-from ingest.privacy import Pseudonyms
-from ingest.raw import RawItem
+from ingest.job.run import run_job
+from ingest.privacy.pseudonyms import Pseudonyms
+from ingest.raw.items import RawItem
 from ingest.settings import IngestSettings
-from ingest.spec import from_flags
+from ingest.source.spec import from_flags
 from tests.ingest.material import encoded, photo, public_spec, tables, write_folder, zip_of
 from tests.ingest.test_dicom import RAMP, made
 
@@ -173,7 +173,7 @@ def test_group_ids_differ_between_secrets_and_sources_but_not_between_runs() -> 
 
 
 def test_secret_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest.secret import load_secret, secret_file
+    from ingest.privacy.secret import load_secret, secret_file
 
     monkeypatch.delenv("BIOVFM_SECRET", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

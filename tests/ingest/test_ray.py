@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.job import run_job
+from ingest.job.run import run_job
 from ingest.settings import IngestSettings
 from tests.ingest.material import encoded, photo, public_spec, shard_bytes, tables, write_folder
 

@@ -15,12 +15,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ingest.job import Share, run_job
-from ingest.raw import RawFile
+from ingest.job.place import missing_slices, stacks_of
+from ingest.job.run import Share, run_job
+from ingest.raw.items import RawFile
 from ingest.readers.dicom_header import read_header
-from ingest.series import missing_slices, stacks_of
 from ingest.settings import IngestSettings
-from shards.dataset import Dataset as Shards
+from shards.dataset.dataset import Dataset as Shards
 from tests.ingest.material import ingest, public_spec, shard_bytes, tables, tar_of, write_folder, zip_of
 
 REAL = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
@@ -220,8 +220,8 @@ def test_unequal_pixel_spacing_is_stretched(volume: Any, tmp_path: Path) -> None
 
 
 def test_a_killed_job_reads_no_header_twice(volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ingest.job as module
-    import ingest.series as series
+    import ingest.job.place as series
+    import ingest.job.run as module
 
     raw = write_folder(tmp_path / "raw", shuffled(volume))
     with monkeypatch.context() as broken:

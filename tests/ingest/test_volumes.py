@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from ingest.normalise import to_picture
-from ingest.raw import RawFile, RejectError
+from ingest.picture.normalise import to_picture
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.readers.hdf5 import root_sum_of_squares
 from ingest.readers.volumes import slice_axis, to_ras
 from ingest.settings import LimitSettings
-from ingest.spec import FrameRule, Window
+from ingest.source.spec import FrameRule, Window
 from tests.ingest.material import photo
 
 

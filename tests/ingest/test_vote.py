@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from ingest.job import JobReport
-from ingest.vote import _increasing
+from ingest.duplicates.volumes import _increasing
+from ingest.job.run import JobReport
 from tests.ingest.material import encoded, ingest, public_spec, tables, write_folder
 from tests.ingest.test_near import detailed
 from tests.ingest.test_series import SPEC, dicom

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
+from shards.dataset.shard_file import Sample, ShardWriter, shard_path
 from shards.schema import index_schema, rejects_schema
-from shards.tar import Sample, ShardWriter, shard_path
 
 
 def jpeg(number: int, *, size: tuple[int, int] = (80, 64), gray: bool = False) -> bytes:

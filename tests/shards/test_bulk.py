@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.bulk import BulkReader, ReadStatus, native_library
 from shards.errors import ShardError
-from shards.reading import FileReader, Location
+from shards.read.bulk import BulkReader, ReadStatus, native_library
+from shards.read.local import FileReader, Location
 from shards.store import LocalStore
 
 LIBRARY = native_library()

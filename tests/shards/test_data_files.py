@@ -12,14 +12,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from shards import data_files
-from shards.data_files import write_files
-from shards.dataset import Dataset
+from shards.dataset import table_files as data_files
+from shards.dataset.dataset import Dataset
+from shards.dataset.query import scan
+from shards.dataset.table_files import write_files
+from shards.dataset.verify import remove_orphans, verify
 from shards.errors import SampleIndexError, StoreError
-from shards.index import scan
 from shards.schema import index_schema, rejects_schema
 from shards.store import LocalStore, open_store
-from shards.verify import remove_orphans, verify
 from tests.shards.builders import add_source, jpeg
 
 PLACES = [("CT", "a"), ("CT", "a"), ("CT", "b"), ("US", "a"), ("US", "a")]
@@ -156,7 +156,7 @@ def test_a_crash_before_the_commit_leaves_orphans_that_can_go(tmp_path: Path, mo
         raise StoreError("the power failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shards.dataset.add_files", crash)
+        patch.setattr("shards.dataset.dataset.add_files", crash)
         with pytest.raises(StoreError):
             dataset.reject("job", pa.table({name: ["x"] for name in rejects_schema().names}))
     report = verify(dataset)

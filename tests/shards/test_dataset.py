@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS, index_schema, rejects_schema
 from tests.shards.builders import add_source, jpeg, small_dataset

@@ -13,8 +13,8 @@ from PIL import Image
 
 from shards import decode as package
 from shards.decode import Crops, Status, describe_decoder, native_decoder, open_decoder
-from shards.decode.native import build
 from shards.errors import ConfigError
+from shards.native import build
 from tests.shards.decode_images import blank, by_pillow, decode, jpeg, jpeg_kinds, picture, psnr
 
 CROPS = [Crops(num=2, size_px=96), Crops(size_px=64, kind="center"), Crops(size_px=80, interpolation="bicubic")]
@@ -130,8 +130,8 @@ def test_without_the_extension_the_library_serves_and_says_so_once(caplog: pytes
     report = describe_decoder()
     assert report.name == "library"
     assert "not built" in str(report)
-    assert "shards.decode.native.build" in report.hint
-    with pytest.raises(ConfigError, match=r"shards\.decode\.native\.build"):
+    assert "shards.native.build" in report.hint
+    with pytest.raises(ConfigError, match=r"shards\.native\.build"):
         open_decoder("native")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards.decode.native_decoder import NativeUnavailableError, load
-from shards.decode.resize import resize
+from shards.pixels.resize import resize
 from tests.shards.decode_images import picture
 
 try:

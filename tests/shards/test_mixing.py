@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.errors import ConfigError
-from shards.mixing import MixedOrder, Mixture, prefix_counts
-from shards.order import OrderSettings
+from shards.stream.mixing import MixedOrder, Mixture, prefix_counts
+from shards.stream.order import OrderSettings
 
 COUNTS = np.array([40, 40, 40, 100, 20, 5, 11], dtype=np.int64)
 GROUPS = ["CT", "CT", "CT", "US", "US", "MR", "MR"]

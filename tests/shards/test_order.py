@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.errors import ConfigError
-from shards.order import EpochOrder, OrderSettings, default_lanes
+from shards.stream.order import EpochOrder, OrderSettings, default_lanes
 
 COUNTS = np.array([7, 1, 30, 12, 0, 55, 3, 18, 24, 50], dtype=np.int64)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import plan as plans
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
+from shards.dataset.shard_file import shard_path, shard_tags
 from shards.errors import SampleIndexError, ShardError, SubsetError
-from shards.plan import plan_lock, plan_of
-from shards.rows import DENSE_END, OFFSET
-from shards.subset import Selection, create
-from shards.tar import shard_path, shard_tags
+from shards.stream import plan as plans
+from shards.stream.plan import plan_lock, plan_of
+from shards.stream.rows import DENSE_END, OFFSET
+from shards.subset.lock import Selection, create
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 

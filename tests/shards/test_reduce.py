@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ingest import fingerprint, normalise
-from shards.decode import reduce
+from ingest.picture import fingerprint, normalise
 from shards.decode.native_decoder import Instructions, NativeUnavailableError, load
+from shards.pixels import reduce
 from tests.shards.decode_images import picture
 
 try:

@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from infra.s3_server import Server
-from shards.blocks import BlockId, DiskBlocks, MemoryBlocks
 from shards.decode import Crops
 from shards.errors import ShardError
-from shards.reading import Location
-from shards.remote_reading import RemoteReader, open_reader, pieces_of
+from shards.read.block_cache import BlockId, DiskBlocks, MemoryBlocks
+from shards.read.local import Location
+from shards.read.remote import RemoteReader, open_reader, pieces_of
 from shards.store import LocalStore, MemoryStore
-from shards.stream import Stream
-from shards.subset import Selection, create
+from shards.stream.stream import Stream
+from shards.subset.lock import Selection, create
 from tests.faults import Fault, FaultProxy
 from tests.shards.builders import small_dataset
 

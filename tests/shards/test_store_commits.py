@@ -13,7 +13,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from infra.s3_server import Server
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.errors import BiovfmError
 from shards.schema import index_schema, rejects_schema
 from shards.store import commit_once, storage_options

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from infra import s3_server
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.store import open_store
-from shards.stream import Stream
-from shards.subset import Selection, create
+from shards.stream.stream import Stream
+from shards.subset.lock import Selection, create
 from tests.faults import Fault, FaultProxy
 from tests.shards.builders import add_source, jpeg, small_dataset
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.decode import Crops
 from shards.errors import ConfigError, ShardError, SubsetError
-from shards.stream import Batch, Stream
-from shards.subset import Selection, create
+from shards.stream.stream import Batch, Stream
+from shards.subset.lock import Selection, create
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 ONE = (Crops(size_px=32),)
@@ -198,7 +198,7 @@ def test_wrong_arguments_say_so(dataset: Dataset, arguments: dict[str, int], mes
 
 def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Dataset) -> None:
     code = (
-        "from shards.stream import Stream; from shards.decode import Crops\n"
+        "from shards.stream.stream import Stream; from shards.decode import Crops\n"
         f"open_loop = iter(Stream({dataset.url!r}, crops=(Crops(size_px=32),), global_batch=8))\n"
         "print(next(open_loop).index)\n"
     )
@@ -212,7 +212,7 @@ def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Datas
 @pytest.mark.parametrize("ending", ["interrupt", "kill"])
 def test_a_process_that_dies_leaves_nothing_that_stops_the_next(dataset: Dataset, ending: str) -> None:
     code = (
-        "import os, sys, signal; from shards.stream import Stream; from shards.decode import Crops\n"
+        "import os, sys, signal; from shards.stream.stream import Stream; from shards.decode import Crops\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
         f"for batch in Stream({dataset.url!r}, crops=(Crops(size_px=32),), global_batch=8):\n"
         f"    os.kill(os.getpid(), signal.{'SIGINT' if ending == 'interrupt' else 'SIGKILL'})\n"

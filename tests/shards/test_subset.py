@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
-from shards.export import export_list
-from shards.materialize import materialize
-from shards.subset import Lock, Selection, create, verify
+from shards.subset.data_list import export_list
+from shards.subset.lock import Lock, Selection, create, verify
+from shards.subset.materialize import materialize
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 

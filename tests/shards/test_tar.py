@@ -11,8 +11,8 @@ import google_crc32c
 import pytest
 from PIL import Image
 
+from shards.dataset.shard_file import Sample, ShardWriter, read_blocks, read_samples
 from shards.errors import ShardError
-from shards.tar import Sample, ShardWriter, read_blocks, read_samples
 from tests.shards.builders import jpeg
 
 SAMPLES = [

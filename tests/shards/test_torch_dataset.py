@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from shards.decode import Crops
-from shards.stream import Stream
-from shards.torch_dataset import StreamDataset, channels_first
+from shards.stream.stream import Stream
+from shards.stream.torch_dataset import StreamDataset, channels_first
 from tests.shards.builders import small_dataset
 
 CROPS = (Crops(num=2, size_px=32), Crops(num=3, size_px=16))

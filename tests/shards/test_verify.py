@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from infra.cli import main
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
+from shards.dataset.verify import Report, remove_orphans, verify
 from shards.errors import SampleIndexError
 from shards.schema import rejects_schema
 from shards.store import open_store
-from shards.verify import Report, remove_orphans, verify
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 DAY = 86_400.0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infra.cli import main
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
 from tests.shards.builders import add_source, jpeg
 from tests.train.recipes import mae_recipe
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.bench.peers.corpus import Corpus
-from shards.dataset import Dataset
+from shards.dataset.dataset import Dataset
+from shards.dataset.shard_file import Sample, ShardWriter, shard_path
 from shards.files import write_text
 from shards.schema import index_schema, rejects_schema
-from shards.tar import Sample, ShardWriter, shard_path
 
 SHARD_BYTES: Final = 64 << 20
 _SOURCE: Final = "bench"

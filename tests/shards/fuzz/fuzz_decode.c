@@ -2,7 +2,7 @@
  *
  * With libFuzzer (an instrumented libjpeg-turbo finds more than the system's):
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -ffp-contract=off \
- *     tests/shards/fuzz/fuzz_decode.c shards/decode/native/[a-z]*.c -ljpeg -lm -o fuzz_decode
+ *     tests/shards/fuzz/fuzz_decode.c shards/native/[a-z]*.c -ljpeg -lm -o fuzz_decode
  *   ./fuzz_decode -max_total_time=600 -max_len=20000 CORPUS_FOLDER
  *
  * The first eight bytes are the settings, the rest is the image. Slots are guarded by canaries on both sides. */
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../shards/decode/native/biovfm_decode.h"
+#include "../../../shards/native/biovfm_decode.h"
 
 typedef struct bv_context bv_context;
 bv_context *bv_open(int32_t instructions, int32_t read_all);

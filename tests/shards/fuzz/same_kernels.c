@@ -2,7 +2,7 @@
  * other processors:
  *
  *   aarch64-linux-gnu-gcc -static -O3 -ffp-contract=off -I LIBJPEG tests/shards/fuzz/same_kernels.c \
- *     shards/decode/native/[a-z]*.c LIBJPEG/libjpeg.a -lm -o same_kernels && qemu-aarch64-static ./same_kernels *.jpg */
+ *     shards/native/[a-z]*.c LIBJPEG/libjpeg.a -lm -o same_kernels && qemu-aarch64-static ./same_kernels *.jpg */
 #define _DEFAULT_SOURCE
 #include <stdint.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../../shards/decode/native/biovfm_decode.h"
+#include "../../../shards/native/biovfm_decode.h"
 
 typedef struct bv_context bv_context;
 bv_context *bv_open(int32_t instructions, int32_t read_all);

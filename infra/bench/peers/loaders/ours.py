@@ -14,7 +14,7 @@ import torch  # noqa: F401
 
 from infra.bench.peers.loaders.harness import WORKERS, Job, main
 from shards.decode import Crops
-from shards.stream import Stream
+from shards.stream.stream import Stream
 
 if "library" in sys.argv:
     import shards.decode.library  # noqa: F401

@@ -1,0 +1,1 @@
+"""Frozen networks whose features are probed: our exports, timm and foreign weights."""

@@ -1,0 +1,1 @@
+"""The MedMNIST tasks: what they are, and their images."""

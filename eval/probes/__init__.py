@@ -1,0 +1,1 @@
+"""Linear probe and k-NN on frozen features, their metrics and results."""

@@ -1,0 +1,336 @@
+"""Linear probe and k-NN of frozen features: one result a task, with everything a reader needs to reproduce it.
+
+The linear probe standardises the features, fits L2-penalised logistic regression on the training split for ten
+penalties, and keeps the one with the smallest log-loss on the validation split (never the test split; no refit on
+train + val, so that numbers compare with MedMNIST's own tables). The objective is convex: a seed changes nothing but
+random weights and few-shot draws, so one seed is run unless one of these is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from eval.encoders.encoder import Backbone, PoolingChoice, load_backbone
+from eval.medmnist.data import Split, Task
+from eval.probes.bootstrap import NUM_RESAMPLES, Interval, intervals
+from eval.probes.features import Features, FeatureSet, Report, extract, feature_cache
+from eval.probes.logistic import CS, LogisticPath, log_loss
+from eval.probes.metrics import Floats, Labels, best_thresholds, evaluate
+
+NUM_DIGITS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a classifier says of the validation and test splits.
+
+    Attributes:
+        val: (N, K) float64 probabilities.
+        test: (N, K) float64 probabilities.
+        settings: What was chosen on the validation split (penalty, k, epoch …).
+        seconds: To fit and predict.
+    """
+
+    val: Floats
+    test: Floats
+    settings: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """One classifier on one task.
+
+    Attributes:
+        task: MedMNIST's flag.
+        kind: One of MedMNIST's four kinds.
+        protocol: `linear`, `knn` or `paper`.
+        backbone: What the user typed.
+        seed: Of random weights, few-shot draws and shuffling.
+        metrics: Metric → value and interval on the test split.
+        val_metrics: Metric → value on the validation split.
+        thresholds: With the best Matthews correlation on the validation split, one a label.
+        settings: Chosen on the validation split.
+        num_train: Images that were fitted on.
+        num_val: Images of the validation split.
+        num_test: Images of the test split.
+        seconds: To fit and predict, from cached features.
+        provenance: Digests, sizes, versions and the trainer's own notes.
+        scores_path: `.npz` with labels and scores of the test split, for paired comparisons.
+    """
+
+    task: str
+    kind: str
+    protocol: str
+    backbone: str
+    seed: int
+    metrics: dict[str, Interval]
+    val_metrics: dict[str, float]
+    thresholds: list[float]
+    settings: dict[str, Any]
+    num_train: int
+    num_val: int
+    num_test: int
+    seconds: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+    scores_path: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> ProbeResult:
+        """From one JSON object."""
+        return cls(**{**record, "metrics": {name: Interval(**value) for name, value in record["metrics"].items()}})
+
+
+def probe(
+    backbone: Backbone | str,
+    tasks: Sequence[Task],
+    *,
+    pooling: PoolingChoice = "auto",
+    image_size_px: int | None = None,
+    cache: Path | None = None,
+    batch_size: int = 256,
+    device: str = "cpu",
+    seeds: Sequence[int] = (0,),
+    shots: int | None = None,
+    inverse_penalties: Sequence[float] = CS,
+    num_resamples: int = NUM_RESAMPLES,
+    report: Report | None = None,
+) -> list[ProbeResult]:
+    """Linear probes of a frozen backbone.
+
+    Args:
+        backbone: Loaded, or what `eval.encoders.encoder.load_backbone` takes.
+        tasks: From `eval.medmnist.data.load_task`.
+        pooling: `patch_mean`, `cls`, `cls_patch_mean`, or `auto`: what the network's method trained.
+        image_size_px: Edge that the network sees; None takes the one that it was trained on.
+        cache: Folder of cached features and scores; None takes `eval.probes.features.feature_cache()`.
+        batch_size: Images a forward pass.
+        device: Where network and products run.
+        seeds: One result each; only random weights and `shots` depend on it.
+        shots: Fit on that many training images a class; None takes all.
+        inverse_penalties: scikit-learn's C; the best on the validation split is kept.
+        num_resamples: Of the bootstrap intervals.
+        report: Called with (images done, images in all) while features are computed.
+
+    Returns:
+        One result for each task and seed, tasks outermost.
+    """
+
+    def predict(features: FeatureSet, task: Task, seed: int) -> Prediction:
+        train, labels = few_shot(features.train, task.train, shots, seed)
+        return fit_linear(train, labels, features, task, inverse_penalties=inverse_penalties, device=device)
+
+    return run(
+        predict,
+        backbone,
+        tasks,
+        protocol="linear",
+        options={"shots": shots},
+        seeds=seeds,
+        pooling=pooling,
+        image_size_px=image_size_px,
+        cache=cache,
+        batch_size=batch_size,
+        device=device,
+        num_resamples=num_resamples,
+        report=report,
+    )
+
+
+def run(
+    predict: Callable[[FeatureSet, Task, int], Prediction],
+    backbone: Backbone | str,
+    tasks: Sequence[Task],
+    *,
+    protocol: str,
+    options: dict[str, Any],
+    seeds: Sequence[int] = (0,),
+    pooling: PoolingChoice = "auto",
+    image_size_px: int | None = None,
+    cache: Path | None = None,
+    batch_size: int = 256,
+    device: str = "cpu",
+    num_resamples: int = NUM_RESAMPLES,
+    report: Report | None = None,
+) -> list[ProbeResult]:
+    """Extract features and let `predict` classify them, for each task and seed."""
+    results = []
+    for task in tasks:
+        for seed, loaded in _seeded(backbone, seeds, device, task):
+            features = extract(
+                loaded,
+                task,
+                pooling=pooling,
+                image_size_px=image_size_px,
+                cache=cache,
+                batch_size=batch_size,
+                device=device,
+                report=report,
+            )
+            prediction = predict(features, task, seed)
+            found = {
+                "features": features.key,
+                "pooling": loaded.pooling(pooling),
+                "dimension": int(features.train.shape[1]),
+                "network_image_size_px": image_size_px or loaded.image_size_px,
+            }
+            results.append(
+                score(
+                    prediction,
+                    task,
+                    loaded,
+                    protocol=protocol,
+                    seed=seed,
+                    options=options | found,
+                    scores=(cache or feature_cache()) / "scores",
+                    num_resamples=num_resamples,
+                )
+            )
+    return results
+
+
+def _seeded(backbone: Backbone | str, seeds: Sequence[int], device: str, task: Task) -> Iterator[tuple[int, Backbone]]:
+    """Each seed with its network; only random weights are loaded more than once."""
+    loaded = backbone if isinstance(backbone, Backbone) else None
+    for seed in seeds:
+        if loaded is None or (isinstance(backbone, str) and backbone.startswith("random:")):
+            loaded = load_backbone(str(backbone), device=device, seed=seed, image_size_px=task.size_px)
+        yield seed, loaded
+
+
+def few_shot(features: Features, split: Split, shots: int | None, seed: int) -> tuple[Features, Labels]:
+    """All training images, or `shots` a class (or label) drawn by `seed`."""
+    if shots is None:
+        return features, split.labels
+    rng = np.random.default_rng(seed)
+    single = split.labels.shape[1] == 1
+    groups = (
+        [np.flatnonzero(split.labels[:, 0] == value) for value in np.unique(split.labels)]
+        if single
+        else [np.flatnonzero(column) for column in split.labels.T]
+    )
+    rows = np.unique(np.concatenate([rng.permutation(group)[:shots] for group in groups]))
+    return np.asarray(features[rows]), split.labels[rows]
+
+
+def fit_linear(
+    train: npt.NDArray[np.float32],
+    labels: Labels,
+    features: FeatureSet,
+    task: Task,
+    *,
+    inverse_penalties: Sequence[float] = CS,
+    device: str = "cpu",
+) -> Prediction:
+    """Logistic regression with the penalty of the smallest validation log-loss.
+
+    Args:
+        train: (N, D) features to fit on.
+        labels: (N, 1) or (N, L).
+        features: Of the validation and test splits.
+        task: Labels of the validation split.
+        inverse_penalties: scikit-learn's C.
+        device: Where the products run.
+    """
+    started = time.perf_counter()
+    path = LogisticPath(train, labels, task.kind, num_classes=task.num_classes, device=device)
+    candidates = []
+    for fit in path.fit(inverse_penalties):
+        val = path.predict(fit, features.val)
+        candidates.append((log_loss(task.val.labels, val, task.kind), fit, val))
+    loss, best, val = min(candidates, key=lambda candidate: candidate[0])
+    test = path.predict(best, features.test)
+    return Prediction(
+        val=val,
+        test=test,
+        settings={
+            "C": best.inverse_penalty,
+            "val_log_loss": loss,
+            "passes": sum(fit.num_passes for _, fit, _ in candidates),
+            "fitted_on": len(train),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def score(
+    prediction: Prediction,
+    task: Task,
+    backbone: Backbone,
+    *,
+    protocol: str,
+    seed: int,
+    options: dict[str, Any],
+    scores: Path,
+    num_resamples: int = NUM_RESAMPLES,
+) -> ProbeResult:
+    """Metrics with intervals; labels and scores are kept for paired comparisons."""
+    thresholds = best_thresholds(task.val.labels, prediction.val, task.kind)
+    provenance = {
+        "weights": backbone.digest,
+        "num_params": backbone.num_params,
+        "images": task.digest,
+        "origin": task.origin,
+        "image_size_px": task.size_px,
+        "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
+        "num_resamples": num_resamples,
+        "trainer": dict(backbone.metadata),
+        "versions": versions(),
+        **options,
+    }
+    return ProbeResult(
+        task=task.name,
+        kind=task.kind,
+        protocol=protocol,
+        backbone=backbone.spec,
+        seed=seed,
+        metrics=intervals(
+            task.test.labels, prediction.test, task.kind, threshold=thresholds, num_resamples=num_resamples
+        ),
+        val_metrics=evaluate(task.val.labels, prediction.val, task.kind, threshold=thresholds),
+        thresholds=[float(value) for value in thresholds],
+        settings=prediction.settings,
+        num_train=int(prediction.settings.get("fitted_on", len(task.train))),
+        num_val=len(task.val),
+        num_test=len(task.test),
+        seconds=round(prediction.seconds, 3),
+        provenance=provenance,
+        scores_path=str(_keep_scores(prediction, task, scores, {"protocol": protocol, "seed": seed, **provenance})),
+    )
+
+
+def _keep_scores(prediction: Prediction, task: Task, folder: Path, facts: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    path = folder / f"{task.name}-{name}.npz"
+    partial = folder / f"{path.stem}.partial.npz"
+    np.savez_compressed(partial, labels=task.test.labels, scores=prediction.test)
+    partial.replace(path)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the numbers may depend on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("biovfm", "numpy", "scipy", "scikit-learn", "timm", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

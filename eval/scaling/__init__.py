@@ -1,0 +1,1 @@
+"""Power laws over data and model size, what explains their slopes, and their figures."""

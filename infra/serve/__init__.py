@@ -1,1 +1,0 @@
-"""A dataset in the browser."""

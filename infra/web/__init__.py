@@ -1,0 +1,1 @@
+"""Pages: HTML, charts, and the server that shows a dataset."""

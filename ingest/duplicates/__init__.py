@@ -1,0 +1,1 @@
+"""Exact and near duplicates, copies of volumes, and overlap with evaluation sets."""

@@ -1,0 +1,1 @@
+"""The steps of an ingest job, in the order of their names here: list, place, map, resolve, promote, commit."""

@@ -1,0 +1,1 @@
+"""From decoded pixels to what is stored: normalisation, quality, encoding, fingerprints."""

@@ -1,0 +1,87 @@
+"""A dataset's encoding policy: how every picture in it is stored, fixed when the dataset is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shards.dataset.dataset import Dataset
+from shards.errors import ConfigError
+from shards.settings import parse
+
+
+class Encoding(BaseModel):
+    """The policy in `dataset.json`; one without a key has the key's default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    short_side_px: int = Field(
+        512, ge=0, description="Pictures whose short side is longer are reduced to it, antialiased; 0 keeps every size."
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100, description="Colour is not subsampled.")
+    format: Literal["auto", "jpg", "png"] = Field("auto", description="auto is JPEG.")
+    resampler: Literal["pillow", "native"] = Field(
+        "pillow",
+        description="Pillow's bicubic filter, or the decoder's own in C: equal within rounding, eight times as fast.",
+    )
+
+    @classmethod
+    def of_dataset(cls, settings: Mapping[str, Any]) -> Encoding:
+        """The policy in `dataset.json`.
+
+        Raises:
+            ConfigError: The dataset's policy names something that this release does not know.
+        """
+        try:
+            return parse(cls, settings.get("encoding", {}), where="encoding policy")
+        except ConfigError as error:
+            raise ConfigError(f"dataset.json: {error.message}", hint="use the release that made the dataset") from error
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides a job's id; a resampler that was always the only one is left out."""
+        return self.model_dump(exclude={"resampler"} if self.resampler == "pillow" else None)
+
+    def require(self) -> None:
+        """Check that what the policy asks for is there: bytes must not depend on what a machine happens to have.
+
+        Raises:
+            ConfigError: The native resampler cannot be used here.
+        """
+        if self.resampler == "native":
+            from shards.decode.native_decoder import NativeUnavailableError, load
+
+            try:
+                load()
+            except NativeUnavailableError as error:
+                raise ConfigError(
+                    f"the encoding policy wants the native resampler, which cannot be used: {error}",
+                    hint="build it (`python -m shards.native.build`), or make a dataset with resampler=pillow",
+                ) from error
+
+
+def open_dataset(url: str, wanted: Mapping[str, Any] | None = None) -> tuple[Dataset, Encoding]:
+    """Open a dataset, or make one of this policy.
+
+    Args:
+        url: Folder or object-store prefix.
+        wanted: Keys of the policy; those of a dataset that exists must be the same.
+
+    Raises:
+        ConfigError: A key or value is none, the dataset has another policy, or what it asks for is not there.
+    """
+    wanted = wanted or {}
+    asked = parse(Encoding, wanted, where="--encoding")
+    asked.require()
+    dataset = Dataset.create(url, encoding=wanted)
+    policy = Encoding.of_dataset(dataset.settings)
+    others = [name for name in wanted if getattr(policy, name) != getattr(asked, name)]
+    if others:
+        has, asks = (", ".join(f"{name}={getattr(one, name)}" for name in others) for one in (policy, asked))
+        raise ConfigError(
+            f"{dataset.url} is encoded with {has}, not {asks}; a dataset keeps the policy it was made with",
+            hint=f"leave out --encoding {others[0]}=…, or ingest into a new dataset",
+        )
+    policy.require()
+    return dataset, policy

@@ -1,0 +1,1 @@
+"""Pseudonyms, the secret behind them, and libraries that must not print."""

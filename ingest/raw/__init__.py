@@ -1,0 +1,1 @@
+"""Raw files where they lie: folders, archives, lists."""

@@ -1,0 +1,275 @@
+"""Raw files where they lie: a folder, one file, or any fsspec URL, archive members included.
+
+A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip://b.png::a.zip`,
+`tar://b.png::a.tar.gz`, `gzip://b.ppm::b.ppm.gz`, and once more inside: `zip://b.png::tar://a.zip::c.tar`.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from shards.errors import SourceError
+
+Kind = Literal["file", "zip", "tar", "stream", "gzip", "url", "reject"]
+
+
+class RejectError(Exception):
+    """A raw file or image that is not taken; it becomes a row of `rejects/`.
+
+    Args:
+        reason: One word of the list in `ingest.picture.quality`.
+        detail: Our own words or the name of an error class; never text out of the file (it may name a person).
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Stated(NamedTuple):
+    """What a list of files says of one of them; empty where it says nothing."""
+
+    modality: str = ""
+    group: str = ""
+    licence: str = ""
+    anatomy: str = ""
+
+
+_NOTHING = Stated()
+
+
+class Place(NamedTuple):
+    """Where a file belongs that is one slice of a series; see `ingest.job.place`.
+
+    Attributes:
+        series: Keyed hash of the series' UID.
+        frame: The slice's number in it, as `z0012`; `t0003z0012` where positions repeat, `s01z0012` where the series
+            holds several stacks.
+        alone: Whether its stack is this file only.
+        taken: Whether the source's frame rule takes it.
+        spacing: Millimetres between rows and between columns.
+        low: Lower end of the stack's intensity range, for files without a window; NaN without one.
+        high: Its upper end.
+    """
+
+    series: str
+    frame: str
+    alone: bool = False
+    taken: bool = True
+    spacing: tuple[float, float] = (1.0, 1.0)
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawItem:
+    """One listed raw file.
+
+    Attributes:
+        path: Path of the file, or of the archive that holds it, below the raw URL.
+        member: Path inside the archive; empty for plain files.
+        kind: How it is opened; `stream` is a member of a compressed tar, `reject` cannot be opened at all.
+        size: Bytes (packed size for `gzip`).
+        offset: First byte inside a plain tar, position inside a compressed one.
+        check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
+        detail: Why a `reject` is one, as `reason` or `reason:detail`.
+        stated: What a list says of the file.
+        parts: Paths and sizes of the parts where `path` is a split archive.
+        holder: The archive inside the archive `path` that holds the member, where there is one; its `offset` is
+            positive where it can be read in place.
+        place: Where in a series of files the file belongs, once the series are known.
+    """
+
+    path: str
+    member: str = ""
+    kind: Kind = "file"
+    size: int = 0
+    offset: int = 0
+    check: int = 0
+    detail: str = ""
+    stated: Stated = _NOTHING
+    parts: tuple[tuple[str, int], ...] = ()
+    holder: RawItem | None = None
+    place: Place | None = None
+
+    @property
+    def raw_path(self) -> str:
+        """The fsspec chain below the raw URL."""
+        if not self.member or self.kind == "file":
+            return printable(self.path)
+        archive = self.holder.member if self.holder else self.path
+        scheme = "gzip" if self.kind == "gzip" else "zip" if _ZIP.search(archive.lower()) else "tar"
+        return f"{scheme}://{printable(self.member)}::{self.holder.raw_path if self.holder else printable(self.path)}"
+
+    @property
+    def inner_path(self) -> str:
+        """Archive and member as one path: what globs and expressions see."""
+        if not self.member or self.kind == "gzip":
+            return self.path
+        return f"{self.holder.inner_path if self.holder else self.path}/{self.member}"
+
+
+_ZIP = re.compile(r"\.zip(\.[^./]*)?$")
+
+
+def printable(path: str) -> str:
+    """`path` as valid Unicode: bytes that are none are written as backslash, x and two hex digits."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFile:
+    """A raw file that a reader may open, as often as it likes.
+
+    Attributes:
+        path: The raw path.
+        name: Last part of the path, lower case; formats are told by it.
+        size: Bytes, as far as known.
+        opener: Gives a seekable binary stream.
+        peek: Gives the first bytes without unpacking the rest, for members of archives.
+        beside: Opens a neighbour by file name, for formats that keep header and data apart.
+    """
+
+    path: str
+    name: str
+    size: int
+    opener: Callable[[], BinaryIO]
+    beside: Callable[[str], BinaryIO] | None = None
+    peek: Callable[[int], bytes] | None = None
+
+    def head(self, num_bytes: int) -> bytes:
+        """The first bytes, or all if there are fewer."""
+        if self.peek is not None:
+            return self.peek(num_bytes)
+        with self.opener() as stream:
+            return stream.read(num_bytes)
+
+    def open(self) -> BinaryIO:
+        """A seekable stream at the start of the file."""
+        return self.opener()
+
+    def read(self) -> bytes:
+        """All bytes."""
+        with self.opener() as stream:
+            return stream.read()
+
+    @classmethod
+    def of_bytes(cls, data: bytes, name: str) -> RawFile:
+        """A raw file in memory."""
+        return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
+
+
+_NOT_RAW = ("__MACOSX/", ".git/")
+
+
+def _walk(folder: Path, inner: str) -> Iterator[tuple[str, int]]:
+    """Files below a folder as `(path, bytes)`, sorted by path, with the names of one branch in memory.
+
+    A folder is sorted as its name and a slash, which is how the paths in it begin. Links to folders are not followed,
+    folders that cannot be looked into are left out, and a file that cannot be looked at has -1 bytes.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries]
+    except OSError:
+        return
+    names.sort(reverse=True)
+    while names:
+        name = names.pop()
+        path = folder / name
+        if not name.endswith("/"):
+            yield inner + name, _size_of(path)
+        elif name not in _NOT_RAW and not path.is_symlink():
+            yield from _walk(path, inner + name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+class RawRoot:
+    """The raw URL of a source.
+
+    Args:
+        url: Folder or file, as a path or any fsspec URL.
+        block_bytes: How much of a remote file is fetched at a time.
+
+    Raises:
+        SourceError: Nothing is there, or its driver is missing.
+    """
+
+    def __init__(self, url: str, *, block_bytes: int = 4 << 20) -> None:
+        self.url = url
+        self._block_bytes = block_bytes
+        scheme, separator, rest = url.partition("://")
+        self._local = not separator or scheme == "file"
+        if self._local:
+            self._base = str(Path(rest if separator else url).expanduser().absolute())
+            if not Path(self._base).exists():
+                raise SourceError(
+                    f"no raw data at {url}", hint="check the path; `biovfm sources show ID` says what to get"
+                )
+            if Path(self._base).is_file():
+                self._base, self._only = os.path.split(self._base)
+            else:
+                self._only = ""
+        else:
+            self._open_remote(url)
+
+    def _open_remote(self, url: str) -> None:
+        import fsspec
+
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(url)
+            info = self._fs.info(self._base)
+        except (ImportError, ValueError, OSError) as error:
+            raise SourceError(f"cannot read {url}: {type(error).__name__}", hint="check URL and credentials") from error
+        self._only = ""
+        if info["type"] == "file":
+            self._base, _, self._only = self._base.rpartition("/")
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Every file as `(path below the URL, bytes)`, sorted by path."""
+        if self._only:
+            yield self._only, self.size(self._only)
+        elif self._local:
+            yield from _walk(Path(self._base), "")
+        else:
+            base = self._base.rstrip("/") + "/"
+            found = self._fs.find(self._base, detail=True)
+            yield from sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
+
+    def size(self, path: str) -> int:
+        """Bytes of one file."""
+        if self._local:
+            return (Path(self._base) / path).stat().st_size
+        return int(self._fs.size(f"{self._base}/{path}") or 0)
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable stream.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
+        if self._local:
+            return (Path(self._base) / path).open("rb")
+        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
+        return stream

@@ -1,0 +1,156 @@
+"""Split archives: which files are parts of one, and the directory of a zip that is.
+
+They come in two ways. Cut byte by byte (`x.zip.001`, `x.zip.002` …, `x.tar.gz.aa` …) the parts in a row are the
+archive. Spanned as PKZIP has it (`x.z01`, `x.z02` …, `x.zip` last; APPNOTE 8.3) they are too, except that every offset
+counts from the start of its own part: the directory is rebased once it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final, cast
+
+from ingest.raw.compact import Compact
+from ingest.raw.items import RawRoot
+from ingest.raw.streams import Joined
+
+_CUT: Final = re.compile(
+    r"(?P<stem>.+\.(?:zip|tar|tgz|tbz2|txz|tar\.(?:gz|bz2|xz)))\.(?:part[-_]?)?(?P<part>\d{1,4}|[a-c][a-z])"
+)
+_SPANNED_FIRST: Final = (".z01", ".z001", ".z02")
+_SPANNED: Final = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,3})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file below the raw URL, or the parts of one.
+
+    Attributes:
+        path: Its path; of a split archive that of the part by which it is known (`x.zip`, `x.zip.001`).
+        size: Bytes of all parts; negative where it cannot be looked at.
+        parts: Paths and sizes of the parts in order; empty for whole files.
+        missing: What part is not there, in words.
+    """
+
+    path: str
+    size: int
+    parts: tuple[tuple[str, int], ...] = ()
+    missing: str = ""
+
+
+def whole_name(path: str) -> str:
+    """The name that a split archive would have in one piece; other names as they are."""
+    cut = _CUT.fullmatch(path.lower())
+    return path[: len(cut["stem"])] if cut else path
+
+
+def join_parts(files: Iterable[tuple[str, int]]) -> Iterator[Found]:
+    """Put the parts of split archives together; the order of the paths is kept."""
+    walked = Compact(files)
+    groups: dict[str, list[tuple[int, str, int]]] = {}
+    names = {lower for path, _ in walked if (lower := path.lower()).endswith(_SPANNED_FIRST)}
+    for path, size in walked:
+        found = _part(path, names)
+        if found:
+            groups.setdefault(found[0], []).append((found[1], path, size))
+    for path, size in walked:
+        found = _part(path, names)
+        if found is None:
+            yield Found(path=path, size=size)
+            continue
+        parts = sorted(groups[found[0]])
+        known = parts[-1] if found[2] else parts[0]
+        if path == known[1]:
+            sizes = tuple((name, max(length, 0)) for _, name, length in parts)
+            yield Found(path=path, size=sum(n for _, n in sizes), parts=sizes, missing=_gap(parts, spanned=found[2]))
+
+
+def _part(path: str, names: set[str]) -> tuple[str, int, bool] | None:
+    """Which archive a file is a part of, which one, and whether it is spanned; None for a whole file."""
+    lower = path.lower()
+    cut = _CUT.fullmatch(lower)
+    if cut:
+        part = cut["part"]
+        number = int(part) if part.isdigit() else (ord(part[0]) - 97) * 26 + ord(part[1]) - 97
+        return f"cut:{cut['stem']}", number, False
+    spanned = _SPANNED.fullmatch(lower)
+    if spanned:
+        return f"spanned:{spanned['stem']}", int(spanned["part"]), True
+    if lower.endswith(".zip") and any(f"{lower[:-4]}{first}" in names for first in _SPANNED_FIRST):
+        return f"spanned:{lower[:-4]}", _LAST, True
+    return None
+
+
+_LAST = 1 << 20
+
+
+def _gap(parts: Sequence[tuple[int, str, int]], *, spanned: bool) -> str:
+    numbers = [number for number, *_ in parts]
+    if spanned and numbers[-1] != _LAST:
+        return "the last part, .zip, is missing"
+    body = numbers[:-1] if spanned else numbers
+    first = 1 if spanned else min(body[0], 1)
+    absent = next((want for want, have in enumerate(body, first) if want != have), None)
+    return "" if absent is None else f"part {absent} is missing"
+
+
+def open_found(root: RawRoot, path: str, parts: Sequence[tuple[str, int]]) -> BinaryIO:
+    """A seekable stream of a file, or of its parts joined."""
+    if not parts:
+        return root.open(path)
+    return cast("BinaryIO", io.BufferedReader(Joined(root, parts), 1 << 18))
+
+
+def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
+    """A zip directory; that of a spanned archive is rebased to the joined stream.
+
+    Raises:
+        BadZipFile: It is none.
+    """
+    joined = stream.raw if isinstance(stream, io.BufferedReader) else None
+    spans = _directory_offset(joined, stream) if isinstance(joined, Joined) else None
+    archive = zipfile.ZipFile(stream)
+    if isinstance(joined, Joined) and spans is not None:
+        shift = archive.start_dir - spans
+        for info in archive.infolist():
+            if info.volume >= len(joined.starts):
+                raise zipfile.BadZipFile("a part is missing")
+            info.header_offset += joined.starts[info.volume] - shift
+            if hasattr(info, "_end_offset"):
+                setattr(info, "_end_offset", None)  # noqa: B010  # newer Pythons computed it from the offsets above
+    return archive
+
+
+def _directory_offset(joined: Joined, stream: BinaryIO) -> int | None:
+    """What the end record of a spanned zip says where its directory begins, in its own part; None if not spanned.
+
+    A spanned zip64's locator is shown as that of a zip in one part, which is all that `zipfile` reads.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    tail_start = stream.seek(max(0, size - 65_557))
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        return None
+    disk, _, _, _, _, offset, _ = struct.unpack("<HHHHLLH", tail[at + 4 : at + 22])
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07":
+        disk, zip64_offset, _ = struct.unpack("<LQL", tail[at - 16 : at])
+        offset = struct.unpack("<Q", tail[at - 28 : at - 20])[0]
+        joined.overlay(tail_start + at - 16, struct.pack("<LQL", 0, zip64_offset, 1))
+    stream.seek(0)
+    return int(offset) if disk else None
+
+
+def data_offset(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of a stored member begin."""
+    stream.seek(info.header_offset)
+    header = stream.read(30)
+    if header[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no local header")
+    name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
+    return int(info.header_offset + 30 + name_bytes + extra_bytes)

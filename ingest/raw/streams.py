@@ -1,0 +1,195 @@
+"""The streams that archives are read through: parts joined, a window of a file, unpacking with a brake."""
+
+from __future__ import annotations
+
+import bisect
+import bz2
+import gzip
+import io
+import lzma
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import BinaryIO, Final, cast
+
+from ingest.raw.items import RawRoot, RejectError
+from ingest.settings import LimitSettings
+
+SPOOL_BYTES: Final = 64 << 20
+FREE_BYTES: Final = 1 << 20
+"""What may be unpacked of anything, however small it is packed."""
+
+
+class _Seekable(io.RawIOBase):
+    """A readable stream of known size; it keeps its own position."""
+
+    _size: int
+    _at: int = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+
+class Joined(_Seekable):
+    """Files read as one. Attribute `starts`: where each begins."""
+
+    def __init__(self, root: RawRoot, parts: Sequence[tuple[str, int]]) -> None:
+        self._root = root
+        self._paths = [path for path, _ in parts]
+        ends = list(accumulate(size for _, size in parts))
+        self.starts = [0, *ends[:-1]]
+        self._size = ends[-1]
+        self._open: dict[int, BinaryIO] = {}
+        self._overlay: tuple[int, bytes] = (0, b"")
+
+    def overlay(self, offset: int, data: bytes) -> None:
+        """Show these bytes instead of those that lie there."""
+        self._overlay = (offset, data)
+
+    def readinto(self, buffer: object) -> int:
+        """Read from the part that lies here."""
+        view = memoryview(buffer)  # type: ignore[arg-type]  # the io protocol types it as a bare object
+        if self._at >= self._size:
+            return 0
+        which = bisect.bisect_right(self.starts, self._at) - 1
+        if which not in self._open:
+            self._open[which] = self._root.open(self._paths[which])
+        stream = self._open[which]
+        stream.seek(self._at - self.starts[which])
+        data = bytearray(stream.read(min(len(view), self._size - self._at)))
+        first, patch = self._overlay
+        for index in range(max(first, self._at), min(first + len(patch), self._at + len(data))):
+            data[index - self._at] = patch[index - first]
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Close the parts."""
+        for stream in self._open.values():
+            stream.close()
+        self._open.clear()
+        super().close()
+
+
+class Window(_Seekable):
+    """`size` bytes of a stream from `offset` on, as a file of its own; closes the stream with itself."""
+
+    def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
+        self._stream = stream
+        self._offset = offset
+        self._size = size
+
+    def readinto(self, buffer: object) -> int:
+        """Read inside the window."""
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        self._stream.seek(self._offset + self._at)
+        data = self._stream.read(max(0, min(len(view), self._size - self._at)))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Close the stream below."""
+        self._stream.close()
+        super().close()
+
+
+def is_bomb(size: int, packed: float, limits: LimitSettings) -> bool:
+    """Whether so many bytes may not come out of so few."""
+    return size > limits.max_file_bytes or (size > FREE_BYTES and size > packed * limits.max_ratio)
+
+
+class Guarded(io.RawIOBase):
+    """A decompressing stream that stops when it has grown out of all proportion to the bytes it came from."""
+
+    def __init__(self, stream: io.BufferedIOBase, packed: float, limits: LimitSettings) -> None:
+        self._stream = stream
+        self._most = max(FREE_BYTES, int(packed * limits.max_ratio))
+        self._count = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Unpack some more."""
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        data = self._stream.read1(len(view))  # what comes before a break is still given
+        view[: len(data)] = data
+        self._count += len(data)
+        if self._count > self._most:
+            raise RejectError("decompression_bomb", f"more than {self._most} bytes")
+        return len(data)
+
+
+def unpacked(stream: BinaryIO, name: str, packed: float, limits: LimitSettings) -> BinaryIO:
+    """The tar inside a compressed tar of this name."""
+    lower = name.lower()
+    opener: Callable[[BinaryIO], object] = gzip.open
+    if lower.endswith(("bz2", "tbz2")):
+        opener = bz2.open
+    elif lower.endswith(("xz", "txz")):
+        opener = lzma.open
+    inner = cast("io.BufferedIOBase", opener(stream))
+    return cast("BinaryIO", io.BufferedReader(Guarded(inner, packed, limits), 1 << 18))
+
+
+class Limited(io.RawIOBase):
+    """The next `size` bytes of a stream."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, all that are left without it."""
+        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
+class Shared(io.BufferedReader):
+    """A view of a spooled file: closing it leaves the file open for the next reader."""
+
+    def __init__(self, spooled: BinaryIO) -> None:
+        spooled.seek(0)
+        super().__init__(cast("io.RawIOBase", spooled))
+
+    def close(self) -> None:
+        """Let the file go, open."""
+        if not self.closed:
+            self.detach()
+
+
+def spool(stream: object, packed: float, limits: LimitSettings) -> BinaryIO:
+    """Unpack a member into memory, or into an unnamed temporary file when it is large."""
+    source = cast("BinaryIO", stream)
+    most = min(limits.max_file_bytes, max(FREE_BYTES, int(packed * limits.max_ratio)))
+    spooled = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # the caller closes it
+    count = 0
+    try:
+        while chunk := source.read(1 << 20):
+            count += len(chunk)
+            if count > most:
+                raise RejectError("decompression_bomb", f"more than {most} bytes")
+            spooled.write(chunk)
+    except BaseException:
+        spooled.close()
+        raise
+    spooled.seek(0)
+    return cast("BinaryIO", spooled)

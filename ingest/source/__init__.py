@@ -1,0 +1,1 @@
+"""What a source is: its specification, the catalogue, data lists."""

@@ -1,0 +1,1 @@
+"""The staging folder of a job: its files, tables and paths."""

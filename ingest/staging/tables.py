@@ -1,0 +1,69 @@
+"""The tables of a job: staged rows, rejects and fingerprints, written in small groups so that memory stays flat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.schema import index_schema, rejects_schema
+
+GROUP_ROWS = 512
+
+
+def fingerprint_schema() -> pa.Schema:
+    """The Arrow schema of `fingerprints/`: one row a sample.
+
+    `phash` and `phash_centre` are 32 bytes (`ingest.picture.fingerprint`), `thumb` the 64 × 64 gray bytes.
+    """
+    text = [pa.field(name, pa.string(), nullable=False) for name in ("key", "source", "group_id", "pixel_sha256")]
+    binary = [pa.field(name, pa.binary(), nullable=False) for name in ("phash", "phash_centre", "thumb")]
+    return pa.schema([*text, *binary])
+
+
+SCHEMAS = {"samples": index_schema, "rejects": rejects_schema, "prints": fingerprint_schema}
+
+
+class TableSpool:
+    """A Parquet file that grows row by row.
+
+    Args:
+        path: The file to make.
+        schema: Its columns.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.num_rows = 0
+        self._schema = schema
+        self._pending: list[Mapping[str, Any]] = []
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._pending.append(row)
+        self.num_rows += 1
+        if len(self._pending) >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+            self._pending = []

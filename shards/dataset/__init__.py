@@ -1,0 +1,1 @@
+"""The dataset on storage: shard files, tables, verification."""

@@ -1,0 +1,253 @@
+"""A dataset on storage: its layout, its tables, and the one way to add to it.
+
+    dataset.json      format version and encoding policy
+    shards/…          the tars
+    index/            Delta table, one row a sample; its versions are the dataset's versions
+    fingerprints/     Delta table, perceptual hashes and thumbnails
+    rejects/          Delta table, one row a rejected image
+    staging/<job>/    in flight; readers never look
+
+A commit writes fingerprints and rejects first and the index last: the index row is what makes a sample exist. Each
+table remembers the job that wrote to it (a Delta application transaction), so a job that is run again after a crash
+completes what is missing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from shards.dataset.table_files import add_files, write_files
+from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
+from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
+from shards.store import Store, join_url, open_store, storage_options
+from shards.store.commits import commit_once
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from deltalake.transaction import AddAction
+
+    Rows: TypeAlias = pa.Table | Callable[[], pa.RecordBatchReader]
+    """Rows of a table, or what makes a fresh reader of them each time it is called."""
+
+PARTITIONS = ("modality", "source")
+_JOB = "biovfm.job"
+_SUMMARY = "biovfm.summary"
+ENCODING_DEFAULTS: Mapping[str, Any] = {
+    "short_side_px": 512,
+    "jpeg_quality": 95,
+    "format": "auto",
+    "resampler": "pillow",
+}
+
+
+class Dataset:
+    """An existing dataset.
+
+    Use `Dataset.open` or `Dataset.create`.
+
+    Attributes:
+        url: Where it lies, without credentials.
+        store: The store at `url`.
+        settings: What `dataset.json` holds.
+    """
+
+    def __init__(self, url: str, store: Store, settings: Mapping[str, Any]) -> None:
+        self.url = url
+        self.store = store
+        self.settings = settings
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a dataset.
+
+        Raises:
+            SampleIndexError: There is none at `url`, or it has another format version.
+        """
+        store = open_store(url)
+        try:
+            settings = json.loads(store.read("dataset.json"))
+        except NotFoundError as error:
+            raise SampleIndexError(
+                f"no dataset at {store.url}", hint="check the path, or make one with `biovfm ingest`"
+            ) from error
+        if settings.get("format_version") != FORMAT_VERSION:
+            raise SampleIndexError(
+                f"{store.url} has format version {settings.get('format_version')}, wanted {FORMAT_VERSION}",
+                hint="install the biovfm release that wrote it",
+            )
+        return cls(store.url, store, settings)
+
+    @classmethod
+    def create(cls, url: str, *, encoding: Mapping[str, Any] | None = None) -> Self:
+        """Open the dataset at `url`, or make an empty one.
+
+        Args:
+            url: Folder or object-store prefix.
+            encoding: The encoding policy of a new dataset; one that exists keeps its own.
+        """
+        store = open_store(url)
+        settings = {
+            "format_version": FORMAT_VERSION,
+            "created_by": "biovfm",
+            "encoding": {**ENCODING_DEFAULTS, **(encoding or {})},
+        }
+        with contextlib.suppress(AlreadyExistsError):
+            store.put_if_absent("dataset.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+        return cls.open(url)
+
+    def table_url(self, name: str) -> str:
+        """The URL of one of the Delta tables."""
+        return join_url(self.url, name)
+
+    def table(self, name: str, *, version: int | None = None) -> DeltaTable | None:
+        """One of the Delta tables (`index`, `fingerprints`, `rejects`), or None where nothing was written yet.
+
+        Raises:
+            SampleIndexError: `version` is not there (any more).
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        options = self._storage_options()
+        try:
+            return DeltaTable(self.table_url(name), version=version, storage_options=options)
+        except TableNotFoundError:
+            if version is None:
+                return None
+            raise SampleIndexError(f"{self.url} has no {name}/ table yet", hint="ingest something first") from None
+        except DeltaError as error:
+            raise SampleIndexError(
+                f"{self.url}: version {version} of {name}/ cannot be read ({str(error).splitlines()[0]})",
+                hint="`biovfm stats` shows the newest version; a vacuum may have removed this one",
+            ) from error
+
+    def version(self) -> int:
+        """The index version: it grows by one with every committed job; -1 while there is none."""
+        table = self.table("index")
+        return -1 if table is None else int(table.version())
+
+    def has_job(self, job_id: str) -> bool:
+        """Whether the job is committed."""
+        return self._written_by("index", job_id)
+
+    def find_pixels(self, hashes: Sequence[str]) -> dict[str, str]:
+        """Which of these pixel hashes the index holds already.
+
+        Args:
+            hashes: Pixel SHA-256s (hex).
+
+        Returns:
+            Pixel SHA-256 → key of the sample that holds it.
+        """
+        import pyarrow as pa
+
+        from shards.dataset.query import connect, scan
+
+        table = self.table("index")
+        if table is None or not hashes:
+            return {}
+        with connect() as database:
+            database.register("samples", scan(table))
+            database.register("wanted", pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())}))
+            rows = database.sql(
+                "SELECT pixel_sha256, min(key) FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
+            ).fetchall()
+        return dict(rows)
+
+    def commit(
+        self,
+        *,
+        job_id: str,
+        rows: Rows,
+        rejects: Rows,
+        fingerprints: Rows | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add one job's samples; all of them appear at once.
+
+        A job that is committed already commits nothing. Memory: that of the tables that are passed whole, and a few
+        row groups of those that are read (see `shards.dataset.table_files`).
+
+        Args:
+            job_id: The job; also the transaction that makes a repeated commit harmless.
+            rows: Rows of `index_schema()`; their shards must be in place. A reader gives them in the order of
+                modality, source, shard and row; a table is sorted here.
+            rejects: Rows of `rejects_schema()`.
+            fingerprints: Rows of the fingerprints table.
+            summary: The job's counts, kept in the commit (see `jobs`).
+
+        Returns:
+            The index version after the commit.
+        """
+        if fingerprints is not None:
+            self._append("fingerprints", job_id, fingerprints)
+        self.reject(job_id, rejects)
+        if not callable(rows):
+            order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]
+            rows = rows.select(index_schema().names).cast(index_schema()).sort_by(order)
+        return self._append("index", job_id, rows, summary)
+
+    def reject(self, transaction: str, rejects: Rows) -> None:
+        """Add rows to the rejects, once for each transaction.
+
+        Args:
+            transaction: What a repeated call is known by.
+            rejects: Rows of `rejects_schema()`.
+        """
+        self._append("rejects", transaction, rejects if callable(rejects) else rejects.cast(rejects_schema()))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""
+        table = self.table("index")
+        history = [] if table is None else reversed(table.history())
+        return [
+            {**json.loads(entry.get(_SUMMARY, "{}")), "job_id": entry[_JOB], "version": int(entry["version"])}
+            for entry in history
+            if _JOB in entry
+        ]
+
+    def _append(self, name: str, job_id: str, rows: Rows, summary: Mapping[str, Any] | None = None) -> int:
+        from deltalake import CommitProperties, Transaction
+
+        partition_by = PARTITIONS if name == "index" else ()
+        properties = CommitProperties(
+            custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
+            app_transactions=[Transaction(job_id, 1)],
+        )
+
+        @cache
+        def files() -> tuple[pa.Schema, list[AddAction]]:
+            reader = rows() if callable(rows) else rows.to_reader()
+            return reader.schema, write_files(self.store, name, job_id, reader, partition_by)
+
+        def write() -> None:
+            schema, actions = files()
+            table = self.table(name)
+            if table is not None and table.transaction_version(job_id) is not None:
+                return  # deltalake compares with what is committed after the version it has loaded
+            add_files(
+                table,
+                self.table_url(name),
+                schema=schema,
+                actions=actions,
+                partition_by=partition_by,
+                properties=properties,
+                storage_options=self._storage_options(),
+            )
+
+        commit_once(write, lambda: self._written_by(name, job_id))
+        table = self.table(name)
+        assert table is not None
+        return int(table.version())
+
+    def _written_by(self, name: str, job_id: str) -> bool:
+        table = self.table(name)
+        return table is not None and table.transaction_version(job_id) is not None
+
+    def _storage_options(self) -> dict[str, str]:
+        return storage_options(self.url)

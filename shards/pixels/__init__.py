@@ -1,0 +1,1 @@
+"""Whole pictures brought to other sizes and to gray."""

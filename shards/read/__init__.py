@@ -1,0 +1,1 @@
+"""Samples read out of shards, from local disks and from object storage."""

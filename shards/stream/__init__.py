@@ -1,0 +1,1 @@
+"""The stream: plan, epoch order, readers and batches."""

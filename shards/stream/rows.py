@@ -1,0 +1,145 @@
+"""Where the samples of a shard lie, looked up in the index when the stream comes to the shard, and forgotten again."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.dataset.query import connect
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+DENSE_SHARE = 0.4
+"""Reading a shard whole pays off where at least this share of its bytes is wanted."""
+
+_ROW_COLUMNS = ("shard", "key", "shard_row", "byte_offset", "byte_length", "crc32c")
+OFFSET, LENGTH, CRC32C, DENSE_END = range(4)
+"""Columns of `ShardRows.places`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """Where the selected samples of one shard lie, in the order of the shard.
+
+    Attributes:
+        keys: `(n,)` strings as objects, so that picking some is one call.
+        places: `(n, 4)` int64: first image byte in the tar, bytes, CRC-32C, and the dense end, the same in every row:
+            the end of the last image where the selected images fill most of the shard up to it, else 0.
+    """
+
+    keys: NDArray[np.object_]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def split(cls, table: pa.Table, shards: Sequence[str]) -> list[ShardRows]:
+        """The rows of each of these shards, out of rows of the index in any order."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        number = pc.index_in(table["shard"], value_set=pa.array(shards, table["shard"].type)).to_numpy()
+        order = np.lexsort((table["shard_row"].to_numpy(), number))
+        ends = np.cumsum(np.bincount(number, minlength=len(shards)))
+        keys = table["key"].to_numpy()[order]
+        numbers = (table[name].to_numpy()[order] for name in ("byte_offset", "byte_length", "crc32c"))
+        places = np.stack([*numbers, np.zeros(len(table), np.int64)], axis=1)
+        parts = zip(np.split(keys, ends[:-1]), np.split(places, ends[:-1]), strict=True)
+        return [cls(keys=of_shard, places=_with_dense_end(where.copy())) for of_shard, where in parts]
+
+
+def _with_dense_end(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(places):
+        end = int(places[-1, OFFSET] + places[-1, LENGTH])
+        places[:, DENSE_END] = end if int(places[:, LENGTH].sum()) >= DENSE_SHARE * end else 0
+    return places
+
+
+class RowSource(Protocol):
+    """Looks up rows of shards; its in-memory twin makes synthetic plans of any size."""
+
+    def rows(self, shards: Sequence[int]) -> list[ShardRows]:
+        """The rows of these shards (numbers of the plan)."""
+        ...
+
+
+class IndexRows:
+    """Rows read from the Delta index, the most recently used shards kept.
+
+    A look-up touches the files of the shards' sources and modalities, and in them only the row groups whose statistics
+    admit the shards: a few milliseconds each, whatever the size of the index.
+
+    Args:
+        samples: The index table.
+        where: The SQL predicate of the selection.
+        plan: `(shard, source, modality)` of every shard of the plan.
+        capacity: Shards to keep.
+    """
+
+    def __init__(
+        self, samples: ds.Dataset, *, where: str, plan: Sequence[tuple[str, str, str]], capacity: int = 512
+    ) -> None:
+        self._samples = samples
+        self._where = where
+        self._plan = plan
+        self._capacity = capacity
+        self._kept: OrderedDict[int, ShardRows] = OrderedDict()
+        self._files: dict[tuple[str, str], list[ds.Fragment]] | None = None
+        self._lock = threading.Lock()
+
+    def rows(self, shards: Sequence[int]) -> list[ShardRows]:
+        """The rows of these shards, read where they are not at hand."""
+        with self._lock:
+            missing: dict[tuple[str, str], list[int]] = {}
+            for shard in shards:
+                if shard in self._kept:
+                    self._kept.move_to_end(shard)
+                else:
+                    missing.setdefault(self._plan[shard][1:], []).append(shard)
+            for (source, modality), numbers in missing.items():
+                names = [self._plan[number][0] for number in numbers]
+                self._kept.update(zip(numbers, self._read(names, source, modality), strict=True))
+            found = [self._kept[shard] for shard in shards]
+            while len(self._kept) > max(self._capacity, len(shards)):
+                self._kept.popitem(last=False)
+            return found
+
+    def _read(self, shards: Sequence[str], source: str, modality: str) -> list[ShardRows]:
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        each = (ds.field("shard") == shard for shard in shards)
+        wanted = functools.reduce(operator.or_, each)  # Arrow weighs this against the statistics, not `isin`
+        columns = list(_ROW_COLUMNS) if self._where == "TRUE" else None
+        parts = []
+        for file in self._files_of(source, modality):
+            groups = file.subset(wanted, schema=self._samples.schema)
+            if groups.row_groups:
+                parts.append(
+                    groups.to_table(schema=self._samples.schema, filter=ds.field("shard").isin(shards), columns=columns)
+                )
+        table = pa.concat_tables(parts)
+        if columns is None:
+            with connect() as database:
+                database.register("samples", table)
+                sql = f"SELECT {', '.join(_ROW_COLUMNS)} FROM samples WHERE {self._where}"  # noqa: S608
+                table = database.sql(sql).to_arrow_table()
+        return ShardRows.split(table, shards)
+
+    def _files_of(self, source: str, modality: str) -> list[ds.Fragment]:
+        import pyarrow.dataset as ds
+
+        if self._files is None:
+            self._files = defaultdict(list)
+            for file in self._samples.get_fragments():
+                keys = ds.get_partition_keys(file.partition_expression)
+                self._files[keys["source"], keys["modality"]].append(file)
+        return self._files[source, modality]

@@ -1,0 +1,384 @@
+"""The stream: plan → read → decode → batch, one process a rank, native threads, bounded by batches.
+
+A scheduler thread walks the order and hands chunks of samples to worker threads; a worker reads the compressed images,
+checks them and decodes them straight into their slots of a batch; the consumer takes finished batches in order. At most
+`prefetch` batches are under way, so memory is bounded. Nothing is forked, no shared memory is named, no lock file is
+left: a killed process leaves nothing behind.
+
+What it is not: it does not augment (beyond crop and flip) and it does not know about training.
+"""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode import Crops, open_decoder
+from shards.decode.base import Blob
+from shards.errors import BiovfmError, ConfigError
+from shards.read.local import Locations
+from shards.read.remote import open_reader
+from shards.stream.buffers import BatchBuffers, Views
+from shards.stream.mixing import MixedOrder, Mixture
+from shards.stream.order import EpochOrder, Last, Order, OrderSettings, rank_slots
+from shards.stream.plan import Plan, plan_of
+from shards.stream.stats import BadSample, StreamStats
+from shards.stream.worker import ChunkWorker, OnBad
+
+CHUNK_IMAGES = 32
+"""Images that a worker decodes in one call."""
+RAW_CHUNK_IMAGES = 128
+"""Likewise where nothing is decoded: the work is small, handing it over is what costs."""
+MAX_LOOKAHEAD_SAMPLES = 1 << 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One rank's part of a global batch.
+
+    Attributes:
+        views: One array a group of crops, `(B, num, size_px, size_px, C)` uint8; empty where nothing is decoded.
+        blobs: The compressed images where nothing is decoded (bytes, or read-only views of bytes), else empty.
+        keys: `B` sample keys.
+        seeds: `(B,)` uint64, the random key of each sample; the same on any topology.
+        epoch: Epoch, from 0.
+        index: Number of the global batch in its epoch, from 0.
+        substituted: Slots that hold a substitute for a bad sample.
+    """
+
+    views: tuple[NDArray[np.uint8], ...]
+    blobs: tuple[Blob, ...]
+    keys: tuple[str, ...]
+    seeds: NDArray[np.uint64]
+    epoch: int
+    index: int
+    substituted: tuple[int, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pending:
+    """A batch under way."""
+
+    epoch: int
+    index: int
+    views: Views
+    seeds: NDArray[np.uint64]
+    chunks: list[Future[tuple[list[str], list[Blob], list[int]]]]
+
+
+class Stream:
+    """Batches of a dataset or a lock, epoch after epoch.
+
+    Iterating goes on from the current position, for ever or for `num_epochs`; leaving the loop, an exception in it and
+    `close` all stop the threads. An array of a batch is used again only when nobody holds it any more.
+
+    Args:
+        url: A dataset (its newest version) or a lock file.
+        crops: What to cut from each image; empty gives the compressed images.
+        global_batch: Samples of a batch over all ranks.
+        seed: Seed of order, crops and flips.
+        rank: This rank.
+        world_size: Ranks; must divide `global_batch`.
+        epoch: Epoch to start in.
+        batch: Global batch to start at.
+        channels: 3, or 1 for gray.
+        num_threads: Worker threads; the number of cores where None.
+        mode: `fast` decodes at a reduced size where that is enough; `exact` decodes in full.
+        last: What becomes of the samples that fill no batch.
+        on_bad: `substitute` replaces an unreadable sample by another one, the same on any topology; `raise` stops.
+        num_epochs: Stop after so many epochs (counted from epoch 0).
+        prefetch: Batches under way.
+        mixture: Weights by modality or source; the samples as they are where None.
+        cache: Folder for blocks of remote shards, kept for the next run; in memory where None.
+        cache_bytes: Budget of the cache; 1 GiB in memory or 64 GiB on disk where None.
+        decoder: Name of the decoder; `auto` takes the fastest.
+
+    Raises:
+        BiovfmError: The dataset, the lock or an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        crops: Sequence[Crops] = (),
+        global_batch: int = 256,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        batch: int = 0,
+        channels: Literal[1, 3] = 3,
+        num_threads: int | None = None,
+        mode: Literal["fast", "exact"] = "fast",
+        last: Last = "drop",
+        on_bad: OnBad = "substitute",
+        num_epochs: int | None = None,
+        prefetch: int = 3,
+        mixture: Mixture | None = None,
+        cache: Path | None = None,
+        cache_bytes: int | None = None,
+        decoder: Literal["auto", "native", "library", "device"] = "auto",
+    ) -> None:
+        import os
+
+        self.dataset, self.plan = plan_of(url)
+        self.settings = OrderSettings(seed=seed, global_batch=global_batch, last=last)
+        self.rank, self.world_size = rank, world_size
+        self.num_epochs = num_epochs
+        self._slots = rank_slots(global_batch, rank=rank, world_size=world_size)
+        self._crops = tuple(crops)
+        self._threads = num_threads or os.cpu_count() or 1
+        self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
+        self._prefetch = prefetch
+        self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)
+        self._reader = open_reader(self.dataset.store, plan=self.plan, cache=cache, cache_bytes=cache_bytes)
+        self._stats = StreamStats()
+        self._worker = ChunkWorker(
+            plan=self.plan,
+            reader=self._reader,
+            decoder=open_decoder(decoder, mode=mode) if self._crops else None,
+            crops=self._crops,
+            on_bad=on_bad,
+            stats=self._stats,
+        )
+        self._mixture = mixture
+        self._order = self._order_of(epoch)
+        self.epoch, self.batch = epoch, 0
+        self.load_state_dict({"epoch": epoch, "batch": batch})
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Global batches of an epoch, the same for every rank and epoch."""
+        return self._order.num_batches
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the subset."""
+        return self.plan.num_samples
+
+    @property
+    def digest(self) -> str:
+        """What the samples are: the lock's digest, or the dataset's index version."""
+        return self.plan.digest
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: epoch and number of the next batch."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a position; the next loop over the stream starts there.
+
+        Raises:
+            ConfigError: There is no such batch.
+        """
+        epoch, batch = int(state["epoch"]), int(state["batch"])
+        epoch, batch = (epoch + 1, 0) if batch == self.batches_per_epoch else (epoch, batch)
+        if epoch < 0 or not 0 <= batch < self.batches_per_epoch:
+            raise ConfigError(
+                f"there is no batch {batch} in epoch {epoch}: an epoch has {self.batches_per_epoch} batches",
+                hint=f"start at 0 … {self.batches_per_epoch - 1}",
+            )
+        self.epoch, self.batch = epoch, batch
+
+    def stats(self) -> StreamStats:
+        """A snapshot of the counters since the stream was made."""
+        bytes_read, retries = self._reader.bytes_read, self._reader.retries
+        return replace(self._stats, bytes_read=bytes_read, retries=retries, bad_samples=[*self._stats.bad_samples])
+
+    def walk_keys(self) -> Iterator[tuple[int, int, list[str]]]:
+        """Epoch, batch and sample keys from the current position on, without reading a shard."""
+        for epoch, index, order in self._walk():
+            locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
+            yield epoch, index, locations.keys.tolist()
+
+    def __iter__(self) -> Iterator[Batch]:
+        pending: queue.Queue[_Pending | BaseException | None] = queue.Queue(maxsize=self._prefetch)
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="biovfm-decode")
+        scheduler = threading.Thread(
+            target=self._schedule, args=(pool, pending, stop), name="biovfm-schedule", daemon=True
+        )
+        _open_loops[scheduler] = stop
+        scheduler.start()
+        left = time.perf_counter()
+        try:
+            while True:
+                came = time.perf_counter()
+                item = pending.get()
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                batch = self._finish(item)
+                now = time.perf_counter()
+                self._stats.consumed(len(batch.keys), busy=came - left, waited=now - came)
+                left = now
+                yield batch
+        finally:
+            if not sys.is_finalizing():  # else `_stop_open_loops` has been here
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                while not pending.empty():
+                    pending.get_nowait()
+                scheduler.join()
+                pool.shutdown(wait=True)
+                _open_loops.pop(scheduler, None)
+
+    def _order_of(self, epoch: int) -> Order:
+        if self._mixture is None:
+            return EpochOrder(self.plan.counts, self.settings, epoch)
+        groups = self.plan.modalities if self._mixture.by == "modality" else self.plan.sources
+        return MixedOrder(self.plan.counts, groups, self.settings, self._mixture, epoch)
+
+    def _walk(self) -> Iterator[tuple[int, int, Order]]:
+        epoch, index = self.epoch, self.batch
+        while self.num_epochs is None or epoch < self.num_epochs:
+            order = self._order_of(epoch)
+            for number in range(index, order.num_batches):
+                yield epoch, number, order
+            epoch, index = epoch + 1, 0
+
+    def _schedule(
+        self, pool: ThreadPoolExecutor, pending: queue.Queue[_Pending | BaseException | None], stop: threading.Event
+    ) -> None:
+        last: BaseException | None = None
+        try:
+            for epoch, index, order, locations in self._look_ahead(lambda: not pending.full()):
+                item = self._submit(pool, epoch, index, order, locations)
+                started = time.perf_counter()
+                if not _put(pending, item, stop):
+                    return
+                self._stats.blocked_seconds += time.perf_counter() - started
+        except BiovfmError as error:
+            last = error
+        except RuntimeError as error:  # the pool was shut down under us: the consumer has left
+            if stop.is_set():
+                return
+            last = error
+        except Exception as error:  # noqa: BLE001 - it crosses a thread: the consumer must see whatever it is
+            last = error
+        _put(pending, last, stop)
+
+    def _look_ahead(self, is_wanted: Callable[[], bool]) -> Iterator[tuple[int, int, Order, Locations]]:
+        """The batches, with what lies `lookahead_bytes` and more ahead of each already being fetched.
+
+        Where an epoch ends its windows close and leave room, into which those of the next one open. A batch that is
+        wanted is not kept waiting until all that has been announced.
+        """
+        ahead: deque[tuple[int, int, Order, Locations]] = deque()
+        ahead_bytes = 0
+        begun = False
+        for epoch, index, order in self._walk():
+            locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
+            if not begun:
+                begun = True
+                lanes = max(self.settings.num_lanes // self.world_size, 1)
+                self._reader.reserve(lanes, self.settings.window, locations)
+            self._reader.prefetch(locations)
+            ahead.append((epoch, index, order, locations))
+            ahead_bytes += _num_bytes(locations)
+            while ahead and (is_wanted() or not self._may_look_further(ahead_bytes, len(ahead) * len(locations))):
+                ahead_bytes -= _num_bytes(ahead[0][3])
+                yield ahead.popleft()
+        yield from ahead
+
+    def _may_look_further(self, ahead_bytes: int, ahead_samples: int) -> bool:
+        if ahead_samples > MAX_LOOKAHEAD_SAMPLES:
+            return False
+        return ahead_bytes <= self._reader.lookahead_bytes or self._reader.has_room()
+
+    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: Locations) -> _Pending:
+        seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)
+        views = self._buffers.take()
+        chunks = [
+            pool.submit(
+                self._worker.run,
+                order,
+                index,
+                first_slot=self._slots.start + start,
+                locations=locations[start : start + self._chunk_images],
+                seeds=seeds[start : start + self._chunk_images],
+                out=tuple(view[start : start + self._chunk_images] for view in views),
+            )
+            for start in range(0, len(locations), self._chunk_images)
+        ]
+        return _Pending(epoch=epoch, index=index, views=views, seeds=seeds, chunks=chunks)
+
+    def _finish(self, item: _Pending) -> Batch:
+        keys: list[str] = []
+        blobs: list[Blob] = []
+        substituted: list[int] = []
+        for number, chunk in enumerate(item.chunks):
+            chunk_keys, chunk_blobs, chunk_substituted = chunk.result()
+            keys += chunk_keys
+            blobs += chunk_blobs
+            substituted += [number * self._chunk_images + slot for slot in chunk_substituted]
+        self.epoch, self.batch = item.epoch, item.index
+        self.load_state_dict({"epoch": item.epoch, "batch": item.index + 1})
+        return Batch(
+            views=item.views,
+            blobs=() if self._crops else tuple(blobs),
+            keys=tuple(keys),
+            seeds=item.seeds,
+            epoch=item.epoch,
+            index=item.index,
+            substituted=tuple(substituted),
+        )
+
+    def close(self) -> None:
+        """Let go of mapped shards. Loops over the stream clean up after themselves."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_open_loops: dict[threading.Thread, threading.Event] = {}
+
+
+@atexit.register
+def _stop_open_loops() -> None:
+    """Stop the threads of loops that the program left open, while the interpreter is still whole."""
+    for scheduler, stop in list(_open_loops.items()):
+        stop.set()
+        scheduler.join(timeout=10)
+
+
+def _num_bytes(locations: Locations) -> int:
+    return int(locations.lengths.sum())
+
+
+def _put(
+    pending: queue.Queue[_Pending | BaseException | None],
+    item: _Pending | BaseException | None,
+    stop: threading.Event,
+) -> bool:
+    while not stop.is_set():
+        try:
+            pending.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+__all__ = ["BadSample", "Batch", "Plan", "Stream", "StreamStats"]

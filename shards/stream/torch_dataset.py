@@ -1,0 +1,58 @@
+"""The stream as PyTorch knows data: an `IterableDataset` of tensors with `state_dict` and `load_state_dict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shards.errors import ConfigError
+from shards.stream.stream import Stream
+
+
+class StreamDataset(IterableDataset[dict[str, Any]]):
+    """Whole batches of a stream as tensors, without a copy.
+
+    Use it directly or in `DataLoader(dataset, batch_size=None, num_workers=0)`: the stream has threads of its own, so
+    worker processes would only get in the way, and are refused.
+
+    Each batch is a dictionary: `views`, a list of `(B, num, C, size_px, size_px)` uint8 tensors, channels-last in
+    memory; `keys`, `epoch` and `index`.
+
+    Args:
+        stream: The stream; its position is the dataset's.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if get_worker_info() is not None:
+            raise ConfigError(
+                "a stream runs in the training process, not in DataLoader workers", hint="set num_workers=0"
+            )
+        for batch in self.stream:
+            yield {
+                "views": [channels_first(view) for view in batch.views],
+                "keys": batch.keys,
+                "epoch": batch.epoch,
+                "index": batch.index,
+            }
+
+    def state_dict(self) -> dict[str, int]:
+        """The position of the next batch."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a position."""
+        self.stream.load_state_dict(state)
+
+
+def channels_first(view: NDArray[np.uint8]) -> torch.Tensor:
+    """`(..., H, W, C)` pixels as a `(..., C, H, W)` tensor over the same memory."""
+    return torch.from_numpy(view).movedim(-1, -3)

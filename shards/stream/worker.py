@@ -1,0 +1,127 @@
+"""What a worker thread does with a chunk of samples: read, check, decode, and replace what is bad."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode import Crops, Decoder, Status
+from shards.decode.base import Blob
+from shards.errors import ShardError
+from shards.read.local import Location, Locations, ShardReader
+from shards.stream.order import Order
+from shards.stream.plan import Plan
+from shards.stream.stats import BadSample, StreamStats
+
+OnBad = Literal["substitute", "raise"]
+MAX_SUBSTITUTES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkWorker:
+    """Reads and decodes chunks; one object serves all threads.
+
+    Attributes:
+        plan: The plan.
+        reader: Reads compressed samples.
+        decoder: Decodes them; None leaves them compressed.
+        crops: The groups of crops.
+        on_bad: What to do with a bad sample.
+        stats: Where to count.
+    """
+
+    plan: Plan
+    reader: ShardReader
+    decoder: Decoder | None
+    crops: tuple[Crops, ...]
+    on_bad: OnBad
+    stats: StreamStats
+
+    def locations(self, order: Order, index: int, *, rank: int, world_size: int) -> Locations:
+        """Where the samples of one rank's part of a batch lie."""
+        shards, rows = order.batch(index, rank=rank, world_size=world_size)
+        return self._locate(shards, rows)
+
+    def run(
+        self,
+        order: Order,
+        index: int,
+        *,
+        first_slot: int,
+        locations: Locations,
+        seeds: NDArray[np.uint64],
+        out: tuple[NDArray[np.uint8], ...],
+    ) -> tuple[list[str], list[Blob], list[int]]:
+        """Fill the slots of a chunk.
+
+        Args:
+            order: The epoch's order, which names the substitutes.
+            index: The global batch.
+            first_slot: The slot of the chunk's first sample in the global batch.
+            locations: The chunk's samples.
+            seeds: `(n,)` uint64, their random keys.
+            out: One array a group of crops, `(n, num, size_px, size_px, C)`.
+
+        Returns:
+            Keys, compressed images, and the slots (inside the chunk) that hold a substitute.
+
+        Raises:
+            ShardError: A sample is bad and `on_bad` is `raise`, or no good substitute is found.
+        """
+        blobs, bad = self._fill(locations, seeds, out)
+        keys = locations.keys.tolist()
+        for slot in bad:
+            for attempt in range(MAX_SUBSTITUTES):
+                shard, row = order.substitute(index, first_slot + slot, attempt)
+                stand_in = self._locate(np.array([shard]), np.array([row]))
+                one = slice(slot, slot + 1)
+                (blob,), still_bad = self._fill(stand_in, seeds[one], tuple(view[one] for view in out))
+                if not still_bad:
+                    keys[slot], blobs[slot] = stand_in[0].key, blob
+                    break
+            else:
+                raise ShardError(
+                    f"{MAX_SUBSTITUTES} samples in a row are bad, last {stand_in[0].key} in {stand_in[0].shard}",
+                    hint="run `biovfm verify --deep` on the dataset",
+                )
+        return keys, blobs, bad
+
+    def _fill(
+        self, locations: Locations, seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
+    ) -> tuple[list[Blob], list[int]]:
+        started = time.perf_counter()
+        read = self.reader.read(locations)
+        reasons = {slot: str(item) for slot, item in enumerate(read) if isinstance(item, ShardError)}
+        blobs = [b"" if isinstance(item, ShardError) else item for item in read]
+        middle = time.perf_counter()
+        if self.decoder is not None:
+            status = self.decoder.decode(blobs, seeds, self.crops, out)
+            for slot in np.flatnonzero(status != Status.OK).tolist():
+                reasons.setdefault(slot, Status(int(status[slot])).name.lower())
+        self.stats.worked(read=middle - started, decode=time.perf_counter() - middle)
+        for slot, reason in reasons.items():
+            self._report(locations[slot], reason)
+        return blobs, sorted(reasons)
+
+    def _report(self, location: Location, reason: str) -> None:
+        if self.on_bad == "raise":
+            raise ShardError(
+                f"{location.key} in {location.shard} at offset {location.offset}: {reason}",
+                hint="run `biovfm verify --deep`, or stream with on_bad='substitute'",
+            )
+        self.stats.bad(BadSample(key=location.key, shard=location.shard, offset=location.offset, reason=reason))
+
+    def _locate(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> Locations:
+        by_shard = np.argsort(shards, kind="stable")
+        numbers, starts = np.unique(shards[by_shard], return_index=True)
+        keys = np.empty(len(shards), np.object_)
+        places = np.empty((len(shards), 4), np.int64)
+        tables = self.plan.source.rows(numbers.tolist())
+        for table, slots in zip(tables, np.split(by_shard, starts[1:]), strict=True):
+            wanted = rows[slots]
+            keys[slots], places[slots] = table.keys[wanted], table.places[wanted]
+        return Locations(paths=self.plan.shards, shards=shards, keys=keys, places=places)

@@ -1,0 +1,1 @@
+"""Subsets of a dataset: locks, copies, data lists."""
