@@ -100,7 +100,7 @@ def _page(dataset: Dataset, result: Audit) -> str:
 def _pairs(dataset: Dataset, rows: list[dict[str, Any]]) -> str:
     import html
 
-    from ingest.duplicates.near import committed_thumbs
+    from ingest.duplicates.prints import committed_thumbs
 
     keys = {row["key"] for row in rows} | {row["representative"] for row in rows}
     thumbs = {key: _png(thumb) for key, thumb in committed_thumbs(dataset, sorted(keys))}

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.job.list import Listing
-from ingest.picture.normalise import Picture, to_picture
+from ingest.picture.normalise import to_picture
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawFile, RawRoot, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
+from ingest.readers.pillow import Picture
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
 from shards.dataset.dataset import Dataset

@@ -14,8 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ingest.duplicates.evaluation import centre_thumbs, find_overlap, load_evaluation
-from ingest.duplicates.near import closest_pairs, committed_thumbs, find_losers, in_volumes
+from ingest.duplicates.near import closest_pairs, find_losers, in_volumes
 from ingest.duplicates.pairs import Neighbours, as_hashes, correlation, near_pairs
+from ingest.duplicates.prints import committed_thumbs
 from ingest.duplicates.volumes import Slices, collect, group_codes, vote
 from ingest.settings import DedupSettings
 from shards.dataset.dataset import Dataset

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingest.job.map import UnitReport
-from ingest.job.resolve import read_staged
+from ingest.staging.context import UnitReport
+from ingest.staging.folder import read_staged
 from shards.dataset.dataset import Dataset
 
 LEAST_SLICES: Final = 3

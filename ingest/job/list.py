@@ -23,6 +23,7 @@ from ingest.raw.split_archive import join_parts
 from ingest.readers import EXTENSIONS, handles
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
+from ingest.staging.unit import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +39,6 @@ class Listing:
     items: Sequence[RawItem]
     ignored: Counter[str]
     digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """A run of neighbouring raw files that one worker maps; `index` counts from 0."""
-
-    index: int
-    items: Sequence[RawItem]
 
 
 def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listing:

@@ -33,8 +33,6 @@ from numpy.typing import NDArray
 
 from ingest.engines.base import Engine, Task
 from ingest.engines.local import LocalEngine
-from ingest.job.list import Unit
-from ingest.job.map import MapContext
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
@@ -44,6 +42,8 @@ from ingest.readers import ReadOptions, reader_name
 from ingest.readers.base import chosen_frames, percentile_range
 from ingest.readers.dicom_header import SliceHeader, normal_of, read_header
 from ingest.source.spec import FrameRule
+from ingest.staging.context import MapContext
+from ingest.staging.unit import Unit
 from shards.errors import AlreadyExistsError
 from shards.store import open_store
 

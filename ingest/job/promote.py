@@ -14,13 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from ingest.job.map import MapContext, UnitReport, is_local, put_file, workplace
-from ingest.job.resolve import Resolution, read_staged
+from ingest.staging.context import MapContext, UnitReport
+from ingest.staging.folder import is_local, put_file, read_staged, workplace
+from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import Block, ShardWriter, read_blocks, shard_path, shard_tags
 from shards.errors import AlreadyExistsError, NotFoundError
@@ -189,44 +187,6 @@ def promoted_names(store: Store, staging: str) -> list[str]:
     """All final names that this job has ever used."""
     prefix = f"{staging}/promoted/"
     return [info.path.removeprefix(prefix) for info in store.list(prefix)]
-
-
-def index_rows(
-    store: Store, staging: str, packs: Sequence[Pack], promoted: Mapping[int, Promoted], units: Sequence[UnitReport]
-) -> Iterator[pa.RecordBatch]:
-    """The index rows of the kept samples, in the order of modality, source, shard and row.
-
-    They are the staged rows with their final places. Holds the rows of one unit.
-    """
-    unit_of = {tar: unit.index for unit in units for tar in unit.shards}
-    for pack in sorted(packs, key=lambda pack: (pack.modality, pack.source, promoted[pack.index].shard)):
-        done = promoted[pack.index]
-        places = None if done.places is None else np.frombuffer(done.places, np.int64).reshape(-1, len(PLACE))
-        first = 0
-        for piece in pack.pieces:
-            table = _rows_of(read_staged(store, staging, unit_of[piece.tar], "samples"), piece)
-            here = None if places is None else places[first : first + len(table)]
-            first += len(table)
-            yield from _placed(table, done.shard, here).to_batches()
-
-
-def _rows_of(table: pa.Table, piece: Piece) -> pa.Table:
-    wanted = np.isin(table["shard_row"].to_numpy(), np.frombuffer(piece.rows, np.int32))
-    return table.filter(pc.and_(pc.equal(table["shard"], piece.tar), pa.array(wanted)))
-
-
-def _placed(table: pa.Table, shard: str, places: NDArray[np.int64] | None) -> pa.Table:
-    table = _replace(table, "shard", [shard] * len(table))
-    if places is not None:
-        for name, values in zip(PLACE, places.T, strict=True):
-            table = _replace(table, name, values)
-    return table
-
-
-def _replace(table: pa.Table, name: str, values: Sequence[str] | NDArray[np.int64]) -> pa.Table:
-    at = table.schema.get_field_index(name)
-    column = table.schema.field(at)
-    return table.set_column(at, column, pa.array(values, column.type))
 
 
 def sweep(dataset: Dataset, staging: str) -> None:

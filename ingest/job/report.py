@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ingest.job.list import Listing
-from ingest.job.map import MapContext, UnitReport
 from ingest.job.promote import Pack
-from ingest.job.resolve import Resolution
+from ingest.staging.context import MapContext, UnitReport
+from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
 
 Stage = Literal["list", "series", "map", "resolve", "promote", "commit"]

@@ -10,65 +10,16 @@ raw data and the committed index alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ingest.job.map import UnitReport, unit_name
+from ingest.staging.context import UnitReport
+from ingest.staging.folder import read_staged
+from ingest.staging.resolution import Drops, Resolution
 from shards.dataset.dataset import Dataset
 from shards.store import Store
-
-Drops = dict[int, tuple[str, str]]
-"""Row of a unit's samples → `(reason, detail)`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
-    """What a job drops after the map step.
-
-    Attributes:
-        version: The index version that was looked at.
-        drops: Unit → its dropped rows.
-        skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
-        overlap: Evaluation task → staged images that match one of its images.
-    """
-
-    version: int
-    drops: Mapping[int, Drops] = field(default_factory=dict)
-    skipped_buckets: int = 0
-    overlap: Mapping[str, int] = field(default_factory=dict)
-
-    def dropped(self, unit: int) -> Drops:
-        """The dropped rows of a unit."""
-        return self.drops.get(unit, {})
-
-
-def read_staged(store: Store, staging: str, unit: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One of a unit's staged tables."""
-    with _open_staged(store, staging, unit, table) as file:
-        return file.read(columns=list(columns) if columns else None, use_threads=False)
-
-
-def staged_batches(store: Store, staging: str, unit: int, table: str, num_rows: int) -> Iterator[pa.RecordBatch]:
-    """One of a unit's staged tables, so many rows at a time; from a local disk it is not read as a whole either."""
-    with _open_staged(store, staging, unit, table) as file:
-        yield from file.iter_batches(num_rows, use_threads=False)
-
-
-@contextmanager
-def _open_staged(store: Store, staging: str, unit: int, table: str) -> Iterator[pq.ParquetFile]:
-    path = f"{staging}/{unit_name(unit, table)}"
-    local = store.local_path(path)
-    there = local is not None and local.exists()  # else the store tells what is wrong
-    source = pa.OSFile(str(local)) if there else pa.BufferReader(store.read(path))
-    with source, pq.ParquetFile(source, pre_buffer=False) as file:
-        yield file
-    pa.default_memory_pool().release_unused()  # a job reads thousands of these
 
 
 def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -> Resolution:

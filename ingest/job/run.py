@@ -23,21 +23,25 @@ import pyarrow as pa
 from ingest.duplicates.near import resolve_near, resolve_overlap
 from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
-from ingest.job.commit import kept_prints, reject_rows
+from ingest.job.commit import index_rows, kept_prints, reject_rows
 from ingest.job.concede import concede_duplicates
 from ingest.job.identity import digest_of, job_id
-from ingest.job.list import Listing, Unit, cut_units, list_raw
-from ingest.job.map import MapContext, UnitReport, map_unit, unit_name
+from ingest.job.list import Listing, cut_units, list_raw
+from ingest.job.map import map_unit
 from ingest.job.place import place_series
-from ingest.job.promote import Pack, Promoted, index_rows, move_pack, plan_packs, sweep, write_pack
+from ingest.job.promote import Pack, Promoted, move_pack, plan_packs, sweep, write_pack
 from ingest.job.report import JobReport, Progress, Watcher, committed_report, report_of
-from ingest.job.resolve import Resolution, resolve_exact
+from ingest.job.resolve import resolve_exact
 from ingest.picture.encoding import open_dataset
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.items import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
+from ingest.staging.context import MapContext, UnitReport
+from ingest.staging.folder import unit_name
+from ingest.staging.resolution import Resolution
 from ingest.staging.tables import fingerprint_schema
+from ingest.staging.unit import Unit
 from shards.errors import ConfigError, SourceError
 from shards.schema import index_schema, rejects_schema
 from shards.store import Store

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.picture.normalise import Picture, to_gray
+from ingest.picture.normalise import to_gray
+from ingest.readers.pillow import Picture
 from shards.pixels import reduce as native
 
 CANONICAL_PX: Final = 256

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,11 +16,9 @@ from PIL import Image
 from ingest.picture.encoding import Encoding
 from ingest.picture.jpeg_metadata import strip_metadata
 from ingest.readers.base import RawImage
+from ingest.readers.pillow import Picture, shared_pixels
 from shards.pixels import reduce as native
 from shards.pixels.resize import resize
-
-Picture = NDArray[np.uint8]
-"""`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
 
 _CACHED_VALUES = 1 << 15
 
@@ -130,7 +127,7 @@ def reduce(picture: Picture, policy: Encoding, *, source: Image.Image | None = N
     if size is None:
         return Reduced(image=image, gray=to_gray(picture), same_size=True)
     image = image.resize(size, Image.Resampling.BICUBIC)
-    shared = _shared_pixels(image)
+    shared = shared_pixels(image)
     gray = to_gray(np.asarray(image) if shared is None else shared)
     return Reduced(image=image, gray=gray, same_size=False)
 
@@ -153,24 +150,6 @@ def to_gray(picture: Picture) -> Picture:
         return native.luma(picture)
     code = cv2.COLOR_RGB2GRAY if picture.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
     return np.asarray(cv2.cvtColor(picture, code), np.uint8)
-
-
-def pixels_of(image: Image.Image) -> NDArray[Any]:
-    """The pixels of a Pillow image; those of mode RGB three times faster than `np.asarray` gives them."""
-    shared = _shared_pixels(image)
-    return np.asarray(image) if shared is None else np.asarray(cv2.cvtColor(shared, cv2.COLOR_RGBA2RGB), np.uint8)
-
-
-def _shared_pixels(image: Image.Image) -> Picture | None:
-    """`(H, W, 4)`: Pillow's own memory of an RGB image, the fourth byte unused; None where it is not to be had."""
-    if image.mode != "RGB" or not hasattr(image, "__arrow_c_array__"):  # Pillow before 11.2, pillow-simd
-        return None
-    try:
-        shared = pa.array(image)
-    except ValueError:  # larger than one block of Pillow's memory
-        return None
-    num_bytes = image.height * image.width * 4
-    return np.frombuffer(shared.values.buffers()[1], np.uint8, num_bytes).reshape(image.height, image.width, 4)
 
 
 def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:

@@ -8,7 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from ingest.picture.normalise import Picture
+from ingest.readers.pillow import Picture
 from ingest.settings import QualitySettings
 
 REASONS: Final = {

@@ -17,9 +17,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from ingest.picture.normalise import pixels_of
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
+from ingest.readers.pillow import pixels_of
 
 Image.MAX_IMAGE_PIXELS = None  # the limit of the settings is checked on the header, before any pixel is decoded
 

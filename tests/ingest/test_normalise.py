@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from ingest.picture.encoding import Encoding
-from ingest.picture.normalise import pixels_of, reduce, to_gray, to_picture
+from ingest.picture.normalise import reduce, to_gray, to_picture
 from ingest.picture.quality import blank
 from ingest.readers.base import RawImage
+from ingest.readers.pillow import pixels_of
 from ingest.settings import QualitySettings
 
 

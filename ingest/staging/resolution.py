@@ -1,0 +1,30 @@
+"""What a job drops after its units are mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Drops = dict[int, tuple[str, str]]
+"""Row of a unit's samples → `(reason, detail)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What a job drops after the map step.
+
+    Attributes:
+        version: The index version that was looked at.
+        drops: Unit → its dropped rows.
+        skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
+        overlap: Evaluation task → staged images that match one of its images.
+    """
+
+    version: int
+    drops: Mapping[int, Drops] = field(default_factory=dict)
+    skipped_buckets: int = 0
+    overlap: Mapping[str, int] = field(default_factory=dict)
+
+    def dropped(self, unit: int) -> Drops:
+        """The dropped rows of a unit."""
+        return self.drops.get(unit, {})
