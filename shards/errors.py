@@ -3,7 +3,9 @@
     BiovfmError                 something the user can read and act on; exit code 1
     ├── ConfigError             a setting, a YAML file or an argument is wrong (the user's to mend); exit code 2
     ├── SourceError             a source is unknown, its raw folder is missing or does not look as its spec says
-    │   └── TaskNotFoundError   an evaluation task's images are nowhere to be found
+    │   ├── TaskNotFoundError   an evaluation task's images are nowhere to be found
+    │   └── UnavailableError    a raw file cannot be read now (rights, network, device); it is pending, not a reject
+    ├── MachineError            this machine ran out of space, memory or file handles; the work is to be tried again
     ├── StoreError              the storage failed, after retries (credentials, network, missing bucket)
     │   ├── NotFoundError       the object is not there
     │   ├── ShortObjectError    the object ends before the bytes that were asked for
@@ -27,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EngineError",
+    "MachineError",
     "NotFoundError",
     "RunFailedError",
     "SampleIndexError",
@@ -37,6 +40,7 @@ __all__ = [
     "SubsetError",
     "TaskNotFoundError",
     "TrainingError",
+    "UnavailableError",
 ]
 
 
@@ -71,6 +75,14 @@ class SourceError(BiovfmError):
 
 class TaskNotFoundError(SourceError):
     """An evaluation task's images are nowhere to be found."""
+
+
+class UnavailableError(SourceError):
+    """A raw file cannot be read now (no right to it, network, failing device); it says nothing about the file."""
+
+
+class MachineError(BiovfmError):
+    """This machine has no space, memory or file handles left; the same work may succeed later or elsewhere."""
 
 
 class StoreError(BiovfmError):
