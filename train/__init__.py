@@ -1,5 +1,17 @@
 """DINOv2 and MAE pretraining on streamed shards.
 
 Read in this order: `recipe` (what a person sets), `objectives/` (one formula a file), `methods/` (networks and
-objectives put together), `loop` (a step), `pretrain` (a run), `checkpoint`.
+objectives put together), `loop` (a step), `run` (a whole run), `checkpoint`.
 """
+
+from typing import TYPE_CHECKING
+
+from shards import lazily
+
+if TYPE_CHECKING:
+    from train.recipe import load_recipe
+    from train.run import pretrain
+else:
+    __getattr__, __dir__ = lazily(__name__, {"load_recipe": "train.recipe", "pretrain": "train.run"})
+
+__all__ = ["load_recipe", "pretrain"]

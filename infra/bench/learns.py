@@ -23,7 +23,7 @@ import yaml
 from eval.encoders.encoder import POOLINGS, Pooling, load_backbone
 from eval.medmnist.data import Task, load_task, task_names
 from eval.probes.linear import ProbeResult, probe
-from train.pretrain import Recipe, export_start, load_recipe, pretrain
+from train.run import Recipe, export_start, load_recipe, pretrain
 
 
 def main() -> None:

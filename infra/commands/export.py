@@ -33,7 +33,7 @@ def export(
     out
         Folder to write; RUN/export without it.
     """
-    from train.pretrain import export_run
+    from train.run import export_run
 
     folder = export_run(run, step=step, out=out)
     if json_:

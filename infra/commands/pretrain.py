@@ -64,8 +64,8 @@ def pretrain(
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
     resolved = load_recipe(recipe, overrides)
-    from train.pretrain import pretrain as run
     from train.record import StepReport
+    from train.run import pretrain as run
 
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
     first = os.environ.get("RANK", "0") == "0"

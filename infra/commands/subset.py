@@ -123,8 +123,8 @@ def materialize(lock: Path, target: str, /, *, json_: Json = False) -> None:
     target
         Folder or URL of the new dataset.
     """
+    from shards.subset.canonical import materialize as copy
     from shards.subset.lock import Lock
-    from shards.subset.materialize import materialize as copy
 
     with progress(disable=json_) as bar:
         task = bar.add_task("copying shards", total=None, note="")

@@ -79,8 +79,8 @@ def stream_epoch(lock: Path, *, size: int = 64, global_batch: int = 64) -> dict[
 
 def pretrain_tiny(lock: Path, run: Path, *, steps: int) -> dict[str, Any]:
     """Pretrain the tiny MAE on the lock, or go on where an earlier demo stopped."""
-    from train.pretrain import load_recipe, pretrain
     from train.record import StepReport
+    from train.run import load_recipe, pretrain
 
     recipe = load_recipe("tiny", {"run.steps": steps})
     with progress() as bar:
@@ -107,7 +107,7 @@ def probe_both(export: Path) -> list[dict[str, Any]]:
     from eval.medmnist.data import load_task
     from eval.probes.linear import probe
     from infra.reports.probe_rows import result_row
-    from train.pretrain import export_run
+    from train.run import export_run
 
     root = os.environ.get("BIOVFM_MEDMNIST_ROOT")
     task = load_task(TASK, root=root if root and (Path(root) / f"{TASK}.npz").is_file() else None)

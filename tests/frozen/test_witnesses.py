@@ -75,8 +75,8 @@ def test_a_killed_job_goes_on_where_it_was(witness: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mae", "dinov2"])
 def test_a_run_resumes_from_its_checkpoint_to_the_same_losses(witness: Path, method: str) -> None:
-    from train.pretrain import pretrain
     from train.recipe import load_recipe
+    from train.run import pretrain
 
     run = witness / method
     before = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards import decode as package
 from shards.decode import Crops, Status, describe_decoder, native_decoder, open_decoder
+from shards.decode import opening as package
 from shards.errors import ConfigError
 from shards.native import build
 from tests.shards.decode_images import blank, by_pillow, decode, jpeg, jpeg_kinds, picture, psnr

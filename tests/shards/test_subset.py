@@ -8,9 +8,9 @@ import pytest
 
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
+from shards.subset.canonical import materialize
 from shards.subset.data_list import export_list
 from shards.subset.lock import Lock, Selection, create, verify
-from shards.subset.materialize import materialize
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 

@@ -21,8 +21,8 @@ from train.distributed import World, join_world
 from train.objectives.ibot import ibot_loss, mask_weights
 from train.objectives.koleo import koleo_loss
 from train.objectives.targets import EmaCenter, Sinkhorn
-from train.pretrain import PretrainResult, pretrain
 from train.recipe import Recipe
+from train.run import PretrainResult, pretrain
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STEPS = 6

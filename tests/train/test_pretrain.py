@@ -17,8 +17,8 @@ from shards.errors import CheckpointError, ConfigError, TrainingError
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryBatch, MemoryStream
 from train.methods import build_method
-from train.pretrain import PretrainResult, StepReport, export_run, pretrain
 from train.recipe import Recipe
+from train.run import PretrainResult, StepReport, export_run, pretrain
 from train.watch import Watch
 
 
