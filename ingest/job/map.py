@@ -74,11 +74,11 @@ def _publish(store: Store, staging: str, writer: UnitWriter, report: UnitReport)
 
 
 def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter) -> None:
-    layout = context.spec.layout
+    rule = context.spec.layout.rules[item.part]
     options = ReadOptions(
-        frames=layout.frames,
-        window=layout.window,
-        group_tag=context.spec.grouping.tag,
+        frames=rule.frames,
+        window=rule.window,
+        group_tag=(rule.grouping or context.spec.grouping).tag,
         limits=context.settings.limits,
         place=item.place,
         straight=context.encoding.resampler == "native",
@@ -87,7 +87,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
     try:
         if context.listed is not None and writer.raw_path not in context.listed:
             raise RejectError("not_listed")
-        for image in reader_for(layout.reader, raw.name)(raw, options):
+        for image in reader_for(rule.reader, raw.name)(raw, options):
             count += 1
             try:
                 _map_image(context, item, image, writer)
@@ -125,10 +125,12 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: Unit
 
 
 def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
-    rule = spec.modality_rule
+    part, rule = spec.layout.rules[item.part], spec.modality_rule
+    if part.modality:
+        return part.modality
     if rule is None:
         return spec.modality[0]
-    tag = item.stated.modality if rule.by == "list" else image.modality
+    tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
     if rule.by == "path":
         tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
     if tag not in spec.modality:

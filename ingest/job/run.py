@@ -177,7 +177,7 @@ class _Job:
         self._tell(Progress(stage="list"))
         self.listing: Listing = list_raw(self._root, self.spec, self.settings)
         if not self.listing.items:
-            wanted = ", ".join(self.spec.layout.include) or f"files of the {self.spec.layout.reader} reader"
+            wanted = self.spec.layout.wanted
             raise SourceError(
                 f"{self.raw_url} holds none of {wanted}", hint=f"`biovfm sources show {self.spec.id}` shows the layout"
             )

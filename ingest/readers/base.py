@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.raw.items import Place, RawFile
+from ingest.raw.items import Place, RawFile, RejectError
 from ingest.settings import LimitSettings
-from ingest.source.spec import FrameRule, Window
+from ingest.source.layout import FrameRule, Window
 
 Pixels = NDArray[Any]
 
@@ -108,6 +108,20 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
 def window_range(window: Window) -> tuple[float, float]:
     """`low` and `high` of a window."""
     return window.center - window.width / 2, window.center + window.width / 2
+
+
+def wanted_arrays(rule: FrameRule, there: Collection[str]) -> list[str]:
+    """The array that the rule names, of several the first that is there; empty where it names none.
+
+    Raises:
+        RejectError: It names some, and none is there.
+    """
+    names = [rule.dataset] if isinstance(rule.dataset, str) else list(rule.dataset)
+    names = [name for name in names if name]
+    found = [name for name in names if name in there]
+    if names and not found:
+        raise RejectError("no_image", "no such array")
+    return found[:1]
 
 
 def chosen_frames(count: int, rule: FrameRule) -> range | list[int]:

@@ -20,7 +20,7 @@ from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.dicom import read
 from ingest.settings import LimitSettings
-from ingest.source.spec import FrameRule, Window
+from ingest.source.layout import FrameRule, Window
 
 SHIPPED = Path(pydicom.__file__).parent / "data"
 FILES = [path for path in dicom_files([str(SHIPPED)]) if "dicomdirtests" not in path.parts]

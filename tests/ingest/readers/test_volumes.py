@@ -18,7 +18,7 @@ from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.readers.hdf5 import root_sum_of_squares
 from ingest.readers.volumes import slice_axis, to_ras
 from ingest.settings import LimitSettings
-from ingest.source.spec import FrameRule, Window
+from ingest.source.layout import FrameRule, Window
 from tests.ingest.material import photo
 
 
