@@ -130,7 +130,7 @@ def report_of(
 
 def committed_report(dataset: Dataset, context: MapContext, listing: Listing, num_units: int) -> JobReport:
     """The counts of a job that is committed already, read from the tables."""
-    kept = _count_by(dataset, "index", "modality", context.job_id)
+    kept = _count_by(dataset, "samples", "modality", context.job_id)
     reasons = _count_by(dataset, "rejects", "reason", context.job_id)
     return JobReport(
         job_id=context.job_id,
