@@ -96,8 +96,6 @@ class IndexRow:
 
 
 INDEX_COLUMNS: Final = tuple(IndexRow.__dataclass_fields__)
-LATER_COLUMNS: Final[frozenset[str]] = frozenset()
-"""Columns that the first release did not have: rows that it wrote hold null in them."""
 DISTINCT_COLUMNS: Final = frozenset({"key", "pixel_sha256", "raw_path"})
 """Columns of the tables whose texts hardly ever repeat: a dictionary of them takes memory and saves nothing."""
 
@@ -115,7 +113,7 @@ def index_schema() -> pa.Schema:
     integer |= dict.fromkeys(("width", "height", "channels", "bit_depth"), pa.int32())
     real = dict.fromkeys(("window_center", "window_width"), pa.float64())
     types = {**dict.fromkeys(INDEX_COLUMNS, pa.string()), **integer, **real}
-    return pa.schema([pa.field(name, types[name], nullable=name in LATER_COLUMNS) for name in INDEX_COLUMNS])
+    return pa.schema([pa.field(name, types[name], nullable=False) for name in INDEX_COLUMNS])
 
 
 def rejects_schema() -> pa.Schema:
@@ -124,15 +122,3 @@ def rejects_schema() -> pa.Schema:
 
     names = ("source", "modality", "raw_path", "raw_frame", "reason", "detail", "job_id")
     return pa.schema([pa.field(name, pa.string(), nullable=False) for name in names])
-
-
-def fingerprint_schema() -> pa.Schema:
-    """The Arrow schema of `fingerprints/`: one row a sample.
-
-    `phash` and `phash_centre` are 32 bytes (`ingest.picture.fingerprint`), `thumb` the 64 × 64 gray bytes.
-    """
-    import pyarrow as pa
-
-    text = [pa.field(name, pa.string(), nullable=False) for name in ("key", "source", "group_id", "pixel_sha256")]
-    binary = [pa.field(name, pa.binary(), nullable=False) for name in ("phash", "phash_centre", "thumb")]
-    return pa.schema([*text, *binary])

@@ -14,6 +14,7 @@ from ingest.job.unit_writer import UnitWriter
 from ingest.picture.fingerprint import fingerprint, pixel_sha256
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
+from ingest.privacy.burned_in import burned_in_policy, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError
@@ -24,6 +25,12 @@ from ingest.staging.folder import is_local, put_file, unit_name, workplace
 from ingest.staging.unit import Unit
 from shards.errors import AlreadyExistsError
 from shards.store import Store, open_store
+
+_COMPUTED = frozenset({"CT", "MR"})
+"""Never captured from a screen: what is, shows a report or a rendering."""
+
+_ALIKE = (frozenset({"Fundus", "OCT", "OCTA"}), frozenset({"Dermoscopy", "Endoscopy", "Microscopy", "Fundus"}))
+"""Files of these modalities carry each other's tags (OP for scans of the retina, GM for photographs)."""
 
 Beat = Callable[[int], None]
 """Called with the position of the raw file that is about to be read."""
@@ -74,11 +81,11 @@ def _publish(store: Store, staging: str, writer: UnitWriter, report: UnitReport)
 
 
 def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter) -> None:
-    rule = context.spec.layout.rules[item.part]
+    layout = context.spec.layout
     options = ReadOptions(
-        frames=rule.frames,
-        window=rule.window,
-        group_tag=(rule.grouping or context.spec.grouping).tag,
+        frames=layout.frames,
+        window=layout.window,
+        group_tag=context.spec.grouping.tag,
         limits=context.settings.limits,
         place=item.place,
         straight=context.encoding.resampler == "native",
@@ -87,7 +94,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
     try:
         if context.listed is not None and writer.raw_path not in context.listed:
             raise RejectError("not_listed")
-        for image in reader_for(rule.reader, raw.name)(raw, options):
+        for image in reader_for(layout.reader, raw.name)(raw, options):
             count += 1
             try:
                 _map_image(context, item, image, writer)
@@ -107,11 +114,11 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
 def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: UnitWriter) -> None:
     settings = context.settings
     if image.fault:
-        raise RejectError(image.fault)
+        raise RejectError(image.fault, image.detail)
     if context.listed is not None and image.frame not in context.listed[writer.raw_path]:
         raise RejectError("not_listed")
     modality = _modality(context.spec, item, image)
-    image, cropped = _burned_in(context, image)
+    image, cropped = without_text(image, burned_in_policy(context.spec, settings))
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
     fault = find_fault(picture, reduced.gray, settings.quality, part_of_volume=image.part_of_volume)
@@ -125,29 +132,20 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: Unit
 
 
 def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
-    part, rule = spec.layout.rules[item.part], spec.modality_rule
-    if part.modality:
-        return part.modality
+    """The tag of an image by the source's rule; where the source has one tag, the file's own word goes before it."""
+    rule = spec.modality_rule
     if rule is None:
-        return spec.modality[0]
-    tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
-    if rule.by == "path":
-        tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
-    if tag not in spec.modality:
-        raise RejectError("unknown_modality", tag)
+        tag = image.modality if _contradicts(image.modality, spec.modality[0]) else spec.modality[0]
+    else:
+        tag = item.stated.modality if rule.by == "list" else image.modality
+        if rule.by == "path":
+            tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
+        if tag not in spec.modality:
+            raise RejectError("unknown_modality", tag)
+    if image.captured and tag in _COMPUTED:
+        raise RejectError("screen_capture", "SOPClassUID")
     return tag
 
 
-def _burned_in(context: MapContext, image: RawImage) -> tuple[RawImage, bool]:
-    """Apply the policy for burned-in annotations."""
-    from dataclasses import replace
-
-    policy = context.settings.burned_in
-    if policy == "source":
-        policy = context.spec.burned_in
-    if not image.burned_in or policy == "keep":
-        return image, False
-    if policy == "reject" or image.region is None:
-        raise RejectError("burned_in", "" if policy == "reject" else "no region stated")
-    top, left, bottom, right = image.region
-    return replace(image, pixels=image.pixels[top:bottom, left:right], region=None), True
+def _contradicts(stated: str, tag: str) -> bool:
+    return bool(stated) and stated != tag and not any({stated, tag} <= family for family in _ALIKE)

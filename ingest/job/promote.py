@@ -194,18 +194,13 @@ def sweep(dataset: Dataset, staging: str) -> None:
     store = dataset.store
     names = promoted_names(store, staging)
     store.delete(sorted(set(names) - _named(dataset, names)))
-    store.delete([info.path for info in store.list(f"{staging}/", hidden=True)])  # uploads that died included
+    everything = getattr(store, "list_all", store.list)  # uploads that died included
+    store.delete([info.path for info in everything(f"{staging}/")])
     folder = store.local_path(staging)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # another job stages there
             folder.parent.rmdir()
-
-
-def sweep_jobs(dataset: Dataset) -> None:
-    """Remove the staging folders of all jobs."""
-    for job in sorted({info.path.split("/")[1] for info in dataset.store.list("staging/")}):
-        sweep(dataset, f"staging/{job}")
 
 
 def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:

@@ -62,7 +62,6 @@ class JobReport:
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
         volumes: What was made of DICOM series (`ingest.job.place`); empty where there are none.
-        notes: Sentences that the user should read.
         seconds: Wall time.
     """
 
@@ -85,7 +84,6 @@ class JobReport:
     skipped_buckets: int = 0
     eval_overlap: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,7 +128,7 @@ def report_of(
 
 def committed_report(dataset: Dataset, context: MapContext, listing: Listing, num_units: int) -> JobReport:
     """The counts of a job that is committed already, read from the tables."""
-    kept = _count_by(dataset, "samples", "modality", context.job_id)
+    kept = _count_by(dataset, "index", "modality", context.job_id)
     reasons = _count_by(dataset, "rejects", "reason", context.job_id)
     return JobReport(
         job_id=context.job_id,
@@ -150,6 +148,15 @@ def committed_report(dataset: Dataset, context: MapContext, listing: Listing, nu
 
 
 def _count_by(dataset: Dataset, name: str, column: str, job: str) -> dict[str, int]:
-    sql = f"SELECT {column}, count(*) FROM {name} WHERE job_id = ? GROUP BY 1 ORDER BY 1"  # noqa: S608 - our own names
-    names, counts = dataset.query(sql, params=[job]).columns
-    return dict(zip(names.to_pylist(), counts.to_pylist(), strict=True))
+    from shards.dataset.query import connect, scan
+
+    table = dataset.table(name)
+    if table is None:
+        return {}
+    with connect() as database:
+        database.register("rows_", scan(table))
+        found = database.execute(
+            f"SELECT {column}, count(*) FROM rows_ WHERE job_id = ? GROUP BY 1 ORDER BY 1",  # noqa: S608  # our own name
+            [job],
+        ).fetchall()
+    return dict(found)

@@ -41,7 +41,6 @@ class Stated(NamedTuple):
     group: str = ""
     licence: str = ""
     anatomy: str = ""
-    label: str = ""
 
 
 _NOTHING = Stated()
@@ -82,9 +81,7 @@ class RawItem:
         offset: First byte inside a plain tar, position inside a compressed one.
         check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
         detail: Why a `reject` is one, as `reason` or `reason:detail`.
-        stated: What a list or table says of the file.
-        per_frame: What a table says of each image of the file, where it goes by their numbers.
-        part: Number of the layout's part that the file belongs to.
+        stated: What a list says of the file.
         parts: Paths and sizes of the parts where `path` is a split archive.
         holder: The archive inside the archive `path` that holds the member, where there is one; its `offset` is
             positive where it can be read in place.
@@ -99,8 +96,6 @@ class RawItem:
     check: int = 0
     detail: str = ""
     stated: Stated = _NOTHING
-    per_frame: tuple[Stated, ...] = ()
-    part: int = 0
     parts: tuple[tuple[str, int], ...] = ()
     holder: RawItem | None = None
     place: Place | None = None
@@ -114,13 +109,6 @@ class RawItem:
         scheme = "gzip" if self.kind == "gzip" else "zip" if _ZIP.search(archive.lower()) else "tar"
         return f"{scheme}://{printable(self.member)}::{self.holder.raw_path if self.holder else printable(self.path)}"
 
-    def said_of(self, frame: str) -> Stated:
-        """What lists and tables say of one image of the file, by the number that its frame ends with."""
-        number = _NUMBER.search(frame) if self.per_frame else None
-        if number is None or int(number[0]) >= len(self.per_frame):
-            return self.stated
-        return self.per_frame[int(number[0])]
-
     @property
     def inner_path(self) -> str:
         """Archive and member as one path: what globs and expressions see."""
@@ -129,7 +117,6 @@ class RawItem:
         return f"{self.holder.inner_path if self.holder else self.path}/{self.member}"
 
 
-_NUMBER = re.compile(r"\d+$")
 _ZIP = re.compile(r"\.zip(\.[^./]*)?$")
 
 
@@ -258,15 +245,6 @@ class RawRoot:
         self._only = ""
         if info["type"] == "file":
             self._base, _, self._only = self._base.rpartition("/")
-
-    @property
-    def single(self) -> str:
-        """Name of the file where the raw URL is one; else empty."""
-        return self._only
-
-    def around(self) -> RawRoot:
-        """The folder that a single file lies in; paths of files stay the same."""
-        return RawRoot(self._base if self._local else self._fs.unstrip_protocol(self._base))
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Every file as `(path below the URL, bytes)`, sorted by path."""

@@ -1,6 +1,6 @@
 """A dataset on storage: its layout, its tables, and the one way to add to it.
 
-    dataset.json      format version, dataset id, encoding policy, and the version of the pipeline that it was made for
+    dataset.json      format version and encoding policy
     shards/…          the tars
     index/            Delta table, one row a sample; its versions are the dataset's versions
     fingerprints/     Delta table, perceptual hashes and thumbnails
@@ -16,23 +16,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.query import connect, scan
 from shards.dataset.table_files import add_files, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
-from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, rejects_schema
+from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
-    import pyarrow.dataset as ds
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
@@ -40,15 +35,14 @@ if TYPE_CHECKING:
     """Rows of a table, or what makes a fresh reader of them each time it is called."""
 
 PARTITIONS = ("modality", "source")
-_SETTINGS = "dataset.json"
-TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
-    "samples": ("index", index_schema),
-    "fingerprints": ("fingerprints", fingerprint_schema),
-    "rejects": ("rejects", rejects_schema),
-}
-"""Name in a query → folder and columns of a table."""
 _JOB = "biovfm.job"
 _SUMMARY = "biovfm.summary"
+ENCODING_DEFAULTS: Mapping[str, Any] = {
+    "short_side_px": 512,
+    "jpeg_quality": 95,
+    "format": "auto",
+    "resampler": "pillow",
+}
 
 
 class Dataset:
@@ -67,12 +61,6 @@ class Dataset:
         self.store = store
         self.settings = settings
 
-    @property
-    def id(self) -> str | None:
-        """The random name that the dataset got when it was made and keeps wherever it is moved; None in older ones."""
-        found = self.settings.get("dataset_id")
-        return None if found is None else str(found)
-
     @classmethod
     def open(cls, url: str) -> Self:
         """Open a dataset.
@@ -80,25 +68,13 @@ class Dataset:
         Raises:
             SampleIndexError: There is none at `url`, or it has another format version.
         """
-        found = cls.find(url)
-        if found is None:
-            raise SampleIndexError(
-                f"no dataset at {open_store(url).url}", hint="check the path, or make one with `biovfm ingest`"
-            )
-        return found
-
-    @classmethod
-    def find(cls, url: str) -> Self | None:
-        """The dataset at `url`, or None where there is none.
-
-        Raises:
-            SampleIndexError: It has another format version.
-        """
         store = open_store(url)
         try:
-            settings = json.loads(store.read(_SETTINGS))
-        except NotFoundError:
-            return None
+            settings = json.loads(store.read("dataset.json"))
+        except NotFoundError as error:
+            raise SampleIndexError(
+                f"no dataset at {store.url}", hint="check the path, or make one with `biovfm ingest`"
+            ) from error
         if settings.get("format_version") != FORMAT_VERSION:
             raise SampleIndexError(
                 f"{store.url} has format version {settings.get('format_version')}, wanted {FORMAT_VERSION}",
@@ -107,44 +83,22 @@ class Dataset:
         return cls(store.url, store, settings)
 
     @classmethod
-    def create(
-        cls, url: str, *, encoding: Mapping[str, Any] | None = None, pipeline_version: int | None = None
-    ) -> Self:
+    def create(cls, url: str, *, encoding: Mapping[str, Any] | None = None) -> Self:
         """Open the dataset at `url`, or make an empty one.
 
         Args:
             url: Folder or object-store prefix.
             encoding: The encoding policy of a new dataset; one that exists keeps its own.
-            pipeline_version: The version of the ingest pipeline whose rules a new dataset follows, where it is known.
         """
-        settings: dict[str, Any] = {
+        store = open_store(url)
+        settings = {
             "format_version": FORMAT_VERSION,
-            "dataset_id": str(uuid.uuid4()),
             "created_by": "biovfm",
-            "encoding": dict(encoding or {}),
+            "encoding": {**ENCODING_DEFAULTS, **(encoding or {})},
         }
-        if pipeline_version is not None:
-            settings["pipeline_version"] = pipeline_version
-        data = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
         with contextlib.suppress(AlreadyExistsError):
-            open_store(url).put_if_absent(_SETTINGS, data)
+            store.put_if_absent("dataset.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
         return cls.open(url)
-
-    def recreate(self, *, encoding: Mapping[str, Any], pipeline_version: int) -> Self:
-        """Give a dataset that holds no sample other settings: a first ingest that failed decides nothing.
-
-        Raises:
-            SampleIndexError: It holds samples.
-        """
-        if not self.is_empty():
-            raise SampleIndexError(f"{self.url} holds samples", hint="its settings stay; make a new dataset")
-        self.store.delete([_SETTINGS])
-        return self.create(self.url, encoding=encoding, pipeline_version=pipeline_version)
-
-    def is_empty(self) -> bool:
-        """Whether the newest version of the index holds no sample."""
-        table = self.table("index")
-        return table is None or not table.file_uris()
 
     def table_url(self, name: str) -> str:
         """The URL of one of the Delta tables."""
@@ -181,74 +135,6 @@ class Dataset:
         """Whether the job is committed."""
         return self._written_by("index", job_id)
 
-    def samples_table(self, version: int | None = None) -> DeltaTable:
-        """The sample index.
-
-        Args:
-            version: Its version; the newest where None.
-
-        Raises:
-            SampleIndexError: There is none yet, or not this version (any more).
-        """
-        table = self.table("index", version=version) if version is None or version >= 0 else None
-        if table is None:
-            raise SampleIndexError(f"{self.url} holds no samples yet", hint="run `biovfm ingest` first")
-        return table
-
-    def query(
-        self, sql: str, *, params: Sequence[object] = (), version: int | None = None, **tables: pa.Table | ds.Dataset
-    ) -> pa.Table:
-        """Ask one question in SQL (DuckDB).
-
-        The dataset's tables stand in it as `samples` (the index), `fingerprints` and `rejects`; one of which nothing
-        was written yet is empty.
-
-        Args:
-            sql: One SELECT.
-            params: What stands for `?` or `$1` in it.
-            version: Version of the index; the newest where None.
-            tables: More tables, by the names that they have in the query.
-
-        Returns:
-            The rows.
-
-        Raises:
-            SampleIndexError: There is no such version (any more).
-        """
-        mentioned = [name for name in TABLE_NAMES if re.search(rf"\b{name}\b", sql)]
-        with self.database(*mentioned, version=version, **tables) as database:
-            return database.sql(sql, params=list(params)).to_arrow_table()
-
-    @contextlib.contextmanager
-    def database(
-        self,
-        *names: str,
-        version: int | None = None,
-        dictionaries: Sequence[str] = (),
-        **tables: pa.Table | ds.Dataset,
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection for several questions, or for answers that are read piece by piece.
-
-        Args:
-            names: The dataset's tables to ask: `samples`, `fingerprints`, `rejects`.
-            version: Version of the index; the newest where None.
-            dictionaries: Columns of few values to read as dictionaries: grouping by one is ten times as fast.
-            tables: More tables, by name.
-
-        Raises:
-            SampleIndexError: There is no such version (any more).
-        """
-        with connect() as database:
-            for name in names:
-                folder, schema = TABLE_NAMES[name]
-                pinned = name == "samples" and version is not None
-                table = self.samples_table(version) if pinned else self.table(folder)
-                rows = schema().empty_table() if table is None else scan(table, dictionaries=dictionaries)
-                database.register(name, rows)
-            for name, rows in tables.items():
-                database.register(name, rows)
-            yield database
-
     def find_pixels(self, hashes: Sequence[str]) -> dict[str, str]:
         """Which of these pixel hashes the index holds already.
 
@@ -260,12 +146,18 @@ class Dataset:
         """
         import pyarrow as pa
 
-        if not hashes:
+        from shards.dataset.query import connect, scan
+
+        table = self.table("index")
+        if table is None or not hashes:
             return {}
-        wanted = pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())})
-        sql = "SELECT pixel_sha256, min(key) AS key FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
-        found = self.query(sql, wanted=wanted)
-        return dict(zip(found["pixel_sha256"].to_pylist(), found["key"].to_pylist(), strict=True))
+        with connect() as database:
+            database.register("samples", scan(table))
+            database.register("wanted", pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())}))
+            rows = database.sql(
+                "SELECT pixel_sha256, min(key) FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
+            ).fetchall()
+        return dict(rows)
 
     def commit(
         self,

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from shards.schema import index_schema, rejects_schema
-
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
 
@@ -23,14 +19,11 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
         memory_limit: DuckDB's own limit; larger sorts spill to the temporary folder.
     """
     import tempfile
-    import uuid
 
     import duckdb
 
     database = duckdb.connect(":memory:")
-    # A folder that DuckDB makes when it spills and removes; queries may read what lies in it, so it holds nothing else.
-    spill = Path(tempfile.gettempdir()) / f"biovfm-query-{uuid.uuid4().hex}"
-    database.execute(f"SET temp_directory = {quote(str(spill))}")
+    database.execute(f"SET temp_directory = '{tempfile.gettempdir()}'")
     database.execute(f"SET memory_limit = '{memory_limit}'")
     database.execute("SET enable_progress_bar = false")
     database.execute("SET enable_external_access = false")
@@ -41,13 +34,10 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
 def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     """The table as an Arrow dataset: columns and row groups are read only where a query needs them.
 
-    A table of an earlier release has null in the columns that came later.
-
     Args:
         table: The table.
         dictionaries: Columns of few values to read as dictionaries: grouping by one is ten times as fast.
     """
-    import pyarrow as pa
     import pyarrow.dataset as ds
     from pyarrow import fs
 
@@ -55,16 +45,7 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     # Arrow's own file system where it can be: the other one's threads call into an interpreter that may be ending.
     files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if local.startswith("/") else None
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
-    found = table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
-    later = [field for field in _columns_of(local) if field.name not in found.schema.names]
-    return found.replace_schema(pa.schema([*found.schema, *later])) if later else found
-
-
-def _columns_of(url: str) -> Sequence[pa.Field]:
-    """The columns that this release gives to a table; empty for tables of which it knows none."""
-    makers = {"index": index_schema, "rejects": rejects_schema}
-    make = makers.get(url.rstrip("/").rpartition("/")[2])
-    return list(make()) if make else []
+    return table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
 
 
 def quote(text: str) -> str:

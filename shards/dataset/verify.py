@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shards.dataset.dataset import Dataset
+from shards.dataset.query import connect, scan
 from shards.dataset.verify_shard import Problem, Rows, check_shard
 from shards.errors import SampleIndexError
 from shards.store import Store
@@ -95,7 +96,8 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
     shards: dict[str, tuple[int, int]] = {}
     readable = not problems
     if table is not None and readable:
-        with dataset.database("samples", version=table.version()) as database:
+        with connect() as database:
+            database.register("samples", scan(table))
             shards = _roll_up(database, problems)
             problems += _check_sizes(shards, sizes)
             if deep:
@@ -215,7 +217,7 @@ def _find_orphans(dataset: Dataset, shards: set[str]) -> Iterator[Orphan]:
 
 
 def _unnamed(dataset: Dataset, shards: set[str]) -> Iterator[ObjectInfo]:
-    everything = partial(dataset.store.list, hidden=True)
+    everything = getattr(dataset.store, "list_all", dataset.store.list)
     for folder in ("shards/", "staging/"):
         yield from (info for info in everything(folder) if info.path not in shards)
     for name in TABLES:

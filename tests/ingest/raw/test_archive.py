@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.job.list import cut_units, list_raw
+from ingest.job.list import cut_units, glob_regex, list_raw
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RawRoot, RejectError
 from ingest.settings import IngestSettings, LimitSettings
-from ingest.source.globs import glob_regex
 from tests.ingest.material import encoded, photo, public_spec, tar_of, write_folder, zip_of
 
 PNG = encoded(photo(0))
