@@ -27,6 +27,9 @@ class LimitSettings(BaseModel):
 
     max_file_bytes: int = Field(16 << 30, ge=1, description="Raw files (unpacked) above this are rejected.")
     max_ratio: float = Field(400.0, ge=1, description="Archive members packed tighter than this are bombs.")
+    decoded_bytes: int = Field(
+        2 << 30, ge=1 << 20, description="Decoded bytes that one raw file may need in memory at a time: over_budget."
+    )
     max_pixels: int = Field(1 << 28, ge=1, description="Pixels of one 2-D image.")
     max_voxels: int = Field(1 << 32, ge=1, description="Voxels of one volume, frames of one file included.")
     item_timeout_seconds: float = Field(600.0, gt=0, description="A raw file that takes longer is given up.")

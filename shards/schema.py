@@ -96,6 +96,8 @@ class IndexRow:
 
 
 INDEX_COLUMNS: Final = tuple(IndexRow.__dataclass_fields__)
+LATER_COLUMNS: Final[frozenset[str]] = frozenset()
+"""Columns that the first release did not have: rows that it wrote hold null in them."""
 DISTINCT_COLUMNS: Final = frozenset({"key", "pixel_sha256", "raw_path"})
 """Columns of the tables whose texts hardly ever repeat: a dictionary of them takes memory and saves nothing."""
 
@@ -113,7 +115,7 @@ def index_schema() -> pa.Schema:
     integer |= dict.fromkeys(("width", "height", "channels", "bit_depth"), pa.int32())
     real = dict.fromkeys(("window_center", "window_width"), pa.float64())
     types = {**dict.fromkeys(INDEX_COLUMNS, pa.string()), **integer, **real}
-    return pa.schema([pa.field(name, types[name], nullable=False) for name in INDEX_COLUMNS])
+    return pa.schema([pa.field(name, types[name], nullable=name in LATER_COLUMNS) for name in INDEX_COLUMNS])
 
 
 def rejects_schema() -> pa.Schema:

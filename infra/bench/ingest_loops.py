@@ -20,11 +20,11 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.dataset.dataset import ENCODING_DEFAULTS
+from ingest.picture.encoding import Encoding
 from shards.pixels.resize import resize
 
-SHORT_SIDE_PX = int(ENCODING_DEFAULTS["short_side_px"])
-JPEG_QUALITY = int(ENCODING_DEFAULTS["jpeg_quality"])
+SHORT_SIDE_PX = Encoding().short_side_px
+JPEG_QUALITY = Encoding().jpeg_quality
 MEGAPIXEL = (1152, 864)
 SLICES = 96
 

@@ -36,6 +36,7 @@ def ingest(
     group: Literal["file", "folder", "dicom", "none"] | None = None,
     deidentified: bool = False,
     encoding: tuple[str, ...] = (),
+    keep_pipeline: bool = False,
     settings: Path | None = None,
     only_listed: Path | None = None,
     workers: int = 1,
@@ -77,6 +78,9 @@ def ingest(
     encoding
         A key of the encoding policy that the dataset is made with, such as short_side_px=256, jpeg_quality=90,
         format=png or resampler=native; may be repeated. A dataset that exists keeps its own.
+    keep_pipeline
+        Add to a dataset whose samples an earlier version of the pipeline made: the new samples follow the rules of
+        this release, the old ones stay as they are.
     settings
         YAML file with ingest settings.
     only_listed
@@ -120,28 +124,16 @@ def ingest(
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
             encoding=read_assignments("--encoding", encoding, example="short_side_px=256"),
+            keep_pipeline=keep_pipeline,
             progress=clock,
         )
         clock.stop()
     if report is not None and not done.pending:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
-    _warn_of_other_modalities(done, spec)
     if json_:
         emit(done.to_dict())
     else:
         print_report(done)
-
-
-def _warn_of_other_modalities(done: JobReport, spec: SourceSpec) -> None:
-    """Say how many images were tagged by their files, because these contradict the source."""
-    others = {tag: count for tag, count in done.modalities.items() if tag not in spec.modality}
-    if others:
-        counts = ", ".join(f"{count:,} {tag}" for tag, count in others.items())
-        stderr().print(
-            f"warning: {spec.id} is said to be {', '.join(spec.modality)}, but its files say: {counts}; these images "
-            "are tagged as their files say (`--modality dicom` takes every tag from the files, `modality_rule: "
-            "{by: path}` in a YAML takes none)"
-        )
 
 
 def _write_report(
@@ -259,6 +251,8 @@ def print_report(report: JobReport) -> None:
         console.print(f"  {count:>10,}  {modality}")
     for reason, count in report.reasons.items():
         console.print(f"  {count:>10,}  rejected: {reason}")
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):
             console.print(f"  {report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}")

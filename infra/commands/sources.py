@@ -120,7 +120,7 @@ def _print_yaml(spec: SourceSpec) -> None:
 
 def _print_source(spec: SourceSpec) -> None:
     layout = spec.layout
-    files = ", ".join(layout.include) or f"every file that the {layout.reader} reader knows"
+    files = layout.wanted
     rule = spec.modality_rule
     told = "" if rule is None else f" (told apart by {'the DICOM tag' if rule.by == 'dicom' else 'the raw path'})"
     rows = {

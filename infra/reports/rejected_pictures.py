@@ -73,13 +73,13 @@ def look_at_rejects(
         wanted.setdefault(row["raw_path"], []).append(row)
     items = [(item, wanted[path]) for item in listing.items if (path := names.raw_path(item)) in wanted]
     glimpses: list[Glimpse] = []
-    options = ReadOptions(
-        frames=spec.layout.frames, window=spec.layout.window, group_tag=spec.grouping.tag, limits=settings.limits
-    )
     with silence():
         files = open_items(RawRoot(raw_url), [item for item, _ in items], settings.limits)
-        for (_, raw), (_, asked) in zip(files, items, strict=True):
-            glimpses += _glimpses(spec, raw, asked, options)
+        for (item, raw), (_, asked) in zip(files, items, strict=True):
+            rule = spec.layout.rules[item.part]
+            tag = (rule.grouping or spec.grouping).tag
+            options = ReadOptions(frames=rule.frames, window=rule.window, group_tag=tag, limits=settings.limits)
+            glimpses += _glimpses(rule.reader, raw, asked, options)
     return glimpses
 
 
@@ -104,14 +104,12 @@ def _chosen(dataset: Dataset, job_id: str, num: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _glimpses(
-    spec: SourceSpec, raw: RawFile, asked: Sequence[dict[str, Any]], options: ReadOptions
-) -> Iterator[Glimpse]:
+def _glimpses(reader: str, raw: RawFile, asked: Sequence[dict[str, Any]], options: ReadOptions) -> Iterator[Glimpse]:
     """The pictures of one file that are asked for; none where it cannot be read any more."""
     frames = {row["raw_frame"]: row for row in asked}
     try:
         images: list[RawImage] = []
-        for image in reader_for(spec.layout.reader, raw.name)(raw, options):
+        for image in reader_for(reader, raw.name)(raw, options):
             if image.frame in frames and not image.fault:
                 yield _glimpse(frames.pop(image.frame), to_picture(image))
             elif not images:

@@ -9,21 +9,24 @@ raw file (`ingest.raw.compact`).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ingest.raw.archive import archive_kind, unpack_first
+from ingest.job.join import join_all, read_tables
+from ingest.job.select import TABLE, Sieve
 from ingest.raw.archive_listing import members
 from ingest.raw.compact import Compact
-from ingest.raw.items import RawItem, RawRoot, printable
+from ingest.raw.items import RawItem, RawRoot
 from ingest.raw.list_file import listed_items
-from ingest.raw.split_archive import join_parts
-from ingest.readers import EXTENSIONS, handles
+from ingest.raw.names import archive_kind, ignored_kind
+from ingest.raw.split_archive import Found, join_parts
+from ingest.readers import EXTENSIONS
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
 from ingest.staging.unit import Unit
+
+UNLISTED = "unlisted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,9 @@ class Listing:
 
     Attributes:
         items: The raw files to read, in order.
-        ignored: Files that no glob or reader asks for, counted by extension (`other` for unknown ones).
+        ignored: Files that are not read, by kind: what a file manager left, links to folders that are listed anyway,
+            members that a later one replaces; what the layout names (`masks`, `split` …, `table`, `unlisted` by a
+            table); else by extension (`other` for unknown ones).
         digest: SHA-256 (hex) of paths, sizes and, in zips, checksums.
     """
 
@@ -42,23 +47,64 @@ class Listing:
 
 
 def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listing:
-    """List the raw files that `spec` asks for."""
-    wanted = _selector(spec)
+    """List the raw files that `spec` asks for, with what the source's tables say of them.
+
+    Raises:
+        SourceError: A table that the layout needs is missing, cannot be read, or selects nothing.
+    """
     ignored: Counter[str] = Counter()
     digest = hashlib.sha256()
-    from_list = spec.layout.reader == "list"
 
-    def chosen() -> Iterator[RawItem]:
-        for item in listed_items(root) if from_list else _all_items(root, settings):
-            if not from_list and not wanted(item):
-                ignored[_extension(item.inner_path)] += 1
-                continue
+    def digested() -> Iterator[RawItem]:
+        from_list = spec.layout.reader == "list"
+        for item in listed_items(root, settings.limits) if from_list else _asked_for(root, spec, settings, ignored):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
+            for stated in item.per_frame:
+                digest.update(chr(0).join(stated).encode("utf-8", "surrogateescape"))
             yield item
 
-    items = Compact(chosen())
+    items = Compact(digested())
     return Listing(items=items, ignored=ignored, digest=digest.hexdigest())
+
+
+def _asked_for(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:
+    """Files that some part takes; where there are tables, those that they select."""
+    tables: dict[int, list[RawItem]] = {}
+    files = _taken(root_of(root, spec), Sieve(spec.layout), settings, ignored, tables)
+    if not spec.layout.tables:
+        yield from files
+        return
+    found = Compact(files)  # tables may come after the files that they are about
+    joins = read_tables(root, spec.layout.tables, tables, settings.limits)
+    for item in found:
+        joined = item if item.kind in ("reject", "unavailable") and not item.member else join_all(item, joins)
+        if joined is None:
+            ignored[UNLISTED] += 1
+        else:
+            yield joined
+
+
+def _taken(
+    root: RawRoot, sieve: Sieve, settings: IngestSettings, ignored: Counter[str], tables: dict[int, list[RawItem]]
+) -> Iterator[RawItem]:
+    for item in all_items(root, settings):
+        kind = item.detail if item.kind == "ignored" else ignored_kind(item.inner_path)
+        place = kind or sieve(item)
+        if isinstance(place, int):
+            yield replace(item, part=place) if place else item
+            continue
+        if place == TABLE:
+            for number in sieve.tables_of(item):
+                tables.setdefault(number, []).append(item)
+        ignored[place or _extension(item.inner_path)] += 1
+
+
+def root_of(root: RawRoot, spec: SourceSpec) -> RawRoot:
+    """The folder of the raw files; where the raw URL is one of the source's tables, the folder that it lies in."""
+    if root.single and Sieve(spec.layout).tables_of(RawItem(path=root.single)):
+        return root.around()
+    return root
 
 
 def cut_units(items: Sequence[RawItem], settings: IngestSettings) -> list[Unit]:
@@ -88,60 +134,41 @@ def _one_pass(before: RawItem, item: RawItem) -> bool:
     if item.path != before.path:
         return False
     holder = item.holder
-    if (holder or item).kind == "stream":
+    if (holder or item).kind in ("stream", "libarchive"):
         return True
     in_place = holder is None or (item.kind in ("zip", "tar") and holder.offset >= 0)
     return not in_place and holder == before.holder
 
 
-def _all_items(root: RawRoot, settings: IngestSettings) -> Iterator[RawItem]:
+def all_items(root: RawRoot, settings: IngestSettings, *, deep: bool = True) -> Iterator[RawItem]:
+    """Every file below the raw URL, those in archives too; what is no data has the kind `ignored`.
+
+    Args:
+        root: The raw URL.
+        settings: Limits for archives.
+        deep: Whether to look into archives that take a pass over all of each; else they are items as a whole.
+    """
     for found in join_parts(root.walk()):
-        advice = unpack_first(found.path)
-        if found.size < 0:
-            yield RawItem(path=found.path, kind="reject", detail="unreadable:OSError")
-        elif advice:
-            yield RawItem(path=found.path, kind="reject", detail=f"unsupported:{advice}")
+        special = _special(found)
+        if special is not None:
+            yield special
+        elif not deep and not found.missing and archive_kind(found.path) in ("stream", "libarchive"):
+            yield RawItem(path=found.path, size=found.size)
         elif found.missing or archive_kind(found.path):
             yield from members(root, found, settings.limits)
         else:
             yield RawItem(path=found.path, size=found.size)
 
 
-class _selector:  # noqa: N801  # reads as a verb where it is used
-    """Decides by globs, or by what the reader knows, whether a file is asked for."""
-
-    def __init__(self, spec: SourceSpec) -> None:
-        self._include = [glob_regex(glob) for glob in spec.layout.include]
-        self._exclude = [glob_regex(glob) for glob in spec.layout.exclude]
-        self._reader = spec.layout.reader
-
-    def __call__(self, item: RawItem) -> bool:
-        if item.kind == "reject" and (not item.member or archive_kind(item.member) or unpack_first(item.member)):
-            return True
-        path = printable(item.inner_path)
-        if archive_kind(path) == "gzip":
-            path = path[:-3]
-        if any(pattern.fullmatch(path) for pattern in self._exclude):
-            return False
-        if self._include:
-            return any(pattern.fullmatch(path) or pattern.fullmatch(item.path) for pattern in self._include)
-        return handles(self._reader, path.rpartition("/")[2])
-
-
-def glob_regex(glob: str) -> re.Pattern[str]:
-    """`*` stays in a folder, `**` crosses them; a glob without `/` is matched at any depth. Case is ignored."""
-    pattern = glob if "/" in glob else f"**/{glob}"
-    out = ""
-    position = 0
-    while position < len(pattern):
-        if pattern.startswith("**/", position):
-            out, position = out + "(?:.*/)?", position + 3
-        elif pattern.startswith("**", position):
-            out, position = out + ".*", position + 2
-        else:
-            out += {"*": "[^/]*", "?": "[^/]"}.get(pattern[position], re.escape(pattern[position]))
-            position += 1
-    return re.compile(out, re.IGNORECASE | re.DOTALL)
+def _special(found: Found) -> RawItem | None:
+    """The item of what is no regular file, cannot be read now, or is no data; None for a file."""
+    walked = found.walked
+    if walked.unavailable:
+        return RawItem(path=found.path, kind="unavailable", detail=walked.unavailable)
+    if walked.rejected:
+        return RawItem(path=found.path, kind="reject", detail=f"unsupported:{walked.rejected}")
+    kind = walked.ignored or ignored_kind(found.path)
+    return RawItem(path=found.path, kind="ignored", detail=kind) if kind else None
 
 
 _OTHERS = "csv tsv txt json xml md pdf html htm xls xlsx doc docx log yaml yml parquet mat pkl raw bval bvec db ini"

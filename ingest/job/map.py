@@ -14,9 +14,9 @@ from ingest.job.unit_writer import UnitWriter
 from ingest.picture.fingerprint import fingerprint, pixel_sha256
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
-from ingest.privacy.burned_in import burned_in_policy, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
+from ingest.raw.disguise import HEAD_BYTES, disguise
 from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.source.spec import SourceSpec
@@ -25,12 +25,6 @@ from ingest.staging.folder import is_local, put_file, unit_name, workplace
 from ingest.staging.unit import Unit
 from shards.errors import AlreadyExistsError
 from shards.store import Store, open_store
-
-_COMPUTED = frozenset({"CT", "MR"})
-"""Never captured from a screen: what is, shows a report or a rendering."""
-
-_ALIKE = (frozenset({"Fundus", "OCT", "OCTA"}), frozenset({"Dermoscopy", "Endoscopy", "Microscopy", "Fundus"}))
-"""Files of these modalities carry each other's tags (OP for scans of the retina, GM for photographs)."""
 
 Beat = Callable[[int], None]
 """Called with the position of the raw file that is about to be read."""
@@ -81,11 +75,11 @@ def _publish(store: Store, staging: str, writer: UnitWriter, report: UnitReport)
 
 
 def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter) -> None:
-    layout = context.spec.layout
+    rule = context.spec.layout.rules[item.part]
     options = ReadOptions(
-        frames=layout.frames,
-        window=layout.window,
-        group_tag=context.spec.grouping.tag,
+        frames=rule.frames,
+        window=rule.window,
+        group_tag=(rule.grouping or context.spec.grouping).tag,
         limits=context.settings.limits,
         place=item.place,
         straight=context.encoding.resampler == "native",
@@ -94,7 +88,9 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
     try:
         if context.listed is not None and writer.raw_path not in context.listed:
             raise RejectError("not_listed")
-        for image in reader_for(layout.reader, raw.name)(raw, options):
+        if item.kind in ("reject", "unavailable"):
+            raw.open()  # raises what the listing found, whatever readers there are for such a name
+        for image in reader_for(rule.reader, raw.name)(raw, options):
             count += 1
             try:
                 _map_image(context, item, image, writer)
@@ -104,21 +100,31 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
         if count == 0:
             raise RejectError("no_image")
     except RejectError as error:
-        writer.reject_file(error.reason, error.detail)
+        writer.reject_file(error.reason, (_disguise(raw, error.reason) if count == 0 else "") or error.detail)
     except MemoryError:
         writer.reject_file("out_of_memory")
     except Exception as error:  # noqa: BLE001  # decoders raise anything on broken files; a bad file is data
-        writer.reject_file("undecodable" if count else "unreadable", type(error).__name__)
+        disguised = _disguise(raw, "unreadable") if count == 0 else ""
+        writer.reject_file("undecodable" if count else "unreadable", disguised or type(error).__name__)
+
+
+def _disguise(raw: RawFile, reason: str) -> str:
+    """What a file really is that a reader could not make anything of."""
+    if reason not in ("unreadable", "undecodable", "unsupported", "no_image"):
+        return ""
+    with suppress(Exception):  # it cannot be read at all: the reader's own word stands
+        return disguise(raw.head(HEAD_BYTES))
+    return ""
 
 
 def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: UnitWriter) -> None:
     settings = context.settings
     if image.fault:
-        raise RejectError(image.fault, image.detail)
+        raise RejectError(image.fault)
     if context.listed is not None and image.frame not in context.listed[writer.raw_path]:
         raise RejectError("not_listed")
     modality = _modality(context.spec, item, image)
-    image, cropped = without_text(image, burned_in_policy(context.spec, settings))
+    image, cropped = _burned_in(context, image)
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
     fault = find_fault(picture, reduced.gray, settings.quality, part_of_volume=image.part_of_volume)
@@ -132,20 +138,29 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: Unit
 
 
 def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
-    """The tag of an image by the source's rule; where the source has one tag, the file's own word goes before it."""
-    rule = spec.modality_rule
+    part, rule = spec.layout.rules[item.part], spec.modality_rule
+    if part.modality:
+        return part.modality
     if rule is None:
-        tag = image.modality if _contradicts(image.modality, spec.modality[0]) else spec.modality[0]
-    else:
-        tag = item.stated.modality if rule.by == "list" else image.modality
-        if rule.by == "path":
-            tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
-        if tag not in spec.modality:
-            raise RejectError("unknown_modality", tag)
-    if image.captured and tag in _COMPUTED:
-        raise RejectError("screen_capture", "SOPClassUID")
+        return spec.modality[0]
+    tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
+    if rule.by == "path":
+        tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
+    if tag not in spec.modality:
+        raise RejectError("unknown_modality", tag)
     return tag
 
 
-def _contradicts(stated: str, tag: str) -> bool:
-    return bool(stated) and stated != tag and not any({stated, tag} <= family for family in _ALIKE)
+def _burned_in(context: MapContext, image: RawImage) -> tuple[RawImage, bool]:
+    """Apply the policy for burned-in annotations."""
+    from dataclasses import replace
+
+    policy = context.settings.burned_in
+    if policy == "source":
+        policy = context.spec.burned_in
+    if not image.burned_in or policy == "keep":
+        return image, False
+    if policy == "reject" or image.region is None:
+        raise RejectError("burned_in", "" if policy == "reject" else "no region stated")
+    top, left, bottom, right = image.region
+    return replace(image, pixels=image.pixels[top:bottom, left:right], region=None), True

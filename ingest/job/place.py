@@ -40,8 +40,8 @@ from ingest.raw.compact import Compact
 from ingest.raw.items import Place, RawItem, RawRoot, RejectError
 from ingest.readers import ReadOptions, reader_name
 from ingest.readers.base import chosen_frames, percentile_range
-from ingest.readers.dicom.header import SliceHeader, normal_of, read_header
-from ingest.source.spec import FrameRule
+from ingest.readers.dicom_header import SliceHeader, normal_of, read_header
+from ingest.source.layout import FrameRule
 from ingest.staging.context import MapContext
 from ingest.staging.unit import Unit
 from shards.errors import AlreadyExistsError
@@ -109,7 +109,8 @@ def place_series(
         The units with places, and counts: `series`, `volumes`, `slices`, `mixed_series`, `repeated_positions`,
         `missing_slices`.
     """
-    if context.spec.layout.reader not in ("auto", "list", "dicom"):
+    rules = context.spec.layout.rules
+    if not any(rule.reader in ("auto", "list", "dicom") for rule in rules):
         return list(units), {}
     wanted = [unit for unit in units if any(_is_dicom(context, item) for item in unit.items)]
     wanted = [unit for unit in wanted if unit.index >= first] + [unit for unit in wanted if unit.index < first]
@@ -124,15 +125,21 @@ def place_series(
     ranges = _cached(engine, context, range_unit, "ranges", tasks)
     by_stack = {number: (low, high) for found in ranges.values() for number, low, high in found}
     places: dict[Spot, Place] = {}
+    at = {unit.index: unit for unit in units}
     for number, stack in enumerate(stacks):
-        places |= _places(stack, context.spec.layout.frames, by_stack.get(number, (math.nan, math.nan)))
+        unit, position = stack.slices[0][0]
+        rule = rules[at[unit].items[position].part if len(rules) > 1 else 0]
+        places |= _places(stack, rule.frames, by_stack.get(number, (math.nan, math.nan)))
     return [_placed(unit, places) for unit in units], _counts(stacks)
 
 
 def _is_dicom(context: MapContext, item: RawItem) -> bool:
     if item.kind == "reject":
         return False
-    return reader_name(context.spec.layout.reader, (item.member or item.path).rpartition("/")[2]) == "dicom"
+    return (
+        reader_name(context.spec.layout.rules[item.part].reader, (item.member or item.path).rpartition("/")[2])
+        == "dicom"
+    )
 
 
 def _placed(unit: Unit, places: Mapping[Spot, Place]) -> Unit:
@@ -314,7 +321,7 @@ def missing_slices(stack: Stack) -> int:
 
 def _range_tasks(stacks: Sequence[Stack], units: Sequence[Unit], context: MapContext) -> list[Task]:
     """For each unit in which such a stack begins: sampled files of the stacks that bring no window."""
-    if context.spec.layout.window is not None:
+    if all(rule.window is not None for rule in context.spec.layout.rules):
         return []
     at = {unit.index: unit for unit in units}
     payloads: dict[int, list[tuple[Spot, int, RawItem]]] = {}
@@ -347,7 +354,7 @@ def range_unit(
 def _ranges(
     context: MapContext, samples: Sequence[tuple[int, RawItem]], beat: Beat, skip: Mapping[int, str]
 ) -> Iterator[list[Any]]:
-    from ingest.readers.dicom.read import gray_values
+    from ingest.readers.dicom import gray_values
 
     options = ReadOptions(limits=context.settings.limits)
     values: dict[int, list[NDArray[Any]]] = {}

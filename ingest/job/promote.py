@@ -203,6 +203,12 @@ def sweep(dataset: Dataset, staging: str) -> None:
             folder.parent.rmdir()
 
 
+def sweep_jobs(dataset: Dataset) -> None:
+    """Remove the staging folders of all jobs."""
+    for job in sorted({info.path.split("/")[1] for info in dataset.store.list("staging/")}):
+        sweep(dataset, f"staging/{job}")
+
+
 def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:
     """Which of these shards the index names."""
     import pyarrow.dataset as ds

@@ -62,6 +62,7 @@ class JobReport:
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
         volumes: What was made of DICOM series (`ingest.job.place`); empty where there are none.
+        notes: Sentences that the user should read.
         seconds: Wall time.
     """
 
@@ -84,6 +85,7 @@ class JobReport:
     skipped_buckets: int = 0
     eval_overlap: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from ingest.engines.base import Engine, Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.job.commit import index_rows, kept_prints, reject_rows
 from ingest.job.concede import concede_duplicates
-from ingest.job.identity import digest_of, job_id
+from ingest.job.identity import PIPELINE_VERSION, digest_of, job_id
 from ingest.job.list import Listing, cut_units, list_raw
 from ingest.job.map import map_unit
 from ingest.job.place import place_series
 from ingest.job.promote import Pack, Promoted, move_pack, plan_packs, sweep, write_pack
 from ingest.job.report import JobReport, Progress, Watcher, committed_report, report_of
 from ingest.job.resolve import resolve_exact
-from ingest.picture.encoding import open_dataset
+from ingest.job.target import open_target
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.items import RawRoot
 from ingest.settings import IngestSettings
@@ -42,6 +42,7 @@ from ingest.staging.folder import unit_name
 from ingest.staging.resolution import Resolution
 from ingest.staging.tables import fingerprint_schema
 from ingest.staging.unit import Unit
+from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SourceError
 from shards.schema import index_schema, rejects_schema
 from shards.store import Store
@@ -82,6 +83,7 @@ def run_job(
     share: Share | None = None,
     listed: Mapping[str, frozenset[str]] | None = None,
     encoding: Mapping[str, Any] | None = None,
+    keep_pipeline: bool = False,
     progress: Watcher | None = None,
 ) -> JobReport:
     """Ingest one source into a dataset; the dataset is made where there is none.
@@ -96,11 +98,13 @@ def run_job(
         share: Which part of the units this process maps, where several share a job; without it, all.
         listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
         encoding: Keys of the encoding policy that the dataset gets, or has (`ingest.picture.encoding.Encoding`).
+        keep_pipeline: Go on in a dataset whose samples an earlier version of the pipeline made.
         progress: Told several times a second how far the job is.
 
     Raises:
         SourceError: The raw URL holds nothing that the source's layout asks for.
-        ConfigError: The source needs a secret and there is none, or the dataset has another encoding policy.
+        ConfigError: The source needs a secret and there is none, or the dataset has another encoding policy or was
+            made by another version of the pipeline.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
@@ -118,6 +122,8 @@ def run_job(
     if job.dataset.has_job(job.job_id):
         job.tidy()
         return job.committed_report()
+    note = job.target.require_current(keep_pipeline=keep_pipeline)
+    job.dataset = job.target.made()
     runner = engine or LocalEngine(workers, Supervision.of(job.settings.limits))
     try:
         job.place(runner, share)
@@ -129,7 +135,7 @@ def run_job(
     finally:
         if isinstance(runner, LocalEngine):
             runner.close()  # nobody idles while the job commits
-    report = job.report(units, resolution, packs)
+    report = replace(job.report(units, resolution, packs), notes=(note,) if note else ())
     version = job.commit(units, resolution, packs, promoted, report)
     lost = job.tidy() if version != resolution.version + 1 else job.sweep()
     if lost:
@@ -162,7 +168,8 @@ class _Job:
         self._listed = listed
         self._check = Pseudonyms(spec, settings).key_check
         self._root = RawRoot(raw_url)
-        self.dataset, self.encoding = open_dataset(dataset_url, encoding)
+        self.target = open_target(dataset_url, encoding)
+        self.dataset, self.encoding = self.target.dataset, self.target.encoding
         self.store: Store = self.dataset.store
 
     def list(self) -> None:
@@ -170,7 +177,7 @@ class _Job:
         self._tell(Progress(stage="list"))
         self.listing: Listing = list_raw(self._root, self.spec, self.settings)
         if not self.listing.items:
-            wanted = ", ".join(self.spec.layout.include) or f"files of the {self.spec.layout.reader} reader"
+            wanted = self.spec.layout.wanted
             raise SourceError(
                 f"{self.raw_url} holds none of {wanted}", hint=f"`biovfm sources show {self.spec.id}` shows the layout"
             )
@@ -279,6 +286,7 @@ class _Job:
     ) -> int:
         """Add the rows to the tables in one step, then remove the staging folder."""
         self._tell(Progress(stage="commit"))
+        self.target.check(Dataset.open(self.dataset.url))
         staged = (self.store, self.context.staging)
 
         def rows() -> pa.RecordBatchReader:
@@ -301,6 +309,7 @@ class _Job:
                 "kept": report.kept,
                 "rejected": report.rejected,
                 "files": report.files,
+                "pipeline_version": PIPELINE_VERSION,
             },
         )
 

@@ -98,6 +98,8 @@ class UnitWriter:
         height, width = picture.shape[:2]
         meta = {name: value for name, value in row.items() if name not in ("job_id", "extension")}
         meta |= {"raw_width": width, "raw_height": height, "phash": prints.whole.hex()}
+        if label := self._item.said_of(image.frame).label:
+            meta["label"] = label
         meta |= {name: _number(row[name]) for name in ("window_center", "window_width")}
         shard = self._shard(modality)
         sample = Sample(key=row["key"], extension=encoded.extension, image=encoded.data, meta=meta)
@@ -136,14 +138,14 @@ class UnitWriter:
         return f"{self.context.spec.id}-{digest[:16]}"
 
     def _row(self, image: RawImage, modality: str, digest: str, encoded: Encoded, group_id: str) -> dict[str, Any]:
-        spec = self.context.spec
+        spec, stated = self.context.spec, self._item.said_of(image.frame)
         low, high = image.low, image.high
         ranged = low is not None and high is not None and (low, high) != (0.0, 255.0)
         return {
             "key": self._key(digest),
             "source": spec.id,
             "modality": modality,
-            "anatomy": self._item.stated.anatomy or "|".join(spec.anatomy),
+            "anatomy": stated.anatomy or "|".join(spec.anatomy),
             "group_id": group_id,
             "extension": encoded.extension,
             "width": encoded.width,
@@ -152,7 +154,7 @@ class UnitWriter:
             "pixel_sha256": digest,
             "raw_path": self.raw_path,
             "raw_frame": image.frame,
-            "licence": self._item.stated.licence or spec.licence,
+            "licence": stated.licence or spec.licence,
             "bit_depth": image.bit_depth,
             "window_center": (high + low) / 2 if ranged else math.nan,  # type: ignore[operator]  # `ranged` says both are numbers
             "window_width": high - low if ranged else math.nan,  # type: ignore[operator]

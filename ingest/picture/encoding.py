@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
 from shards.settings import parse
 
@@ -59,29 +58,3 @@ class Encoding(BaseModel):
                     f"the encoding policy wants the native resampler, which cannot be used: {error}",
                     hint="build it (`python -m shards.native.build`), or make a dataset with resampler=pillow",
                 ) from error
-
-
-def open_dataset(url: str, wanted: Mapping[str, Any] | None = None) -> tuple[Dataset, Encoding]:
-    """Open a dataset, or make one of this policy.
-
-    Args:
-        url: Folder or object-store prefix.
-        wanted: Keys of the policy; those of a dataset that exists must be the same.
-
-    Raises:
-        ConfigError: A key or value is none, the dataset has another policy, or what it asks for is not there.
-    """
-    wanted = wanted or {}
-    asked = parse(Encoding, wanted, where="--encoding")
-    asked.require()
-    dataset = Dataset.create(url, encoding=wanted)
-    policy = Encoding.of_dataset(dataset.settings)
-    others = [name for name in wanted if getattr(policy, name) != getattr(asked, name)]
-    if others:
-        has, asks = (", ".join(f"{name}={getattr(one, name)}" for name in others) for one in (policy, asked))
-        raise ConfigError(
-            f"{dataset.url} is encoded with {has}, not {asks}; a dataset keeps the policy it was made with",
-            hint=f"leave out --encoding {others[0]}=…, or ingest into a new dataset",
-        )
-    policy.require()
-    return dataset, policy

@@ -94,9 +94,9 @@ def group_of(spec: SourceSpec, item: RawItem, *, frame: str, stated: str) -> str
         frame: The frame inside it.
         stated: What the file itself says (DICOM).
     """
-    rule = spec.grouping
-    if item.stated.group:
-        return item.stated.group
+    rule = spec.layout.rules[item.part].grouping or spec.grouping
+    if said := item.said_of(frame).group:
+        return said
     if rule.by == "none":
         return f"{item.raw_path}#{frame}"
     if rule.by == "folder":

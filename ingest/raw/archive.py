@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import lzma
+import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
 
 from ingest.raw.items import RawItem, RawRoot
-from ingest.raw.split_archive import data_offset, open_found, whole_name
-from ingest.raw.streams import Window, spool
+from ingest.raw.names import archive_kind
+from ingest.raw.split_archive import data_offset, open_found
+from ingest.raw.streams import Sparse, Window, spool
 from ingest.settings import LimitSettings
 
 BROKEN: Final = (
@@ -22,26 +25,25 @@ BROKEN: Final = (
 )
 """What broken archives make the libraries raise."""
 
-_STREAM_TARS: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_UNPACK_FIRST: Final = {
-    "rar": "RAR: unpack it beside itself first, `unrar x FILE.rar`",
-    "7z": "7-Zip: unpack it beside itself first, `7z x FILE.7z`",
+SEVERAL: Final = ("zip", "tar", "stream", "libarchive")
+"""Kinds of archives that hold several files."""
+
+_ZIP_METHODS: Final = {
+    1: "Shrink",
+    6: "Implode",
+    9: "Deflate64",
+    19: "LZ77",
+    93: "Zstandard",
+    94: "MP3",
+    95: "XZ",
+    96: "JPEG",
+    97: "WavPack",
+    98: "PPMd",
+    99: "AES encryption",
 }
-
-
-def archive_kind(path: str) -> str:
-    """`zip`, `tar`, `stream` (compressed tar), `gzip`, or empty for a plain file; parts count as their whole."""
-    name = whole_name(path).lower()
-    if name.endswith(_STREAM_TARS):
-        return "stream"
-    if name.endswith(".gz"):
-        return "" if name.endswith(".nii.gz") else "gzip"
-    return {"zip": "zip", "tar": "tar"}.get(name.rpartition(".")[2], "")
-
-
-def unpack_first(path: str) -> str:
-    """What to type where an archive can only be read unpacked; else empty."""
-    return _UNPACK_FIRST.get(path.lower().rpartition(".")[2], "")
+_READ_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_UNICODE_PATH: Final = 0x7075
+_UTF8: Final = 0x800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Container:
 
     Attributes:
         name: Its file name.
-        kind: `zip`, `tar` or `stream`.
+        kind: `zip`, `tar`, `stream` or `libarchive`.
         open: Gives a stream of it, seekable unless it is a `stream`.
         packed: Bytes on disk that it comes from.
         expansion: How many times larger it is than those bytes.
@@ -69,9 +71,10 @@ class Container:
 
 def top(root: RawRoot, item: RawItem, size: int) -> Container:
     """The archive that an item lies in, as a file of so many bytes."""
+    outer = item.holder or item
     return Container(
         name=item.path.rpartition("/")[2],
-        kind=archive_kind(item.path),
+        kind=outer.kind if outer.kind in SEVERAL else archive_kind(item.path),
         open=lambda: open_found(root, item.path, item.parts),
         packed=size,
     )
@@ -92,7 +95,7 @@ def in_zip(
         with archive.open(info) as member:
             return spool(member, info.compress_size / container.expansion, limits)
 
-    item = RawItem(path="", member=info.filename, size=info.file_size)
+    item = RawItem(path="", member=member_name(info), size=info.file_size)
     expansion = max(1.0, info.file_size / max(info.compress_size, 1)) * container.expansion
     return _inner(container, item, opened, expansion=expansion, direct=stored)
 
@@ -101,10 +104,19 @@ def in_tar(container: Container, stream: BinaryIO, item: RawItem) -> Container:
     """A member of a plain tar as an archive, in place."""
 
     def opened() -> BinaryIO:
-        window = Window(cast("BinaryIO", _Borrowed(stream)), item.offset, item.size)
-        return cast("BinaryIO", io.BufferedReader(window, 1 << 16))
+        return stored_member(cast("BinaryIO", _Borrowed(stream)), item)
 
     return _inner(container, item, opened, expansion=container.expansion, direct=True)
+
+
+def stored_member(stream: BinaryIO, item: RawItem) -> BinaryIO:
+    """The bytes of a member of a plain tar, those of a sparse one with their runs of zeros."""
+    inside: io.RawIOBase
+    if item.pieces:
+        inside = Sparse(stream, item.offset, item.size, item.pieces)
+    else:
+        inside = Window(stream, item.offset, item.size)
+    return cast("BinaryIO", io.BufferedReader(inside, 1 << 16))
 
 
 def in_stream(container: Container, item: RawItem, unpack: Callable[[], BinaryIO]) -> Container:
@@ -137,3 +149,45 @@ class _Borrowed:
 
     def close(self) -> None:
         """Leave it open."""
+
+
+def zip_objection(info: zipfile.ZipInfo) -> str:
+    """Why a member of a zip cannot be read, as `reason` or `reason:detail`; else empty."""
+    if info.flag_bits & 1:
+        return "encrypted"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "link"
+    if info.compress_type not in _READ_METHODS:
+        name = _ZIP_METHODS.get(info.compress_type, f"method {info.compress_type}")
+        return f"unsupported:packed with {name}, unpack the archive beside itself first"
+    return ""
+
+
+def member_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member of a zip, with `/` between folders.
+
+    Names without the UTF-8 flag are UTF-8 where they are valid as such (zips of macOS and Linux), else code page 437;
+    Info-ZIP's field of the Unicode path comes first. Backslashes, which some programs on Windows write, are `/`.
+    """
+    name = info.orig_filename
+    if not info.flag_bits & _UTF8 and not name.isascii():
+        raw = name.encode("cp437", "replace")
+        name = _unicode_path(info.extra, raw) or _as_utf8(raw) or name
+    return name.partition("\0")[0].replace("\\", "/")
+
+
+def _as_utf8(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str:
+    """The name in Info-ZIP's extra field, if it is there and belongs to these bytes."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5 and struct.unpack("<L", field[1:5])[0] == zlib.crc32(raw):
+            return _as_utf8(field[5:])
+    return ""

@@ -1,38 +1,64 @@
 """The listing of an archive: every file in it, and in the archives in it, as an item.
 
-Random access where the format has it (zip, plain tar); one forward pass where it has not (compressed tar). Names that
-climb out of the archive, encrypted members, links and decompression bombs are items with a reason, not errors; ratios
-of nested archives are multiplied.
+Random access where the format has it (zip, plain tar); one forward pass where it has not (compressed tar, RAR, 7-Zip).
+The first bytes of an archive say what it is, whatever its name says. Names that climb out of the archive, encrypted
+members, links and decompression bombs are items with a reason, not errors; ratios of nested archives are multiplied.
+Of several members of one name the last counts, as it does for every program that unpacks them.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+import zipfile
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import cast
+from typing import BinaryIO, cast
 
-from ingest.raw.archive import BROKEN, Container, archive_kind, in_stream, in_tar, in_zip, top, unpack_first
+from ingest.raw.archive import (
+    BROKEN,
+    SEVERAL,
+    Container,
+    in_stream,
+    in_tar,
+    in_zip,
+    member_name,
+    top,
+    zip_objection,
+)
+from ingest.raw.disguise import HEAD_BYTES, disguise
+from ingest.raw.faults import fault_of
 from ingest.raw.items import Kind, RawItem, RawRoot, RejectError
+from ingest.raw.names import archive_kind, unpacked_name
+from ingest.raw.packed import unpacked
+from ingest.raw.rar_and_7z import members_of
 from ingest.raw.split_archive import Found, open_zip
-from ingest.raw.streams import is_bomb, spool, unpacked
+from ingest.raw.streams import is_bomb, sound_pieces, spool
 from ingest.settings import LimitSettings
+from shards.errors import UnavailableError
 
 _Entry = tuple[RawItem, Callable[[], Container]]
 """An item, and how to look into it if it is an archive itself (good until the next entry)."""
+
+_PASSES = ("stream", "libarchive")
+_REPLACED = "replaced by a later member of the same name"
 
 
 def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawItem]:
     """The files inside one archive, and inside the archives in it.
 
-    Zip and plain tar: sorted by name; compressed tar: in their order, since it is read in one pass.
+    Zip and plain tar: sorted by name; others: in their order, since they are read in one pass.
+
+    Raises:
+        MachineError: This machine lacks space, memory or file handles.
     """
     path = found.path
     if found.missing:
         yield RawItem(path=path, kind="reject", detail=f"unreadable_archive:{found.missing}")
     elif archive_kind(path) == "gzip":
-        yield RawItem(path=path, member=path.rpartition("/")[2][:-3], kind="gzip", size=found.size)
+        yield RawItem(path=path, member=unpacked_name(path.rpartition("/")[2]), kind="gzip", size=found.size)
+    elif found.size == 0:
+        yield RawItem(path=path, kind="reject", detail="empty_file")
     else:
         base = RawItem(path=path, parts=found.parts)
         yield from _members(top(root, base, found.size), base, limits)
@@ -41,90 +67,207 @@ def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawI
 def _members(container: Container, base: RawItem, limits: LimitSettings) -> Iterator[RawItem]:
     """Items of an archive; `base` holds what all of them share."""
     runs: list[tuple[str, list[RawItem]]] = []
-    lister = _zip_entries if container.kind == "zip" else _tar_entries
     broken: RawItem | None = None
+    head = b""
+    kind = container.kind
     try:
-        with closing(lister(container, base, limits)) as entries:
-            for item, inside in entries:  # what was found before a break is kept
-                runs.append((item.member, list(_expanded(item, inside, limits))))
-    except RejectError as error:
-        broken = _unreadable(base, error.reason, error.detail)
-    except BROKEN as error:
-        broken = _unreadable(base, "unreadable_archive", type(error).__name__)
-    if container.kind != "stream":
+        with container.open() as stream:
+            if not container.inner:
+                head = stream.read(HEAD_BYTES)
+                stream.seek(0)
+                kind = _real_kind(head, kind)
+            listed = _LISTERS[kind](replace(container, kind=kind), stream, base, limits)
+            with closing(listed) as entries:
+                for item, inside in entries:  # what was found before a break is kept
+                    runs.append((item.member, list(_expanded(item, inside, limits))))
+    except (*BROKEN, RejectError) as error:
+        broken = _unreadable(base, error, head)
+    _mark_replaced(runs)
+    if kind not in _PASSES:
         runs.sort(key=lambda run: run[0])
-    head = [broken] if broken and container.kind != "stream" else []
-    yield from (*head, *(item for _, run in runs for item in run), *([broken] if broken and not head else []))
+    first = [broken] if broken and kind not in _PASSES else []
+    yield from (*first, *(item for _, run in runs for item in run), *([broken] if broken and not first else []))
 
 
-def _unreadable(base: RawItem, reason: str, detail: str) -> RawItem:
+def _real_kind(head: bytes, named: str) -> str:
+    """What an archive is by its first bytes; what its name says where they are not known (a zip may have a prefix)."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
+        return "zip"
+    if head.startswith((b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c")):
+        return "libarchive"
+    if head.startswith((b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")):
+        return "stream"
+    return "tar" if head[257:262] == b"ustar" else named
+
+
+def _mark_replaced(runs: list[tuple[str, list[RawItem]]]) -> None:
+    """Set aside what a later member of the same name replaces."""
+    last = {name: number for number, (name, _) in enumerate(runs)}
+    if len(last) == len(runs):
+        return
+    for number, (name, run) in enumerate(runs):
+        if last[name] != number:
+            runs[number] = name, [replace(item, kind="ignored", detail=_REPLACED) for item in run]
+
+
+def _unreadable(base: RawItem, error: Exception, head: bytes) -> RawItem:
     """The item that stands for an archive, or for the rest of one."""
-    item = base.holder or base
-    return replace(item, kind="reject", detail=f"{reason}:{detail}", offset=0)
+    item = replace(base.holder or base, offset=0)
+    fault = fault_of(error)
+    if isinstance(fault, UnavailableError):
+        return replace(item, kind="unavailable", detail=fault.message)
+    if fault is not None:
+        raise fault from error
+    if isinstance(error, RejectError) and error.reason != "unreadable_archive":
+        return replace(item, kind="reject", detail=f"{error.reason}:{error.detail}")
+    detail = error.detail if isinstance(error, RejectError) else ""
+    return replace(item, kind="reject", detail=f"unreadable_archive:{detail or _why(error, head)}")
+
+
+def _why(error: Exception, head: bytes) -> str:
+    said = str(error)
+    if isinstance(error, EOFError) or "unexpected end" in said or "Truncated" in said:
+        return "cut off"
+    if isinstance(error, zipfile.BadZipFile) and head.startswith(b"PK"):
+        return "cut off: the directory at its end is missing" if "not a zip file" in said else "its directory is broken"
+    return disguise(head) or type(error).__name__
 
 
 def _expanded(item: RawItem, inside: Callable[[], Container], limits: LimitSettings) -> Iterator[RawItem]:
     """The item itself, or, for an archive, what it holds."""
-    advice = unpack_first(item.member)
-    if item.kind == "reject" or not (advice or archive_kind(item.member) in ("zip", "tar", "stream")):
+    if item.kind == "reject" or archive_kind(item.member) not in SEVERAL:
         yield item
-    elif advice or item.holder is not None:
-        detail = f"unsupported:{advice}" if advice else "unreadable_archive:the third archive, one inside the other"
+    elif item.holder is not None:
+        detail = "unreadable_archive:the third archive, one inside the other"
         yield replace(item, kind="reject", detail=detail)
+    elif item.size == 0:
+        yield replace(item, kind="reject", detail="empty_file")
     else:
         container = inside()
-        in_place = container.direct or item.kind == "stream"
-        holder = item if in_place else replace(item, offset=-1)
+        in_place = container.direct or item.kind in _PASSES
+        holder = item if in_place else replace(item, offset=-1 - item.offset)
         yield from _members(container, RawItem(path=item.path, parts=item.parts, holder=holder), limits)
 
 
-def _zip_entries(container: Container, base: RawItem, limits: LimitSettings) -> Generator[_Entry, None, None]:
-    with container.open() as stream, open_zip(stream) as archive:
-        for info in archive.infolist():
-            if info.is_dir() or info.filename.startswith("__MACOSX/"):
+def _zip_entries(
+    container: Container, stream: BinaryIO, base: RawItem, limits: LimitSettings
+) -> Generator[_Entry, None, None]:
+    with open_zip(stream) as archive:
+        infos = archive.infolist()
+        overlapping = _overlapping(infos)
+        for position, info in enumerate(infos):
+            name = member_name(info)
+            if name.endswith("/"):
                 continue
-            detail = _objection(info.filename)
-            if info.flag_bits & 1:
-                detail = "encrypted"
-            elif is_bomb(info.file_size, info.compress_size / container.expansion, limits):
+            detail = _objection(name) or zip_objection(info)
+            if not detail and is_bomb(info.file_size, info.compress_size / container.expansion, limits):
                 detail = "decompression_bomb"
+            if not detail and position in overlapping:
+                detail = "decompression_bomb:members that overlap"
             item = replace(
                 base,
-                member=info.filename,
+                member=name,
                 kind="reject" if detail else "zip",
                 size=info.file_size,
+                offset=position,
                 check=info.CRC,
                 detail=detail,
             )
             yield item, lambda info=info: in_zip(container, stream, archive, info, limits)  # type: ignore[misc]  # mypy cannot infer default arguments
 
 
-def _tar_entries(container: Container, base: RawItem, limits: LimitSettings) -> Generator[_Entry, None, None]:
+def _overlapping(infos: Sequence[zipfile.ZipInfo]) -> frozenset[int]:
+    """Positions of members whose packed bytes reach into those of the next one."""
+    order = sorted(range(len(infos)), key=lambda position: infos[position].header_offset)
+    ends = [infos[position].header_offset + 30 + infos[position].compress_size for position in order]
+    starts = [infos[position].header_offset for position in order[1:]]
+    return frozenset(position for position, end, start in zip(order, ends, starts, strict=False) if end > start)
+
+
+def _tar_entries(
+    container: Container, stream: BinaryIO, base: RawItem, limits: LimitSettings
+) -> Generator[_Entry, None, None]:
     plain = container.kind == "tar"
-    with container.open() as stream:
-        source = stream if plain else unpacked(stream, container.name, container.packed, limits)
-        with tarfile.open(fileobj=source, mode="r:" if plain else "r|") as archive:
-            for position, info in enumerate(archive):
-                if info.isdir():
-                    continue
-                detail = _objection(info.name) if info.isreg() else "link"
-                if info.size > limits.max_file_bytes:
-                    detail = "decompression_bomb"
-                item = replace(
-                    base,
-                    member=info.name,
-                    kind="reject" if detail else cast("Kind", container.kind),
-                    size=info.size,
-                    offset=info.offset_data if plain else position,
-                    detail=detail,
-                )
+    source = stream if plain else unpacked(stream, container.packed, limits)
+    with tarfile.open(fileobj=source, mode="r:" if plain else "r|") as archive:
+        for position, info in enumerate(archive):
+            if info.isdir():
+                continue
+            pieces = _pieces(info)
+            item = replace(
+                base,
+                member=info.name,
+                kind=cast("Kind", container.kind),
+                size=info.size,
+                offset=info.offset_data if plain else position,
+                pieces=pieces if plain else (),
+            )
+            detail = _tar_objection(info, pieces, limits)
+            if detail:
+                item = replace(item, kind="reject", detail=detail, pieces=())
 
-                def inside(item: RawItem = item, info: tarfile.TarInfo = info) -> Container:
-                    if plain:
-                        return in_tar(container, stream, item)
-                    return in_stream(container, item, lambda: spool(archive.extractfile(info), item.size, limits))
+            def inside(item: RawItem = item, info: tarfile.TarInfo = info) -> Container:
+                if plain:
+                    return in_tar(container, stream, item)
+                return in_stream(container, item, lambda: spool(archive.extractfile(info), item.size, limits))
 
-                yield item, inside
+            yield item, inside
+
+
+def _pieces(info: tarfile.TarInfo) -> tuple[tuple[int, int], ...]:
+    """The stored pieces of a sparse member; empty for others."""
+    found = cast("Sequence[tuple[int, int]]", info.sparse if info.issparse() else ())
+    return tuple((start, size) for start, size in found if size > 0)
+
+
+def _tar_objection(info: tarfile.TarInfo, pieces: Sequence[tuple[int, int]], limits: LimitSettings) -> str:
+    if info.size > limits.max_file_bytes:
+        return "decompression_bomb"
+    if info.issparse():
+        if not sound_pieces(pieces, info.size):
+            return "unreadable:the map of a sparse member is broken"
+        if info.size > limits.decoded_bytes:
+            return f"over_budget:a sparse member of {info.size} bytes"
+        if not pieces and info.size:
+            return "unreadable:a sparse member that is nothing but a hole"
+    return (
+        _objection(info.name)
+        if info.isreg()
+        else "link"
+        if info.issym() or info.islnk()
+        else "unsupported:no regular file"
+    )
+
+
+def _foreign_entries(
+    container: Container, stream: BinaryIO, base: RawItem, limits: LimitSettings
+) -> Generator[_Entry, None, None]:
+    total = 0
+    with members_of(stream) as found:
+        for position, member in enumerate(found):
+            if member.kind == "folder":
+                continue
+            total += member.size
+            detail = "link" if member.kind == "link" else "" if member.kind == "file" else "unsupported:no regular file"
+            detail = detail or ("encrypted" if member.encrypted else _objection(member.name))
+            if member.size > limits.max_file_bytes or is_bomb(total, container.packed, limits, whole=True):
+                detail = "decompression_bomb"
+            item = replace(
+                base,
+                member=member.name,
+                kind="reject" if detail else "libarchive",
+                size=member.size,
+                offset=position,
+                detail=detail,
+            )
+
+            def inside(item: RawItem = item, opener: Callable[[], BinaryIO] = member.open) -> Container:
+                return in_stream(container, item, lambda: spool(opener(), item.size, limits))
+
+            yield item, inside
+
+
+_LISTERS = {"zip": _zip_entries, "tar": _tar_entries, "stream": _tar_entries, "libarchive": _foreign_entries}
 
 
 def _objection(name: str) -> str:

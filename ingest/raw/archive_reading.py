@@ -1,33 +1,41 @@
-"""Members of zip, tar, compressed tar and gzip files, read in place; split ones as if they were whole.
+"""Members of archives and packed files, read in place; split ones as if they were whole.
 
-Random access where the format has it (zip, plain tar); one forward pass where it has not (compressed tar). An archive
-inside an archive is read once more the same way: in place where it lies stored, else unpacked into memory (into an
-unnamed temporary file when large) while its members are read.
+Random access where the format has it (zip, plain tar); one forward pass where it has not (compressed tar, RAR, 7-Zip).
+An archive inside an archive is read once more the same way: in place where it lies stored, else unpacked into memory
+(into an unnamed temporary file when large) while its members are read.
 """
 
 from __future__ import annotations
 
-import gzip
 import tarfile
+import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from functools import cached_property
 from itertools import groupby
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, NoReturn, TypeVar, cast
 
-from ingest.raw.archive import BROKEN, Container, archive_kind, in_stream, in_tar, in_zip, top
-from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError
+from ingest.raw.archive import BROKEN, Container, in_stream, in_tar, in_zip, member_name, stored_member, top
+from ingest.raw.faults import fault_of
+from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError, open_regular
+from ingest.raw.names import archive_kind, unpacked_name
+from ingest.raw.packed import unpacked
+from ingest.raw.rar_and_7z import members_of
 from ingest.raw.split_archive import open_zip
-from ingest.raw.streams import Limited, Shared, spool, unpacked
+from ingest.raw.streams import Shared, spool
 from ingest.settings import LimitSettings
+from shards.errors import MachineError, UnavailableError
 
 Opened = Iterator[tuple[RawItem, RawFile]]
+T = TypeVar("T")
 
 
 def open_items(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Iterator[tuple[RawItem, RawFile]]:
     """Each item with its file, in order; neighbours in one archive share one open handle.
 
     A file is good until the next one is asked for. What cannot be opened gives a file whose `open` raises
-    `RejectError`.
+    `RejectError`; where the machine, the network or missing rights are to blame, `UnavailableError` or `MachineError`.
     """
     for (_, way), run in groupby(items, key=lambda item: (item.path, _way(item))):
         if way == "archive":
@@ -37,18 +45,23 @@ def open_items(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> It
 
 
 def _way(item: RawItem) -> str:
-    return "archive" if item.member and item.kind != "gzip" else item.kind
+    if item.member and item.kind != "gzip":
+        return "archive"
+    return "reject" if item.kind in _CLOSED else item.kind
+
+
+_CLOSED = ("reject", "unavailable", "ignored")
 
 
 def _open_members(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Opened:
     """Members of one archive; those that are rejects take their turn without another pass."""
     first = items[0]
     size = sum(n for _, n in first.parts) if first.parts else _size(root, first.path)
-    sound = [item for item in items if item.kind != "reject"]
-    opened = _open_archive(top(root, first, size), sound, limits) if sound else iter(())
+    sound = [item for item in items if item.kind not in _CLOSED]
+    opened = _open_archive(top(root, sound[0], size), sound, limits) if sound else iter(())
     with closing(opened) if isinstance(opened, Generator) else nullcontext():
         for item in items:
-            yield from _open_rejects(root, [item], limits) if item.kind == "reject" else (next(opened),)
+            yield from _open_rejects(root, [item], limits) if item.kind in _CLOSED else (next(opened),)
 
 
 def _size(root: RawRoot, path: str) -> int:
@@ -60,7 +73,7 @@ def _size(root: RawRoot, path: str) -> int:
 
 def _open_archive(container: Container, items: list[RawItem], limits: LimitSettings) -> Opened:
     """Members of an archive, whether `items` name them or what they hold."""
-    opener = {"zip": _open_zip, "tar": _open_tar, "stream": _open_stream}[container.kind]
+    opener = {"zip": _open_zip, "tar": _open_tar}.get(container.kind, _open_sequence)
     yield from opener(container, items, limits)
 
 
@@ -78,37 +91,57 @@ def _open_zip(container: Container, items: list[RawItem], limits: LimitSettings)
         yield from _all_failing(items, error)
         return
     with stream, archive:
+        directory = _Directory(container, archive, limits)
+        for holder, run in _runs(container, items):
+            if holder is None:
+                yield from ((item, directory.file(item)) for item in run)
+                continue
 
-        def unpack(name: str) -> BinaryIO:
-            info = archive.getinfo(name)
-            with archive.open(info) as member:
-                return spool(member, info.compress_size / container.expansion, limits)
+            def inside(holder: RawItem = holder) -> Container:
+                return in_zip(container, stream, archive, directory.info(holder), limits)
 
-        def peek(name: str, num_bytes: int) -> bytes:
-            with archive.open(name) as member:
+            yield from _open_inner(run, limits, inside)
+
+
+class _Directory:
+    """The members of an open zip, by their position in it and by name."""
+
+    def __init__(self, container: Container, archive: zipfile.ZipFile, limits: LimitSettings) -> None:
+        self._container = container
+        self._archive = archive
+        self._limits = limits
+        self._infos = archive.infolist()
+
+    def info(self, item: RawItem) -> zipfile.ZipInfo:
+        """The entry of an item; `KeyError` where the archive has changed since it was listed."""
+        position = item.offset if item.offset >= 0 else -1 - item.offset
+        if position >= len(self._infos) or member_name(self._infos[position]) != item.member:
+            raise KeyError("member is gone")
+        return self._infos[position]
+
+    def file(self, item: RawItem) -> RawFile:
+        """A member as a raw file."""
+        folder = item.member.rpartition("/")[0]
+
+        def peek(num_bytes: int) -> bytes:
+            with self._archive.open(self.info(item)) as member:
                 return member.read(num_bytes)
 
-        for holder, run in _runs(container, items):
-            if holder is not None:
-                name = holder.member
-                yield from _open_inner(
-                    run,
-                    limits,
-                    lambda name=name: in_zip(container, stream, archive, archive.getinfo(name), limits),  # type: ignore[misc]
-                )
-                continue
-            for item in run:
-                folder = item.member.rpartition("/")[0]
-                yield (
-                    item,
-                    _file(
-                        item,
-                        lambda name=item.member: unpack(name),  # type: ignore[misc]
-                        beside=lambda name, folder=folder: unpack(f"{folder}/{name}" if folder else name),  # type: ignore[misc]
-                        peek=lambda size, name=item.member: peek(name, size),  # type: ignore[misc]
-                        limits=limits,
-                    ),
-                )
+        return _file(
+            item,
+            lambda: self._unpack(self.info(item)),
+            beside=lambda name: self._unpack(self._by_name[f"{folder}/{name}" if folder else name]),
+            peek=peek,
+            limits=self._limits,
+        )
+
+    @cached_property
+    def _by_name(self) -> dict[str, zipfile.ZipInfo]:
+        return {member_name(info): info for info in self._infos}
+
+    def _unpack(self, info: zipfile.ZipInfo) -> BinaryIO:
+        with self._archive.open(info) as member:
+            return spool(member, info.compress_size / self._container.expansion, self._limits)
 
 
 def _open_inner(items: list[RawItem], limits: LimitSettings, inside: Callable[[], Container]) -> Opened:
@@ -135,36 +168,58 @@ def _open_tar(container: Container, items: list[RawItem], limits: LimitSettings)
             for item in run:
 
                 def unpack(item: RawItem = item) -> BinaryIO:
-                    stream.seek(item.offset)
-                    return spool(Limited(stream, item.size), item.size, limits)
+                    return spool(stored_member(Shared(stream), item), item.size, limits)
 
                 def peek(num_bytes: int, item: RawItem = item) -> bytes:
-                    stream.seek(item.offset)
-                    return stream.read(min(num_bytes, item.size))
+                    return stored_member(Shared(stream), item).read(num_bytes)
 
                 yield item, _file(item, unpack, peek=peek, limits=limits)
 
 
-def _open_stream(container: Container, items: list[RawItem], limits: LimitSettings) -> Opened:
+def _open_sequence(container: Container, items: list[RawItem], limits: LimitSettings) -> Opened:
+    """Members of what is read from its beginning on."""
     wanted: dict[int, list[RawItem]] = {}
     for item in items:
         wanted.setdefault((item if container.inner else item.holder or item).offset, []).append(item)
     error: Exception = RejectError("unreadable_archive", "member is gone")
     try:
-        with container.open() as stream:
-            source = unpacked(stream, container.name, container.packed, limits)
-            with tarfile.open(fileobj=source, mode="r|") as archive:
-                for position, info in enumerate(archive):
-                    member = archive.extractfile(info) if position in wanted else None
-                    if member is None:
-                        continue
-                    with spool(member, info.size, limits) as spooled:
-                        yield from _streamed(container, spooled, wanted.pop(position), limits)
-                    if not wanted:
-                        return
+        with container.open() as stream, _PASSES[container.kind](container, stream, limits) as members:
+            for position, (size, opener) in enumerate(members):
+                if position not in wanted:
+                    continue
+                run = wanted.pop(position)
+                try:
+                    spooled = spool(opener(), size, limits)
+                except (*BROKEN, RejectError) as broken:  # the rest of the archive may be sound
+                    yield from _all_failing(run, broken)
+                    continue
+                with spooled:
+                    yield from _streamed(container, spooled, run, limits)
+                if not wanted:
+                    return
     except (*BROKEN, RejectError) as caught:
         error = caught
     yield from _all_failing([item for run in wanted.values() for item in run], error)
+
+
+_Pass = Iterator[tuple[int, Callable[[], object]]]
+"""Size and opener of one member after the other."""
+
+
+@contextmanager
+def _tar_pass(container: Container, stream: BinaryIO, limits: LimitSettings) -> Iterator[_Pass]:
+    with tarfile.open(fileobj=unpacked(stream, container.packed, limits), mode="r|") as archive:
+        yield ((info.size, lambda info=info: archive.extractfile(info)) for info in archive)  # type: ignore[misc]
+
+
+@contextmanager
+def _foreign_pass(container: Container, stream: BinaryIO, limits: LimitSettings) -> Iterator[_Pass]:
+    del container, limits
+    with members_of(stream) as found:
+        yield ((member.size, member.open) for member in found)
+
+
+_PASSES = {"stream": _tar_pass, "libarchive": _foreign_pass}
 
 
 def _streamed(container: Container, spooled: BinaryIO, items: list[RawItem], limits: LimitSettings) -> Opened:
@@ -196,34 +251,50 @@ def _open_gzip(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Op
     for item in items:
 
         def unpack(item: RawItem = item) -> BinaryIO:
-            with root.open(item.path) as stream, gzip.open(stream) as member:
-                return spool(member, item.size, limits)
+            with root.open(item.path) as stream:
+                return spool(unpacked(stream, item.size, limits), item.size, limits)
 
-        yield item, _file(item, unpack, limits=limits)
+        def peek(num_bytes: int, item: RawItem = item) -> bytes:
+            with root.open(item.path) as stream:
+                return unpacked(stream, item.size, limits).read(num_bytes)
+
+        yield item, _file(item, unpack, peek=peek, limits=limits)
 
 
 def _open_rejects(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Opened:
     del root, limits
     for item in items:
-        reason, _, detail = item.detail.partition(":")
-        yield item, _failing(item, reason, detail)
+        if item.kind == "unavailable":
+            yield item, _failing(item, UnavailableError(item.detail, hint=_LATER))
+        else:
+            yield item, _failing(item, RejectError(*item.detail.partition(":")[::2]))
+
+
+_LATER = "check the rights, the link or the server, then run it again"
 
 
 def _open_url(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Opened:
     """Files anywhere, named by a list."""
-    import fsspec
-
     del root
     for item in items:
 
         def fetch(item: RawItem = item) -> BinaryIO:
             try:
-                with fsspec.open(item.path, "rb") as stream:
+                with _open_anywhere(item.path) as stream:
                     return spool(stream, limits.max_file_bytes, limits)
             except (ImportError, ValueError, KeyError) as error:
                 raise RejectError("unreadable", type(error).__name__) from error
 
         yield item, _file(item, fetch, limits=limits)
+
+
+def _open_anywhere(url: str) -> BinaryIO:
+    """A stream of what a URL names."""
+    if url.startswith("file://"):
+        return open_regular(Path(url.removeprefix("file://")))
+    import fsspec
+
+    return cast("BinaryIO", fsspec.open(url, "rb").open())
 
 
 _OPENERS = {"url": _open_url, "file": _open_plain, "gzip": _open_gzip, "reject": _open_rejects}
@@ -242,41 +313,65 @@ def _file(
             raise RejectError("empty_file")
         if item.size > limits.max_file_bytes:
             raise RejectError("too_large", f"more than {limits.max_file_bytes} bytes")
-        try:
-            return opener()
-        except BROKEN as error:
-            raise RejectError("unreadable", type(error).__name__) from error
+        return _guarded(opener)
 
     name = (item.member or item.path).rpartition("/")[2].lower()
-    if item.kind in ("zip", "tar", "stream") and archive_kind(name) == "gzip":
-        return RawFile(path=item.raw_path, name=name[:-3], size=item.size, opener=_gunzip(checked, item, limits))
-    return RawFile(path=item.raw_path, name=name, size=item.size, opener=checked, beside=beside, peek=peek)
+    most = limits.decoded_bytes
+    if item.member and item.kind != "gzip" and archive_kind(name) == "gzip":
+        inner = _inner_packed(checked, item, limits)
+        return RawFile(path=item.raw_path, name=unpacked_name(name), size=item.size, opener=inner, most_bytes=most)
+    return RawFile(
+        path=item.raw_path,
+        name=name,
+        size=item.size,
+        opener=checked,
+        beside=None if beside is None else lambda name: _neighbour(lambda: beside(name)),
+        peek=None if peek is None else lambda size: _guarded(lambda: peek(size)),
+        most_bytes=most,
+    )
 
 
-def _gunzip(opener: Callable[[], BinaryIO], item: RawItem, limits: LimitSettings) -> Callable[[], BinaryIO]:
-    """Members of archives that are gzipped themselves."""
+def _guarded(call: Callable[[], T]) -> T:
+    """Call something that reads raw bytes; what it raises is a fault of the machine, of access, or of the file."""
+    try:
+        return call()
+    except Exception as error:
+        fault = fault_of(error)
+        if fault is not None:
+            raise fault from error
+        if isinstance(error, BROKEN):
+            raise RejectError("unreadable", type(error).__name__) from error
+        raise
+
+
+def _neighbour(call: Callable[[], BinaryIO]) -> BinaryIO:
+    try:
+        return _guarded(call)
+    except RejectError as error:
+        if isinstance(error.__cause__, FileNotFoundError | KeyError):
+            raise RejectError("unreadable", "its data file is missing") from error.__cause__
+        raise
+
+
+def _inner_packed(opener: Callable[[], BinaryIO], item: RawItem, limits: LimitSettings) -> Callable[[], BinaryIO]:
+    """Members of archives that are packed themselves."""
 
     def unpack() -> BinaryIO:
-        try:
-            with opener() as packed, gzip.open(packed) as stream:
-                return spool(stream, item.size, limits)
-        except BROKEN as error:
-            raise RejectError("unreadable", type(error).__name__) from error
+        with opener() as packed:
+            return spool(unpacked(packed, item.size, limits), item.size, limits)
 
-    return unpack
+    return lambda: _guarded(unpack)
 
 
 def _all_failing(items: Iterable[RawItem], error: Exception) -> Opened:
-    reason, detail = "unreadable_archive", type(error).__name__
-    if isinstance(error, RejectError):
-        reason, detail = error.reason, error.detail
+    known = fault_of(error) or (error if isinstance(error, RejectError) else None)
     for item in items:
-        yield item, _failing(item, reason, detail)
+        yield item, _failing(item, known or RejectError("unreadable_archive", type(error).__name__))
 
 
-def _failing(item: RawItem, reason: str, detail: str) -> RawFile:
-    def fail() -> BinaryIO:
-        raise RejectError(reason, detail)
+def _failing(item: RawItem, error: RejectError | UnavailableError | MachineError) -> RawFile:
+    def fail() -> NoReturn:
+        raise error.with_traceback(None)
 
     name = (item.member or item.path).rpartition("/")[2].lower()
     return RawFile(path=item.raw_path, name=name, size=item.size, opener=fail)

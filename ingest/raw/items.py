@@ -6,18 +6,23 @@ A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip:
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
+from ingest.raw.faults import fault_of
+from ingest.raw.names import packing, scheme_of
+from ingest.raw.walk import Walked, walk
 from shards.errors import SourceError
 
-Kind = Literal["file", "zip", "tar", "stream", "gzip", "url", "reject"]
+Kind = Literal["file", "zip", "tar", "stream", "libarchive", "gzip", "url", "reject", "unavailable", "ignored"]
 
 
 class RejectError(Exception):
@@ -41,6 +46,7 @@ class Stated(NamedTuple):
     group: str = ""
     licence: str = ""
     anatomy: str = ""
+    label: str = ""
 
 
 _NOTHING = Stated()
@@ -76,16 +82,21 @@ class RawItem:
     Attributes:
         path: Path of the file, or of the archive that holds it, below the raw URL.
         member: Path inside the archive; empty for plain files.
-        kind: How it is opened; `stream` is a member of a compressed tar, `reject` cannot be opened at all.
+        kind: How it is opened; `stream` is a member of a compressed tar, `gzip` a packed file, whatever packed it. A
+            `reject` can never be opened, what is `unavailable` cannot be opened now, and `ignored` is no data.
         size: Bytes (packed size for `gzip`).
-        offset: First byte inside a plain tar, position inside a compressed one.
+        offset: First byte inside a plain tar, position inside other archives.
         check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
-        detail: Why a `reject` is one, as `reason` or `reason:detail`.
-        stated: What a list says of the file.
+        detail: Why a `reject` is one, as `reason` or `reason:detail`; the error of what is `unavailable`; the kind of
+            what is `ignored`.
+        stated: What a list or table says of the file.
+        per_frame: What a table says of each image of the file, where it goes by their numbers.
+        part: Number of the layout's part that the file belongs to.
         parts: Paths and sizes of the parts where `path` is a split archive.
         holder: The archive inside the archive `path` that holds the member, where there is one; its `offset` is
             positive where it can be read in place.
         place: Where in a series of files the file belongs, once the series are known.
+        pieces: Place in the file and length of each stored piece, where a tar holds it without its runs of zeros.
     """
 
     path: str
@@ -96,9 +107,12 @@ class RawItem:
     check: int = 0
     detail: str = ""
     stated: Stated = _NOTHING
+    per_frame: tuple[Stated, ...] = ()
+    part: int = 0
     parts: tuple[tuple[str, int], ...] = ()
     holder: RawItem | None = None
     place: Place | None = None
+    pieces: tuple[tuple[int, int], ...] = ()
 
     @property
     def raw_path(self) -> str:
@@ -106,8 +120,15 @@ class RawItem:
         if not self.member or self.kind == "file":
             return printable(self.path)
         archive = self.holder.member if self.holder else self.path
-        scheme = "gzip" if self.kind == "gzip" else "zip" if _ZIP.search(archive.lower()) else "tar"
+        scheme = packing(self.path) if self.kind == "gzip" else scheme_of(archive)
         return f"{scheme}://{printable(self.member)}::{self.holder.raw_path if self.holder else printable(self.path)}"
+
+    def said_of(self, frame: str) -> Stated:
+        """What lists and tables say of one image of the file, by the number that its frame ends with."""
+        number = _NUMBER.search(frame) if self.per_frame else None
+        if number is None or int(number[0]) >= len(self.per_frame):
+            return self.stated
+        return self.per_frame[int(number[0])]
 
     @property
     def inner_path(self) -> str:
@@ -117,7 +138,7 @@ class RawItem:
         return f"{self.holder.inner_path if self.holder else self.path}/{self.member}"
 
 
-_ZIP = re.compile(r"\.zip(\.[^./]*)?$")
+_NUMBER = re.compile(r"\d+$")
 
 
 def printable(path: str) -> str:
@@ -136,6 +157,7 @@ class RawFile:
         opener: Gives a seekable binary stream.
         peek: Gives the first bytes without unpacking the rest, for members of archives.
         beside: Opens a neighbour by file name, for formats that keep header and data apart.
+        most_bytes: More than this is never read into memory at once; 0: no limit.
     """
 
     path: str
@@ -144,6 +166,7 @@ class RawFile:
     opener: Callable[[], BinaryIO]
     beside: Callable[[str], BinaryIO] | None = None
     peek: Callable[[int], bytes] | None = None
+    most_bytes: int = 0
 
     def head(self, num_bytes: int) -> bytes:
         """The first bytes, or all if there are fewer."""
@@ -157,52 +180,23 @@ class RawFile:
         return self.opener()
 
     def read(self) -> bytes:
-        """All bytes."""
+        """All bytes.
+
+        Raises:
+            RejectError: They are more than may be held in memory.
+        """
         with self.opener() as stream:
+            if self.most_bytes:
+                size = stream.seek(0, io.SEEK_END)
+                if size > self.most_bytes:
+                    raise RejectError("over_budget", f"{size} bytes, more than {self.most_bytes}")
+                stream.seek(0)
             return stream.read()
 
     @classmethod
     def of_bytes(cls, data: bytes, name: str) -> RawFile:
         """A raw file in memory."""
         return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
-
-
-_NOT_RAW = ("__MACOSX/", ".git/")
-
-
-def _walk(folder: Path, inner: str) -> Iterator[tuple[str, int]]:
-    """Files below a folder as `(path, bytes)`, sorted by path, with the names of one branch in memory.
-
-    A folder is sorted as its name and a slash, which is how the paths in it begin. Links to folders are not followed,
-    folders that cannot be looked into are left out, and a file that cannot be looked at has -1 bytes.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries]
-    except OSError:
-        return
-    names.sort(reverse=True)
-    while names:
-        name = names.pop()
-        path = folder / name
-        if not name.endswith("/"):
-            yield inner + name, _size_of(path)
-        elif name not in _NOT_RAW and not path.is_symlink():
-            yield from _walk(path, inner + name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 class RawRoot:
@@ -246,30 +240,73 @@ class RawRoot:
         if info["type"] == "file":
             self._base, _, self._only = self._base.rpartition("/")
 
-    def walk(self) -> Iterator[tuple[str, int]]:
-        """Every file as `(path below the URL, bytes)`, sorted by path."""
+    @property
+    def single(self) -> str:
+        """Name of the file where the raw URL is one; else empty."""
+        return self._only
+
+    def around(self) -> RawRoot:
+        """The folder that a single file lies in; paths of files stay the same."""
+        return RawRoot(self._base if self._local else self._fs.unstrip_protocol(self._base))
+
+    def walk(self) -> Iterator[Walked]:
+        """Every file, sorted by its path below the URL.
+
+        Raises:
+            UnavailableError: A remote folder cannot be listed now.
+        """
         if self._only:
-            yield self._only, self.size(self._only)
+            yield Walked(self._only, self.size(self._only))
         elif self._local:
-            yield from _walk(Path(self._base), "")
+            yield from walk(Path(self._base))
         else:
             base = self._base.rstrip("/") + "/"
-            found = self._fs.find(self._base, detail=True)
-            yield from sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
+            try:
+                found = self._fs.find(self._base, detail=True)
+            except Exception as error:
+                raise fault_of(error) or error from error
+            files = sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
+            yield from (Walked(path, size) for path, size in files)
 
     def size(self, path: str) -> int:
-        """Bytes of one file."""
+        """Bytes of one file.
+
+        Raises:
+            OSError: There is none, or it is no regular file.
+        """
         if self._local:
-            return (Path(self._base) / path).stat().st_size
+            found = (Path(self._base) / path).stat()
+            _require_regular(found.st_mode)
+            return found.st_size
         return int(self._fs.size(f"{self._base}/{path}") or 0)
 
     def open(self, path: str) -> BinaryIO:
         """A seekable stream.
 
         Raises:
-            OSError: The file cannot be opened.
+            OSError: The file cannot be opened, or is no regular file.
         """
         if self._local:
-            return (Path(self._base) / path).open("rb")
+            return open_regular(Path(self._base) / path)
         stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
         return stream
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A stream of a regular file; a FIFO or a device, also one that a link leads to, is never waited for or read.
+
+    Raises:
+        OSError: The file cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no regular file")

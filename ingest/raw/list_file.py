@@ -1,64 +1,134 @@
 """Sources that are a list: a CSV, TSV or Parquet file with a row a raw file.
 
-The column `path` (or `url`) is a path below the list's own folder, or a whole URL. The columns `modality`, `group`,
-`licence` and `anatomy` may say more of each file. Rows are taken in the order of their paths, each path once.
+The column `path` (or `url`) is a path below the list's own folder, a member of an archive there as it stands in the
+index (`zip://a/b.png::images.zip`), or a whole URL. The columns `modality`, `group` (or `patient_id`, `patient`,
+`subject`), `licence`, `anatomy` and `label` may say more of each file. Rows are taken in the order of their paths, each
+once.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import posixpath
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
+from ingest.raw.archive_listing import members
+from ingest.raw.faults import fault_of
 from ingest.raw.items import RawItem, RawRoot, Stated
-from shards.errors import SourceError
+from ingest.raw.split_archive import Found
+from ingest.raw.table_rows import table_rows
+from ingest.settings import LimitSettings
+from shards.errors import SourceError, UnavailableError
 
-_NAMES = ("path", "url", "file", "raw_path")
+PATH_COLUMNS: Final = (
+    *("path", "url", "file", "raw_path", "file_path", "filepath", "filename", "file_name", "image_path", "image"),
+)
+_STATED: Final[Mapping[str, tuple[str, ...]]] = {
+    "modality": ("modality",),
+    "group": ("group", "group_id", "patient_id", "patient", "patientid", "subject", "subject_id"),
+    "licence": ("licence", "license"),
+    "anatomy": ("anatomy", "body_part"),
+    "label": ("label",),
+}
+_SCHEMES: Final = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "libarchive://")
 
 
-def listed_items(root: RawRoot) -> Iterator[RawItem]:
+def listed_items(root: RawRoot, limits: LimitSettings) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
 
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    files = [path for path, _ in root.walk()]
+    files = [file.path for file in root.walk()]
     if len(files) != 1:
         raise SourceError(f"{root.url} is no list file", hint="give a .csv, .tsv or .parquet file as the raw URL")
-    rows: dict[str, Stated] = {}
-    for row in _rows(root, files[0]):
-        path, stated = _entry(root, row)
-        rows.setdefault(path, stated)
-    for path, stated in sorted(rows.items()):
-        yield _item(root, path, stated)
+    rows = _rows(root, files[0])
+    archives: dict[str, dict[str, Stated]] = {}
+    for path, stated in rows.items():
+        archive = path.rpartition("::")[2] if path.startswith(_SCHEMES) and "::" in path else ""
+        if archive and "://" not in archive:
+            archives.setdefault(archive, {})[path] = stated
+        else:
+            archives.setdefault(path, {})[path] = stated
+    for name in sorted(archives):
+        if list(archives[name]) == [name]:
+            yield _item(root, name, archives[name][name])
+        else:
+            yield from _from_archive(root, name, archives[name], limits)
 
 
-def _rows(root: RawRoot, path: str) -> Iterator[Mapping[str, Any]]:
-    with root.open(path) as stream:
-        if path.lower().endswith(".parquet"):
-            import pyarrow.parquet as pq
+def _rows(root: RawRoot, name: str) -> dict[str, Stated]:
+    found: dict[str, Stated] = {}
+    try:
+        with root.open(name) as stream:
+            for row in table_rows(stream, name):
+                path, stated = _entry(root, {str(column or "").strip().lower(): cell for column, cell in row.items()})
+                found.setdefault(path, stated)
+    except (ValueError, OSError) as error:
+        raise fault_of(error) or SourceError(
+            f"{root.url} is no list that can be read: {type(error).__name__}", hint=_SAVE_AS
+        ) from error
+    return found
 
-            for batch in pq.ParquetFile(stream).iter_batches():
-                yield from batch.to_pylist()
-            return
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        yield from csv.DictReader(text, delimiter="\t" if path.lower().endswith(".tsv") else ",")
+
+_SAVE_AS: Final = "save it as UTF-8 (in Excel: CSV UTF-8), or as Parquet"
 
 
 def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:
-    name = next((name for name in _NAMES if row.get(name)), None)
+    name = next((name for name in PATH_COLUMNS if row.get(name)), None)
     if name is None:
-        raise SourceError(f"{root.url} has a row without `path`", hint=f"name a column one of {', '.join(_NAMES)}")
-    return str(row[name]), Stated(*(str(row.get(field) or "") for field in Stated._fields))
+        there = ", ".join(sorted(column for column in row if column))
+        raise SourceError(
+            f"{root.url} has a row without `path`; its columns are {there}",
+            hint=f"name a column one of {', '.join(PATH_COLUMNS)}, and fill it in every row",
+        )
+    stated = {
+        field: next((str(row[column]) for column in columns if row.get(column)), "")
+        for field, columns in _STATED.items()
+    }
+    return str(row[name]).strip(), Stated(**stated)
 
 
 def _item(root: RawRoot, path: str, stated: Stated) -> RawItem:
+    """One file of the list; backslashes are `/` where no file has them in its name."""
     if "://" in path:
         return RawItem(path=path, kind="url", stated=stated)
-    if path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/"):
+    plain = posixpath.normpath(path.replace("\\", "/"))
+    if plain.startswith(("/", "..")) or path.startswith("\\") or ":" in plain.partition("/")[0]:
         return RawItem(path=path, kind="reject", detail="path_traversal", stated=stated)
+    found: Exception = ValueError()
+    for name in dict.fromkeys((path, plain)):
+        try:
+            return RawItem(path=name, size=root.size(name), stated=stated)
+        except (OSError, ValueError) as error:
+            found = error
+    if not _is_text(path):
+        raise SourceError(f"{root.url} is not UTF-8 text", hint=_SAVE_AS)
+    fault = fault_of(found)
+    if isinstance(fault, UnavailableError):
+        return RawItem(path=path, kind="unavailable", detail=fault.message, stated=stated)
+    if fault is not None:
+        raise fault from found
+    return RawItem(path=path, kind="reject", detail=f"unreadable:{type(found).__name__}", stated=stated)
+
+
+def _is_text(path: str) -> bool:
     try:
-        return RawItem(path=path, size=root.size(path), stated=stated)
-    except OSError as error:
-        return RawItem(path=path, kind="reject", detail=f"unreadable:{type(error).__name__}", stated=stated)
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_archive(root: RawRoot, archive: str, rows: dict[str, Stated], limits: LimitSettings) -> Iterator[RawItem]:
+    """The listed members of one archive, in its order; then what it does not hold."""
+    holder = _item(root, archive, Stated())
+    left = dict(rows)
+    if holder.kind == "file":
+        for item in members(root, Found(path=holder.path, size=holder.size), limits):
+            if item.kind != "ignored" and item.raw_path in left:
+                yield replace(item, stated=left.pop(item.raw_path))
+    missing = RawItem(path=archive, kind="reject", detail="unreadable:no such member")
+    for path, stated in left.items():
+        yield replace(missing if holder.kind == "file" else holder, path=path, stated=stated)

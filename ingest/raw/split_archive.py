@@ -2,28 +2,26 @@
 
 They come in two ways. Cut byte by byte (`x.zip.001`, `x.zip.002` …, `x.tar.gz.aa` …) the parts in a row are the
 archive. Spanned as PKZIP has it (`x.z01`, `x.z02` …, `x.zip` last; APPNOTE 8.3) they are too, except that every offset
-counts from the start of its own part: the directory is rebased once it is read.
+counts from the start of its own part: the directory is rebased once it is read. Volumes of a RAR archive are read in
+a row, too.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, cast
 
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawRoot
+from ingest.raw.names import LAST, OLD_RAR_FIRST, SPANNED_FIRST, part_of
 from ingest.raw.streams import Joined
+from ingest.raw.walk import Walked
 
-_CUT: Final = re.compile(
-    r"(?P<stem>.+\.(?:zip|tar|tgz|tbz2|txz|tar\.(?:gz|bz2|xz)))\.(?:part[-_]?)?(?P<part>\d{1,4}|[a-c][a-z])"
-)
-_SPANNED_FIRST: Final = (".z01", ".z001", ".z02")
-_SPANNED: Final = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,3})")
+_NOWHERE = Walked("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,69 +30,56 @@ class Found:
 
     Attributes:
         path: Its path; of a split archive that of the part by which it is known (`x.zip`, `x.zip.001`).
-        size: Bytes of all parts; negative where it cannot be looked at.
+        size: Bytes of all parts.
         parts: Paths and sizes of the parts in order; empty for whole files.
         missing: What part is not there, in words.
+        walked: What the walk says of it.
     """
 
     path: str
     size: int
     parts: tuple[tuple[str, int], ...] = ()
     missing: str = ""
+    walked: Walked = _NOWHERE
 
 
-def whole_name(path: str) -> str:
-    """The name that a split archive would have in one piece; other names as they are."""
-    cut = _CUT.fullmatch(path.lower())
-    return path[: len(cut["stem"])] if cut else path
-
-
-def join_parts(files: Iterable[tuple[str, int]]) -> Iterator[Found]:
+def join_parts(files: Iterable[Walked]) -> Iterator[Found]:
     """Put the parts of split archives together; the order of the paths is kept."""
     walked = Compact(files)
     groups: dict[str, list[tuple[int, str, int]]] = {}
-    names = {lower for path, _ in walked if (lower := path.lower()).endswith(_SPANNED_FIRST)}
-    for path, size in walked:
-        found = _part(path, names)
+    firsts = {lower for file in walked if (lower := file.path.lower()).endswith((*SPANNED_FIRST, *OLD_RAR_FIRST))}
+    for file in walked:
+        found = part_of(file.path, firsts) if _is_file(file) else None
         if found:
-            groups.setdefault(found[0], []).append((found[1], path, size))
-    for path, size in walked:
-        found = _part(path, names)
+            groups.setdefault(found[0], []).append((found[1], file.path, file.size))
+    for file in walked:
+        found = part_of(file.path, firsts) if _is_file(file) else None
         if found is None:
-            yield Found(path=path, size=size)
+            yield Found(path=file.path, size=file.size, walked=file)
             continue
         parts = sorted(groups[found[0]])
         known = parts[-1] if found[2] else parts[0]
-        if path == known[1]:
-            sizes = tuple((name, max(length, 0)) for _, name, length in parts)
-            yield Found(path=path, size=sum(n for _, n in sizes), parts=sizes, missing=_gap(parts, spanned=found[2]))
+        if file.path == known[1]:
+            sizes = tuple((name, length) for _, name, length in parts)
+            yield Found(
+                path=file.path,
+                size=sum(n for _, n in sizes),
+                parts=sizes,
+                missing=_gap(parts, spanned=found[2], first=0 if found[0].startswith("oldrar:") else 1),
+                walked=file,
+            )
 
 
-def _part(path: str, names: set[str]) -> tuple[str, int, bool] | None:
-    """Which archive a file is a part of, which one, and whether it is spanned; None for a whole file."""
-    lower = path.lower()
-    cut = _CUT.fullmatch(lower)
-    if cut:
-        part = cut["part"]
-        number = int(part) if part.isdigit() else (ord(part[0]) - 97) * 26 + ord(part[1]) - 97
-        return f"cut:{cut['stem']}", number, False
-    spanned = _SPANNED.fullmatch(lower)
-    if spanned:
-        return f"spanned:{spanned['stem']}", int(spanned["part"]), True
-    if lower.endswith(".zip") and any(f"{lower[:-4]}{first}" in names for first in _SPANNED_FIRST):
-        return f"spanned:{lower[:-4]}", _LAST, True
-    return None
+def _is_file(file: Walked) -> bool:
+    return not (file.ignored or file.rejected or file.unavailable)
 
 
-_LAST = 1 << 20
-
-
-def _gap(parts: Sequence[tuple[int, str, int]], *, spanned: bool) -> str:
+def _gap(parts: Sequence[tuple[int, str, int]], *, spanned: bool, first: int) -> str:
     numbers = [number for number, *_ in parts]
-    if spanned and numbers[-1] != _LAST:
+    if spanned and numbers[-1] != LAST:
         return "the last part, .zip, is missing"
     body = numbers[:-1] if spanned else numbers
-    first = 1 if spanned else min(body[0], 1)
+    first = first if spanned else min(body[0], first)
     absent = next((want for want, have in enumerate(body, first) if want != have), None)
     return "" if absent is None else f"part {absent} is missing"
 

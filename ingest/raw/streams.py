@@ -1,23 +1,19 @@
-"""The streams that archives are read through: parts joined, a window of a file, unpacking with a brake."""
+"""The streams that archives are read through: parts joined, a window of a file, a file with holes, a spooled copy."""
 
 from __future__ import annotations
 
 import bisect
-import bz2
-import gzip
 import io
-import lzma
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import BinaryIO, Final, cast
 
 from ingest.raw.items import RawRoot, RejectError
+from ingest.raw.packed import FREE_BYTES
 from ingest.settings import LimitSettings
 
 SPOOL_BYTES: Final = 64 << 20
-FREE_BYTES: Final = 1 << 20
-"""What may be unpacked of anything, however small it is packed."""
 
 
 class _Seekable(io.RawIOBase):
@@ -105,44 +101,55 @@ class Window(_Seekable):
         super().close()
 
 
-def is_bomb(size: int, packed: float, limits: LimitSettings) -> bool:
-    """Whether so many bytes may not come out of so few."""
-    return size > limits.max_file_bytes or (size > FREE_BYTES and size > packed * limits.max_ratio)
+class Sparse(_Seekable):
+    """A member of a tar that was stored without its runs of zeros.
 
+    Args:
+        stream: The tar.
+        offset: Where the stored bytes begin.
+        size: Bytes of the whole file.
+        pieces: Place in the file and length of each stored piece, in order and apart.
+    """
 
-class Guarded(io.RawIOBase):
-    """A decompressing stream that stops when it has grown out of all proportion to the bytes it came from."""
-
-    def __init__(self, stream: io.BufferedIOBase, packed: float, limits: LimitSettings) -> None:
+    def __init__(self, stream: BinaryIO, offset: int, size: int, pieces: Sequence[tuple[int, int]]) -> None:
         self._stream = stream
-        self._most = max(FREE_BYTES, int(packed * limits.max_ratio))
-        self._count = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
+        self._size = size
+        self._starts = [start for start, _ in pieces]
+        lengths = [length for _, length in pieces]
+        before = [0, *accumulate(lengths)]
+        self._places = [(length, offset + stored) for length, stored in zip(lengths, before, strict=False)]
 
     def readinto(self, buffer: object) -> int:
-        """Unpack some more."""
+        """Read stored bytes, or zeros up to where the next ones are."""
         view = memoryview(buffer)  # type: ignore[arg-type]
-        data = self._stream.read1(len(view))  # what comes before a break is still given
+        which = bisect.bisect_right(self._starts, self._at) - 1
+        wanted = max(0, min(len(view), self._size - self._at))
+        if which >= 0 and self._at < self._starts[which] + self._places[which][0]:
+            length, stored = self._places[which]
+            inside = self._at - self._starts[which]
+            self._stream.seek(stored + inside)
+            data = self._stream.read(min(wanted, length - inside))
+        else:
+            end = self._starts[which + 1] if which + 1 < len(self._starts) else self._size
+            data = bytes(max(0, min(wanted, end - self._at)))
         view[: len(data)] = data
-        self._count += len(data)
-        if self._count > self._most:
-            raise RejectError("decompression_bomb", f"more than {self._most} bytes")
+        self._at += len(data)
         return len(data)
 
 
-def unpacked(stream: BinaryIO, name: str, packed: float, limits: LimitSettings) -> BinaryIO:
-    """The tar inside a compressed tar of this name."""
-    lower = name.lower()
-    opener: Callable[[BinaryIO], object] = gzip.open
-    if lower.endswith(("bz2", "tbz2")):
-        opener = bz2.open
-    elif lower.endswith(("xz", "txz")):
-        opener = lzma.open
-    inner = cast("io.BufferedIOBase", opener(stream))
-    return cast("BinaryIO", io.BufferedReader(Guarded(inner, packed, limits), 1 << 18))
+def sound_pieces(pieces: Sequence[tuple[int, int]], size: int) -> bool:
+    """Whether the pieces of a sparse member lie in order, apart from each other and inside the file."""
+    end = 0
+    for start, length in pieces:
+        if start < end or length < 0 or start + length > size:
+            return False
+        end = start + length
+    return True
+
+
+def is_bomb(size: int, packed: float, limits: LimitSettings, *, whole: bool = False) -> bool:
+    """Whether so many bytes may not come out of so few; a `whole` archive may be larger than any file."""
+    return (size > limits.max_file_bytes and not whole) or (size > FREE_BYTES and size > packed * limits.max_ratio)
 
 
 class Limited(io.RawIOBase):

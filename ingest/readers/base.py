@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.raw.items import Place, RawFile
+from ingest.raw.items import Place, RawFile, RejectError
 from ingest.settings import LimitSettings
-from ingest.source.spec import FrameRule, Window
+from ingest.source.layout import FrameRule, Window
 
 Pixels = NDArray[Any]
-
-
-class BurnedIn(NamedTuple):
-    """Whether text is burned into the pixels, and what says so: an attribute, a rule, a detector; empty: nothing."""
-
-    value: Literal["yes", "no", "unknown"] = "unknown"
-    by: str = ""
-
-
-_NOT_SAID = BurnedIn()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +32,11 @@ class RawImage:
         invert: Whether low values are bright (MONOCHROME1).
         group: What the file says belongs together, keyed-hashed later; empty takes the file.
         part_of_volume: A slice or frame of several: blank ones are `empty_slice`.
-        burned_in: What the file says of annotations that are burned into the pixels.
-        captured: Whether it is a capture of a screen or a film (DICOM secondary capture): no CT, MR or NM slice then.
+        burned_in: Whether the file says that annotations are burned into the pixels.
         region: `(top, left, bottom, right)` of the image proper where the file states it (ultrasound regions).
         jpeg: The file's own bytes where it is an 8-bit JPEG whose pixels these are, unrotated.
         source: A Pillow image of exactly these pixels (metadata and all: only its pixels may be used), or None.
         fault: The reason for which the reader itself rejects the image; then it has no pixels.
-        detail: More of that reason, in our own words.
     """
 
     pixels: Pixels
@@ -61,12 +49,10 @@ class RawImage:
     invert: bool = False
     group: str = ""
     part_of_volume: bool = False
-    burned_in: BurnedIn = _NOT_SAID
-    captured: bool = False
+    burned_in: bool = False
     region: tuple[int, int, int, int] | None = None
     jpeg: bytes | None = None
     fault: str = ""
-    detail: str = ""
     source: Image.Image | None = None
 
 
@@ -122,6 +108,20 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
 def window_range(window: Window) -> tuple[float, float]:
     """`low` and `high` of a window."""
     return window.center - window.width / 2, window.center + window.width / 2
+
+
+def wanted_arrays(rule: FrameRule, there: Collection[str]) -> list[str]:
+    """The array that the rule names, of several the first that is there; empty where it names none.
+
+    Raises:
+        RejectError: It names some, and none is there.
+    """
+    names = [rule.dataset] if isinstance(rule.dataset, str) else list(rule.dataset)
+    names = [name for name in names if name]
+    found = [name for name in names if name in there]
+    if names and not found:
+        raise RejectError("no_image", "no such array")
+    return found[:1]
 
 
 def chosen_frames(count: int, rule: FrameRule) -> range | list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, wanted_arrays
 from ingest.readers.stacks import array_images
 
 _FIRST = ("reconstruction_rss", "reconstruction_esc", "images", "image", "x", "data")
@@ -30,7 +30,7 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         except OSError as error:
             raise RejectError("unreadable", type(error).__name__) from error
         with file:
-            name = options.frames.dataset or _choose(h5py, file)
+            name = next(iter(wanted_arrays(options.frames, file)), "") or _choose(h5py, file)
             if name not in file or not isinstance(file[name], h5py.Dataset):
                 raise RejectError("no_image", "no array of images")
             group = _patient(file)

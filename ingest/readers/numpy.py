@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import RawImage, ReadOptions
+from ingest.readers.base import RawImage, ReadOptions, wanted_arrays
 from ingest.readers.stacks import array_images
 
 _BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SyntaxError)
@@ -26,11 +26,9 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         yield from array_images(loaded, options)
         return
     with loaded:
-        wanted = options.frames.dataset
-        names = [wanted] if wanted else sorted(loaded.files)
+        wanted = wanted_arrays(options.frames, loaded.files)
+        names = wanted or sorted(loaded.files)
         for name in names:
-            if name not in loaded.files:
-                raise RejectError("no_image", "no such array")
             _check_member(loaded.zip, name, options)
             array = loaded[name]
             if wanted or (array.ndim >= 2 and min(array.shape[-3:-1] or (0,)) > 1 and array.dtype.kind in "uifb"):

@@ -1,4 +1,7 @@
-"""How bare arrays become images: two axes are one image, a third of size 3 is colour, all others count."""
+"""How bare arrays become images: two axes are one image, a third of size 3 is colour, all others count.
+
+The source may name the axes in another order (`ingest.source.layout.FrameRule.axes`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,40 @@ import numpy as np
 from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
+_COLOURS = (1, 3, 4)
+
+
+class _Turned:
+    """An array whose axes are read as if they lay in the order: what counts, H, W, C."""
+
+    def __init__(self, array: Any, axes: str) -> None:
+        self._array = array
+        self._counting = [at for at, axis in enumerate(axes) if axis not in "HWC"]
+        self._plane = [axis for axis in axes if axis in "HWC"]
+        self._order = [axis for axis in "HWC" if axis in axes]
+        self.dtype = array.dtype
+        self.shape = tuple(array.shape[at] for at in [*self._counting, *map(axes.index, self._order)])
+
+    def __getitem__(self, place: Any) -> Any:
+        index: list[Any] = [slice(None)] * (len(self._counting) + len(self._plane))
+        for at, number in zip(self._counting, () if place is Ellipsis else place, strict=False):
+            index[at] = number
+        return np.transpose(self._array[tuple(index)], [self._plane.index(axis) for axis in self._order])
+
+
+def _fitting_axes(shape: Any, orders: tuple[str, ...]) -> str:
+    """The first order that an array of this shape can have; empty where none is named.
+
+    Raises:
+        RejectError: Orders are named, and none fits.
+    """
+    for axes in orders:
+        if len(axes) == len(shape) and ("C" not in axes or shape[axes.index("C")] in _COLOURS):
+            return axes
+    if orders:
+        raise RejectError("unsupported", "x".join(map(str, shape)) + " fits no order of axes")
+    return ""
+
 
 def array_images(
     array: Any,
@@ -20,7 +57,7 @@ def array_images(
     group: str = "",
     one_range: bool = True,
 ) -> Iterator[RawImage]:
-    """The images of `(…, H, W)`, `(…, H, W, 1)` or `(…, H, W, 3)`.
+    """The images of `(…, H, W)`, `(…, H, W, 1)` or `(…, H, W, 3)`, or in the order of axes that the source names.
 
     Args:
         array: An array, or what slices like one (HDF5).
@@ -30,10 +67,14 @@ def array_images(
         group: What the images belong to, where the file says so.
         one_range: Whether gray images that are not 8-bit share one intensity range: that of a sample of all.
     """
+    axes = _fitting_axes(array.shape, options.frames.axes)
+    if axes:
+        array = _Turned(array, axes)
     shape = tuple(int(n) for n in array.shape)
     if len(shape) < 2 or array.dtype.kind not in "uifb":
         raise RejectError("no_image", "not an array of images")
-    tail = 3 if len(shape) >= 3 and shape[-1] in (1, 3, 4) and shape[-2] > 4 else 2
+    colour = "C" in axes if axes else len(shape) >= 3 and shape[-1] in _COLOURS and shape[-2] > 4
+    tail = 3 if colour else 2
     height, width = shape[-tail : len(shape) - tail + 2]
     if height * width > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{width}x{height} pixels")

@@ -13,15 +13,22 @@ Unknown keys are errors that name the file and the nearest key.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ingest.source.layout import (
+    Frozen,
+    Grouping,
+    Layout,
+    Modality,
+    Regex,
+    check_modality,
+)
 from shards.errors import ConfigError, SourceError
 from shards.schema import MODALITIES, is_name
 from shards.settings import parse
@@ -29,39 +36,13 @@ from shards.settings import parse
 CATALOGUE = Path(__file__).parent / "catalogue"
 UNKNOWN = "unknown"
 
-ReaderName = Literal["auto", "images", "dicom", "nifti", "nrrd", "metaimage", "hdf5", "numpy", "video", "slide", "list"]
 
-
-def _check_regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return pattern
-
-
-def _check_modality(tag: str) -> str:
-    if tag not in MODALITIES:
-        near = difflib.get_close_matches(tag, MODALITIES, 1, 0.3)
-        raise ValueError(
-            f"unknown modality {tag!r}, " + (f"did you mean {near[0]!r}?" if near else f"use {MODALITIES}")
-        )
-    return tag
-
-
-Regex = Annotated[str, AfterValidator(_check_regex)]
-Modality = Annotated[str, AfterValidator(_check_modality)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModalityRule(_Model):
+class ModalityRule(Frozen):
     """How the images of a source with several modalities are told apart."""
 
     by: Literal["dicom", "path", "list"] = Field(
-        description="`dicom`: the Modality tag; `path`: the patterns below; `list`: the list's column `modality`."
+        description="`dicom`: the Modality tag; `path`: the patterns below; `list`: what the list or a table "
+        "of the source says."
     )
     patterns: Mapping[str, Regex] = Field(
         default_factory=dict, description="Modality tag → regular expression searched in the raw path."
@@ -70,69 +51,31 @@ class ModalityRule(_Model):
     @model_validator(mode="after")
     def _patterns_match_rule(self) -> ModalityRule:
         for tag in self.patterns:
-            _check_modality(tag)
+            check_modality(tag)
         if (self.by == "path") != bool(self.patterns):
             raise ValueError("`patterns` belongs to `by: path`, which needs it")
         return self
 
 
-class Window(_Model):
-    """An intensity window, in the raw values' unit (HU for CT)."""
-
-    center: float
-    width: float = Field(gt=0)
-
-
-class FrameRule(_Model):
-    """Which 2-D images of a volume, video, slide or array are taken."""
-
-    axis: Literal["axial", "coronal", "sagittal", "thinnest"] = Field(
-        "thinnest", description="Slices are cut across this axis; `thinnest` is the axis of the widest spacing."
-    )
-    every: int = Field(1, ge=1, description="Every n-th slice or frame.")
-    max_frames: int = Field(0, ge=0, description="At most so many of a file, evenly spread; 0 takes all.")
-    frames_per_second: float = Field(1.0, gt=0, description="Sampling rate of videos.")
-    tile_px: int = Field(512, ge=32, description="Side of a slide's tiles.")
-    magnification: float = Field(20.0, gt=0, description="Magnification at which slides are tiled.")
-    min_tissue: float = Field(0.2, ge=0, le=1, description="Least share of tissue in a tile.")
-    dataset: str = Field("", description="HDF5 or NPZ: name of the array; empty takes the first that holds images.")
-
-
-class Layout(_Model):
-    """How the raw folder looks."""
-
-    include: tuple[str, ...] = Field(
-        (), description="Globs on the path below the raw folder, archive names included; empty takes what readers know."
-    )
-    exclude: tuple[str, ...] = ()
-    reader: ReaderName = "auto"
-    frames: FrameRule = FrameRule()
-    window: Window | None = Field(None, description="Used where the file names none; else percentiles 0.5 and 99.5.")
-    note: str = Field("", description="What to unpack, join or rename by hand before ingest.")
-
-
-class Grouping(_Model):
-    """What belongs together: a patient, a volume, a video. Equal groups are never near duplicates of each other."""
-
-    by: Literal["file", "folder", "path", "dicom", "none"] = "file"
-    pattern: Regex = Field("", description="`path`: the groups of this expression, searched in the raw path.")
-    tag: Literal["PatientID", "StudyInstanceUID", "SeriesInstanceUID"] = "StudyInstanceUID"
-
-    @model_validator(mode="after")
-    def _pattern_matches_rule(self) -> Grouping:
-        if (self.by == "path") != bool(self.pattern):
-            raise ValueError("`pattern` belongs to `by: path`, which needs it")
-        return self
-
-
-class EvalOverlap(_Model):
+class EvalOverlap(Frozen):
     """An evaluation task that shares images with this source."""
 
     task: str = Field(description="MedMNIST task, e.g. `chestmnist`.")
     why: str
 
 
-class SourceSpec(_Model):
+Allowed = Literal["allowed", "forbidden", "on-request", "unknown"]
+
+
+class Terms(Frozen):
+    """What the licence lets one do with the images."""
+
+    commercial: Allowed = "unknown"
+    derivatives: Allowed = "unknown"
+    redistribution: Allowed = "unknown"
+
+
+class SourceSpec(Frozen):
     """One source of images."""
 
     id: str
@@ -140,13 +83,19 @@ class SourceSpec(_Model):
     modality: tuple[Modality, ...] = Field(min_length=1)
     modality_rule: ModalityRule | None = None
     anatomy: tuple[str, ...] = ()
-    licence: str = UNKNOWN
+    licence: str = Field(UNKNOWN, description="SPDX identifier where there is one, else the licence's name.")
+    terms: Terms = Terms()
     licence_confidence: Literal["high", "medium", "low", "unknown"] = "unknown"
     access: Literal["open", "registration", "credentialed", "gated", "mixed", "unknown"] = "unknown"
     url: str = Field("", description="Page from which the source is obtained, under its own terms.")
     host: str = ""
     year: int | None = None
-    expected_images: int | None = None
+    citation: str = Field("", description="What to cite.")
+    expected_images: int | None = Field(None, description="How many images the reference data list counts.")
+    source_images: int | None = Field(
+        None, description="How many images the source gives by this layout, where that is another number."
+    )
+    count_note: str = Field("", description="What the expected number counts, or why the source gives another.")
     archive: str = Field("", description="How the download is packed.")
     raw_format: str = Field("", description="Formats of the raw files.")
     layout: Layout = Layout()
@@ -173,8 +122,11 @@ class SourceSpec(_Model):
     @model_validator(mode="after")
     def _modalities_can_be_told_apart(self) -> SourceSpec:
         rule = self.modality_rule
-        if len(self.modality) > 1 and rule is None:
-            raise ValueError("several modalities need a `modality_rule`")
+        named = [part.modality for part in self.layout.parts]
+        if len(self.modality) > 1 and rule is None and (not named or None in named):
+            raise ValueError("several modalities need a `modality_rule`, or a `modality` for each part")
+        if strange := {tag for tag in named if tag} - set(self.modality):
+            raise ValueError(f"`layout.parts` names tags that `modality` does not list: {', '.join(sorted(strange))}")
         if rule and set(rule.patterns) - set(self.modality):
             raise ValueError("`modality_rule.patterns` names tags that `modality` does not list")
         return self

@@ -1,6 +1,6 @@
 """A dataset on storage: its layout, its tables, and the one way to add to it.
 
-    dataset.json      format version and encoding policy
+    dataset.json      format version, encoding policy, and the version of the ingest pipeline that it was made for
     shards/…          the tars
     index/            Delta table, one row a sample; its versions are the dataset's versions
     fingerprints/     Delta table, perceptual hashes and thumbnails
@@ -35,14 +35,9 @@ if TYPE_CHECKING:
     """Rows of a table, or what makes a fresh reader of them each time it is called."""
 
 PARTITIONS = ("modality", "source")
+_SETTINGS = "dataset.json"
 _JOB = "biovfm.job"
 _SUMMARY = "biovfm.summary"
-ENCODING_DEFAULTS: Mapping[str, Any] = {
-    "short_side_px": 512,
-    "jpeg_quality": 95,
-    "format": "auto",
-    "resampler": "pillow",
-}
 
 
 class Dataset:
@@ -68,13 +63,25 @@ class Dataset:
         Raises:
             SampleIndexError: There is none at `url`, or it has another format version.
         """
+        found = cls.find(url)
+        if found is None:
+            raise SampleIndexError(
+                f"no dataset at {open_store(url).url}", hint="check the path, or make one with `biovfm ingest`"
+            )
+        return found
+
+    @classmethod
+    def find(cls, url: str) -> Self | None:
+        """The dataset at `url`, or None where there is none.
+
+        Raises:
+            SampleIndexError: It has another format version.
+        """
         store = open_store(url)
         try:
-            settings = json.loads(store.read("dataset.json"))
-        except NotFoundError as error:
-            raise SampleIndexError(
-                f"no dataset at {store.url}", hint="check the path, or make one with `biovfm ingest`"
-            ) from error
+            settings = json.loads(store.read(_SETTINGS))
+        except NotFoundError:
+            return None
         if settings.get("format_version") != FORMAT_VERSION:
             raise SampleIndexError(
                 f"{store.url} has format version {settings.get('format_version')}, wanted {FORMAT_VERSION}",
@@ -83,22 +90,43 @@ class Dataset:
         return cls(store.url, store, settings)
 
     @classmethod
-    def create(cls, url: str, *, encoding: Mapping[str, Any] | None = None) -> Self:
+    def create(
+        cls, url: str, *, encoding: Mapping[str, Any] | None = None, pipeline_version: int | None = None
+    ) -> Self:
         """Open the dataset at `url`, or make an empty one.
 
         Args:
             url: Folder or object-store prefix.
             encoding: The encoding policy of a new dataset; one that exists keeps its own.
+            pipeline_version: The version of the ingest pipeline whose rules a new dataset follows, where it is known.
         """
-        store = open_store(url)
-        settings = {
+        settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "created_by": "biovfm",
-            "encoding": {**ENCODING_DEFAULTS, **(encoding or {})},
+            "encoding": dict(encoding or {}),
         }
+        if pipeline_version is not None:
+            settings["pipeline_version"] = pipeline_version
+        data = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
         with contextlib.suppress(AlreadyExistsError):
-            store.put_if_absent("dataset.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+            open_store(url).put_if_absent(_SETTINGS, data)
         return cls.open(url)
+
+    def recreate(self, *, encoding: Mapping[str, Any], pipeline_version: int) -> Self:
+        """Give a dataset that holds no sample other settings: a first ingest that failed decides nothing.
+
+        Raises:
+            SampleIndexError: It holds samples.
+        """
+        if not self.is_empty():
+            raise SampleIndexError(f"{self.url} holds samples", hint="its settings stay; make a new dataset")
+        self.store.delete([_SETTINGS])
+        return self.create(self.url, encoding=encoding, pipeline_version=pipeline_version)
+
+    def is_empty(self) -> bool:
+        """Whether the newest version of the index holds no sample."""
+        table = self.table("index")
+        return table is None or not table.file_uris()
 
     def table_url(self, name: str) -> str:
         """The URL of one of the Delta tables."""

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from shards.schema import index_schema, rejects_schema
+
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
 
@@ -34,10 +37,13 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
 def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     """The table as an Arrow dataset: columns and row groups are read only where a query needs them.
 
+    A table of an earlier release has null in the columns that came later.
+
     Args:
         table: The table.
         dictionaries: Columns of few values to read as dictionaries: grouping by one is ten times as fast.
     """
+    import pyarrow as pa
     import pyarrow.dataset as ds
     from pyarrow import fs
 
@@ -45,7 +51,16 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     # Arrow's own file system where it can be: the other one's threads call into an interpreter that may be ending.
     files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if local.startswith("/") else None
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
-    return table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
+    found = table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
+    later = [field for field in _columns_of(local) if field.name not in found.schema.names]
+    return found.replace_schema(pa.schema([*found.schema, *later])) if later else found
+
+
+def _columns_of(url: str) -> Sequence[pa.Field]:
+    """The columns that this release gives to a table; empty for tables of which it knows none."""
+    makers = {"index": index_schema, "rejects": rejects_schema}
+    make = makers.get(url.rstrip("/").rpartition("/")[2])
+    return list(make()) if make else []
 
 
 def quote(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shards.dataset.dataset import ENCODING_DEFAULTS, Dataset
+from shards.dataset.dataset import Dataset
 from shards.dataset.query import connect, scan
 
 
@@ -64,7 +64,7 @@ def summarise(dataset: Dataset) -> Summary:
     totals = tables["totals"][0] if tables["totals"] else {"samples": 0, "shards": 0, "bytes": 0}
     return Summary(
         url=dataset.url,
-        encoding={**ENCODING_DEFAULTS, **dataset.settings.get("encoding", {})},
+        encoding=dict(dataset.settings.get("encoding", {})),
         version=-1 if index is None else int(index.version()),
         num_samples=totals["samples"],
         num_shards=totals["shards"],

@@ -28,7 +28,7 @@ from shards.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.transaction import AddAction
 
 GROUP_BYTES = 2 << 20
@@ -95,6 +95,7 @@ def add_files(
 
     columns = Schema.from_arrow(schema)
     if table is not None:
+        _add_columns(table, columns)
         if table.schema() != columns:
             raise SampleIndexError(f"{url} has other columns", hint="install the biovfm release that wrote it")
         table.create_write_transaction(
@@ -114,6 +115,15 @@ def add_files(
         if "already exists" not in str(error):
             raise
         raise CommitFailedError(f"{url}: another writer made the table at the same moment") from error
+
+
+def _add_columns(table: DeltaTable, wanted: Schema) -> None:
+    """Give a table of an earlier release the columns that came later; its old rows hold null in them."""
+    known = {field.name for field in table.schema().fields}
+    later = [field for field in wanted.fields if field.name not in known and field.nullable]
+    if later and known < {field.name for field in wanted.fields}:
+        table.alter.add_columns(later)
+        table.update_incremental()
 
 
 def _pieces(rows: pa.RecordBatchReader, partition_by: Sequence[str]) -> Iterator[tuple[Values, pa.RecordBatch]]:
@@ -198,6 +208,7 @@ def _bounds(metadata: pq.FileMetaData) -> Mapping[str, Any]:
     """
     least: dict[str, Any] = {}
     greatest: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for position in range(metadata.num_columns):
         found = [group.column(position).statistics for group in groups]
@@ -206,9 +217,10 @@ def _bounds(metadata: pq.FileMetaData) -> Mapping[str, Any]:
             if isinstance(low, int) or (isinstance(low, str) and max(len(low), len(high)) <= _LONGEST_BOUND):
                 name = metadata.schema.column(position).name
                 least[name], greatest[name] = low, high
+                nulls[name] = sum(one.null_count for one in found)
     return {
         "numRecords": metadata.num_rows,
         "minValues": least,
         "maxValues": greatest,
-        "nullCount": dict.fromkeys(least, 0),
+        "nullCount": nulls,
     }

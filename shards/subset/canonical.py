@@ -34,7 +34,9 @@ def materialize(lock: Lock, url: str, *, progress: Callable[[int, int], None] | 
     """
     origin = Dataset.open(lock.dataset)
     verify(lock, origin)
-    target = Dataset.create(url, encoding=origin.settings["encoding"])
+    target = Dataset.create(
+        url, encoding=origin.settings["encoding"], pipeline_version=origin.settings.get("pipeline_version")
+    )
     job_id = f"materialize-{hashlib.sha256(lock.digest.encode()).hexdigest()[:16]}"
     if target.has_job(job_id):
         return target

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingest.job.identity import PIPELINE_VERSION
 from ingest.job.run import run_job
 from ingest.settings import IngestSettings
 from ingest.source.spec import from_flags
 from shards.dataset.dataset import Dataset
 from shards.dataset.verify import verify
 from shards.decode import Crops
+from shards.errors import ConfigError
 from shards.stream.stream import Stream
 from shards.subset import lock as subset
 from tests.ingest.material import shard_bytes, tables
@@ -63,13 +65,31 @@ def test_the_lock_holds_and_streams_in_the_same_order(witness: Path) -> None:
         assert [list(batch.keys) for batch in stream] == order
 
 
-def test_a_killed_job_goes_on_where_it_was(witness: Path, tmp_path: Path) -> None:
+def test_a_killed_job_of_an_earlier_pipeline_is_done_by_the_rules_of_today(witness: Path, tmp_path: Path) -> None:
+    """Nothing was committed yet, so nothing keeps the old rules; what was staged by them is not mixed in."""
     spec = from_flags(name="cells", modality="Microscopy", deidentified=True)
     settings = IngestSettings(unit_files=8)
     report = run_job(spec, str(witness / "raw" / "cells"), str(witness / "half"), workers=0, settings=settings)
-    assert (report.resumed_units, report.kept) == (3, 40)
+    assert (report.resumed_units, report.kept) == (0, 40)
     run_job(spec, str(witness / "raw" / "cells"), str(tmp_path / "fresh"), workers=0, settings=settings)
     assert shard_bytes(witness / "half") == shard_bytes(tmp_path / "fresh")
+    assert not (witness / "half" / "staging").exists()
+
+
+def test_a_dataset_of_an_earlier_pipeline_takes_no_new_samples_unasked(witness: Path) -> None:
+    spec = from_flags(name="cells", modality="Microscopy", deidentified=True)
+    dataset, raw = str(witness / "dataset"), str(witness / "raw" / "cells")
+    before = sorted((witness / "dataset").rglob("*"))
+    with pytest.raises(ConfigError, match=r"pipeline version 2; .*--remap NEW_DATASET .*--keep-pipeline"):
+        run_job(spec, raw, dataset, workers=0)
+    assert sorted((witness / "dataset").rglob("*")) == before
+    report = run_job(spec, raw, dataset, workers=0, keep_pipeline=True)
+    assert report.kept == 40
+    assert "made by pipeline version 2" in report.notes[0]
+    opened = Dataset.open(dataset)
+    assert [job.get("pipeline_version", 2) for job in opened.jobs()] == [2, 2, 2, PIPELINE_VERSION]
+    assert not verify(opened, deep=True).problems
+    assert run_job(spec, raw, dataset, workers=0).repeated
 
 
 @pytest.mark.slow

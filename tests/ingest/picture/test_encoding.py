@@ -13,12 +13,13 @@ from PIL import Image
 
 from infra.cli import main
 from ingest.job.run import run_job
-from ingest.picture.encoding import Encoding, open_dataset
+from ingest.job.target import Target, open_target
+from ingest.picture.encoding import Encoding
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.raw.items import RawFile
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.images import read
-from shards.dataset.dataset import ENCODING_DEFAULTS, Dataset
+from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import read_samples
 from shards.decode import native_decoder
 from shards.decode.native_decoder import NativeUnavailableError, load
@@ -53,7 +54,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
 ) -> None:
     dataset = tmp_path / "d"
     assert main(words(raw, dataset, "short_side_px=48", "format=png")) == 0
-    policy = {**ENCODING_DEFAULTS, "short_side_px": 48, "format": "png"}
+    policy = {**Encoding().model_dump(), "short_side_px": 48, "format": "png"}
     assert json.loads((dataset / "dataset.json").read_text())["encoding"] == policy
     images = [Image.open(io.BytesIO(data)) for data in stored(dataset)]
     assert [(image.format, min(image.size)) for image in images] == [("PNG", 48)] * 3
@@ -61,7 +62,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
     assert main(["stats", str(dataset), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["encoding"] == policy
     assert main(["stats", str(dataset)]) == 0
-    assert "encoding: short_side_px=48, jpeg_quality=95, format=png, resampler=pillow" in capsys.readouterr().err
+    assert "encoding: format=png, jpeg_quality=95, resampler=pillow, short_side_px=48" in capsys.readouterr().err
 
 
 def test_a_dataset_keeps_its_policy(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,10 +99,6 @@ def test_mistakes_are_found_before_anything_is_made(
     assert not (tmp_path / "d").exists()
 
 
-def test_the_defaults_are_stated_once_for_each_side() -> None:
-    assert Encoding().model_dump() == ENCODING_DEFAULTS
-
-
 def test_a_dataset_of_before_resamplers_is_pillows_and_its_jobs_keep_their_ids() -> None:
     old = Encoding.of_dataset({"encoding": {"short_side_px": 512, "jpeg_quality": 95, "format": "auto"}})
     assert old == Encoding(resampler="pillow")
@@ -112,7 +109,7 @@ def test_a_dataset_of_before_resamplers_is_pillows_and_its_jobs_keep_their_ids()
 def test_a_policy_of_a_later_release_is_refused(tmp_path: Path) -> None:
     Dataset.create(str(tmp_path / "d"), encoding={"dither": True})
     with pytest.raises(ConfigError, match=r"unknown key 'dither'.* use the release that made the dataset"):
-        open_dataset(str(tmp_path / "d"))
+        open_target(str(tmp_path / "d"))
 
 
 def is_native_here() -> bool:
@@ -148,7 +145,8 @@ def test_a_worker_without_the_extension_fails_its_unit_and_rejects_nothing(
 ) -> None:
     """Its machine may lack what that of the command has."""
     native = Dataset.create(str(tmp_path / "d"), encoding={"resampler": "native"})
-    monkeypatch.setattr("ingest.job.run.open_dataset", lambda *_: (native, Encoding(resampler="native")))
+    target = Target(dataset=native, encoding=Encoding(resampler="native"), pipeline_version=3, is_pinned=True)
+    monkeypatch.setattr("ingest.job.run.open_target", lambda *_: target)
     monkeypatch.setattr(native_decoder, "LIBRARY", "not_there.so")
     load.cache_clear()
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import gzip
 import io
+import lzma
 import shutil
 import struct
 import subprocess
 import tarfile
+import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,10 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.job.list import cut_units, glob_regex, list_raw
+from ingest.job.list import cut_units, list_raw
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RawRoot, RejectError
 from ingest.settings import IngestSettings, LimitSettings
+from ingest.source.globs import glob_regex
+from shards.errors import MachineError, UnavailableError
 from tests.ingest.material import encoded, photo, public_spec, tar_of, write_folder, zip_of
 
 PNG = encoded(photo(0))
@@ -316,17 +323,191 @@ def spanned_zip64(files: dict[str, bytes]) -> dict[str, bytes]:
     return {"big.z01": bytes(disks[0]), "big.z02": bytes(disks[1]), "big.zip": bytes(disks[2])}
 
 
-def test_rar_says_what_to_type(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"FIVES.rar": b"Rar!", "a.7z": b"7z", "x.zip": zip_of({"in.rar": b"Rar!", "a.png": PNG})})
-    details = {item.raw_path: item.detail for item in listed(tmp_path) if item.kind == "reject"}
-    assert set(details) == {"FIVES.rar", "a.7z", "zip://in.rar::x.zip"}
-    assert "unrar x" in details["FIVES.rar"]
-    assert outcome(tmp_path)["FIVES.rar"] == "unsupported"
-
-
 def test_the_head_of_a_member_is_read_without_the_rest(tmp_path: Path) -> None:
     write_folder(tmp_path, everything_inside({"a.png": PNG, "i.zip": zip_of({"b.png": PNG})}) | {"c.png": PNG})
     for _, raw in open_items(RawRoot(str(tmp_path)), listed(tmp_path), LimitSettings()):
         assert raw.head(40) == PNG[:40]
         assert raw.head(1 << 20) == PNG
         assert raw.read() == PNG
+
+
+def test_an_archive_is_what_its_first_bytes_say(tmp_path: Path) -> None:
+    files = {"a.png": PNG}
+    write_folder(
+        tmp_path,
+        {
+            "plain.tar.gz": tar_of(files),
+            "packed.tar": tar_of(files, "w:gz"),
+            "zip.tar": zip_of(files),
+            "zip.rar": zip_of(files),
+            "page.zip": b"<!DOCTYPE html><html>Quota exceeded</html>",
+            "lfs.tar.gz": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+            "cut.zip": zip_of(files)[:-40],
+            "none.zip": b"",
+        },
+    )
+    assert set(outcome(tmp_path).items()) == {
+        ("tar://a.png::plain.tar.gz", "ok"),
+        ("tar://a.png::packed.tar", "ok"),
+        ("tar://a.png::zip.tar", "ok"),
+        ("libarchive://a.png::zip.rar", "ok"),
+        ("page.zip", "unreadable_archive"),
+        ("lfs.tar.gz", "unreadable_archive"),
+        ("cut.zip", "unreadable_archive"),
+        ("none.zip", "empty_file"),
+    }
+    details = {item.path: item.detail for item in listed(tmp_path) if item.kind == "reject"}
+    assert "a web page" in details["page.zip"]
+    assert "Git LFS" in details["lfs.tar.gz"]
+    assert "cut off" in details["cut.zip"]
+
+
+def test_of_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    older = encoded(photo(9))
+    buffers = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(buffers[0], "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for data in (older, PNG):
+            archive.writestr("a.png", data)
+    with tarfile.open(fileobj=buffers[1], mode="w") as tar:
+        for data in (older, PNG):
+            info = tarfile.TarInfo("a.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    tars = {
+        "x.zip": buffers[0].getvalue(),
+        "y.tar": buffers[1].getvalue(),
+        "z.tgz": gzip.compress(buffers[1].getvalue()),
+    }
+    write_folder(tmp_path, tars)
+    assert outcome(tmp_path) == dict.fromkeys(("zip://a.png::x.zip", "tar://a.png::y.tar", "tar://a.png::z.tgz"), "ok")
+    found = list_raw(RawRoot(str(tmp_path)), public_spec(), SETTINGS)
+    assert found.ignored == {"replaced by a later member of the same name": 3}
+
+
+def test_names_of_zips_as_windows_and_macos_write_them(tmp_path: Path) -> None:
+    data = zip_of({"dir_a_b.png": PNG, "M__ller.png": PNG, "code_X.png": PNG}, deflate=False)
+    data = data.replace(b"dir_a_b", b"dir\\a\\b").replace(b"M__ller", "Müller".encode())
+    write_folder(tmp_path, {"x.zip": data.replace(b"code_X", b"code_\x81")})
+    assert outcome(tmp_path) == {
+        "zip://Müller.png::x.zip": "ok",
+        "zip://code_ü.png::x.zip": "ok",
+        "zip://dir/a/b.png::x.zip": "ok",
+    }
+
+
+def test_what_a_zip_holds_and_nobody_can_unpack_is_said(tmp_path: Path) -> None:
+    data = bytearray(zip_of({"a.png": PNG, "b.png": PNG}, deflate=False))
+    at = data.index(b"PK\1\2")
+    data[at + 10], data[8] = 9, 9
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    write_folder(tmp_path, {"x.zip": bytes(data), "y.zip": buffer.getvalue()})
+    assert outcome(tmp_path) == {
+        "zip://a.png::x.zip": "unsupported",
+        "zip://b.png::x.zip": "ok",
+        "zip://link.png::y.zip": "link",
+    }
+    assert "Deflate64" in next(item.detail for item in listed(tmp_path) if item.member == "a.png")
+
+
+def test_members_of_a_zip_that_share_their_bytes_are_a_bomb(tmp_path: Path) -> None:
+    data = zip_of({"a.png": PNG, "b.png": PNG}, deflate=False)
+    at = data.rindex(b"PK\1\2")
+    write_folder(tmp_path, {"x.zip": data[: at + 42] + struct.pack("<L", 0) + data[at + 46 :]})
+    assert sorted(outcome(tmp_path).values()) in (["decompression_bomb", "ok"], ["decompression_bomb", "unreadable"])
+
+
+def test_by_products_are_counted_by_kind(tmp_path: Path) -> None:
+    junk = {"._a.png": b"\0", "__MACOSX/d/._a.png": b"\0", "d/Thumbs.db": b"\0", ".DS_Store": b"\0"}
+    write_folder(tmp_path, {"a.png": PNG, "desktop.ini": b"\0", "x.zip": zip_of(junk | {"b.png": PNG}), **junk})
+    found = list_raw(RawRoot(str(tmp_path)), public_spec(), SETTINGS)
+    assert [item.raw_path for item in found.items] == ["a.png", "zip://b.png::x.zip"]
+    assert found.ignored == {"._*": 2, "__MACOSX": 2, "Thumbs.db": 2, ".DS_Store": 2, "desktop.ini": 1}
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="no GNU tar on this machine")
+@pytest.mark.parametrize(
+    "options", [["--format=gnu"], ["--format=pax", "--sparse-version=1.0"], ["--format=pax", "-z"]]
+)
+def test_sparse_members_give_their_true_bytes(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "files").mkdir()
+    with (tmp_path / "files" / "a.png").open("wb") as file:
+        file.write(PNG)
+        file.seek(1 << 20)
+        file.write(b"end")
+        file.truncate((1 << 20) + 70_000)
+    (tmp_path / "files" / "b.png").write_bytes(PNG)
+    (tmp_path / "raw").mkdir()
+    name = tmp_path / "raw" / ("x.tar.gz" if "-z" in options else "x.tar")
+    subprocess.run(["tar", "-S", *options, "-C", tmp_path / "files", "-cf", name, "a.png", "b.png"], check=True)
+    seen = {}
+    for item, raw in open_items(RawRoot(str(tmp_path / "raw")), listed(tmp_path / "raw"), LimitSettings()):
+        seen[item.member] = raw.read()
+        assert raw.head(8) == PNG[:8]
+    assert seen == {name: (tmp_path / "files" / name).read_bytes() for name in ("a.png", "b.png")}
+
+
+@pytest.mark.parametrize("extension", ["tar.bz2", "tar.xz", "tar.zst", "tzst"])
+def test_tars_of_every_packing_are_read(tmp_path: Path, extension: str) -> None:
+    packed = {"bz2": bz2.compress, "xz": lzma.compress}.get(extension[-3:].lstrip("."), zstd)
+    write_folder(tmp_path, {f"x.{extension}": packed(tar_of({"a.png": PNG}))})
+    assert outcome(tmp_path) == {f"tar://a.png::x.{extension}": "ok"}
+
+
+def test_single_packed_files_are_read_whatever_packed_them(tmp_path: Path) -> None:
+    packed = {"a.png.bz2": bz2.compress(PNG), "a.png.xz": lzma.compress(PNG), "a.png.zst": zstd(PNG)}
+    write_folder(tmp_path, {**packed, "a.png.gz": PNG, "x.zip": zip_of(packed)})
+    assert outcome(tmp_path) == {
+        "bz2://a.png::a.png.bz2": "ok",
+        "gzip://a.png::a.png.gz": "ok",
+        "xz://a.png::a.png.xz": "ok",
+        "zstd://a.png::a.png.zst": "ok",
+        **{f"zip://{name}::x.zip": "ok" for name in packed},
+    }
+
+
+def zstd(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    return pa.Codec("zstd").compress(data, asbytes=True)
+
+
+def test_a_failing_disk_is_never_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, {"a.png": PNG, "x.zip": zip_of({"b.png": PNG}), "y.tgz": tar_of({"c.png": PNG}, "w:gz")})
+    items = listed(tmp_path)
+
+    def fail(self: RawRoot, path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(RawRoot, "open", fail)
+    for _, raw in open_items(RawRoot(str(tmp_path)), items, LimitSettings()):
+        with pytest.raises(UnavailableError, match="EIO"):
+            raw.read()
+    kinds = {item.path: (item.kind, item.detail) for item in listed(tmp_path)}
+    assert kinds == {"a.png": ("file", ""), "x.zip": ("unavailable", "EIO"), "y.tgz": ("unavailable", "EIO")}
+
+
+def test_no_space_for_a_spooled_copy_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, {"x.zip": zip_of({"b.png": PNG})})
+    items = listed(tmp_path)
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ingest.raw.streams.tempfile.SpooledTemporaryFile", full)
+    for _, raw in open_items(RawRoot(str(tmp_path)), items, LimitSettings()):
+        with pytest.raises(MachineError, match="ENOSPC"):
+            raw.read()
+
+
+def test_no_more_is_read_into_memory_than_the_budget_allows(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": bytes(2 << 20), "x.tar": tar_of({"b.png": bytes(2 << 20)})})
+    limits = LimitSettings(decoded_bytes=1 << 20)
+    for _, raw in open_items(RawRoot(str(tmp_path)), listed(tmp_path), limits):
+        with pytest.raises(RejectError) as caught:
+            raw.read()
+        assert caught.value.reason == "over_budget"

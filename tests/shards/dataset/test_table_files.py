@@ -198,3 +198,29 @@ def test_a_put_that_fails_commits_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match="disk full"):
         commit(dataset, "job", rows_of())
     assert dataset.table("index") is None
+
+
+def test_a_column_that_came_later_is_null_in_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first commit that has it, and after."""
+    dataset = Dataset.create(str(tmp_path / "d"))
+    commit(dataset, "old", rows_of(job_id="old"))
+    later = index_schema().append(pa.field("burn", pa.string()))
+    for module in ("query", "dataset"):
+        monkeypatch.setattr(f"shards.dataset.{module}.index_schema", lambda: later)
+
+    def burns() -> list[str | None]:
+        table = dataset.table("index")
+        assert table is not None
+        with duckdb.connect() as database:
+            database.register("samples", scan(table))
+            return [value for (value,) in database.sql("SELECT burn FROM samples ORDER BY burn NULLS FIRST").fetchall()]
+
+    assert burns() == [None] * 5
+    new = rows_of([("CT", "a"), ("CT", "a")], job_id="new").append_column(
+        later.field("burn"), pa.array(["yes", None], pa.string())
+    )
+    commit(dataset, "new", new)
+    assert burns() == [None] * 6 + ["yes"]
+    table = dataset.table("index")
+    assert table is not None
+    assert table.to_pyarrow_table(filters=[("burn", "=", "yes")]).num_rows == 1

@@ -1,0 +1,76 @@
+"""Which part of its source a raw file belongs to: by the globs of the layout, or by what the readers know."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ingest.raw.items import RawItem, printable
+from ingest.raw.names import archive_kind, unpacked_name
+from ingest.readers import handles
+from ingest.source.globs import any_of
+from ingest.source.layout import Layout, Rule
+
+TABLE = "table"
+UNKNOWN = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Test:
+    include: re.Pattern[str] | None
+    exclude: re.Pattern[str]
+    reader: str
+
+    def __call__(self, path: str, outer: str) -> bool:
+        if self.exclude.fullmatch(path):
+            return False
+        if self.include is None:
+            return handles(self.reader, path.rpartition("/")[2])
+        return bool(self.include.fullmatch(path) or self.include.fullmatch(outer))
+
+
+class Sieve:
+    """Tells the files of a source apart.
+
+    Args:
+        layout: The source's layout.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._tests = [_test(rule) for rule in layout.rules]
+        self._kinds = [(str(kind), any_of(tuple(globs))) for kind, globs in layout.left_out.items()]
+        self._tables = [any_of((table.path,)) for table in layout.tables]
+
+    def __call__(self, item: RawItem) -> int | str:
+        """The number of the part that takes a file; else the kind of what is left out, `TABLE`, or `UNKNOWN`.
+
+        An archive or folder that cannot be read belongs to the first part: what it holds is not known.
+        """
+        path = path_of(item)
+        if self.tables_of(item):
+            return TABLE
+        kind = next((kind for kind, pattern in self._kinds if pattern.fullmatch(path)), "")
+        if kind:
+            return kind
+        name = item.member or item.path
+        if item.kind in ("reject", "unavailable") and (archive_kind(name) or name == "." or name.endswith("/")):
+            return 0
+        return next((number for number, test in enumerate(self._tests) if test(path, item.path)), UNKNOWN)
+
+    def tables_of(self, item: RawItem) -> list[int]:
+        """The numbers of the layout's tables that a file is."""
+        if not self._tables:
+            return []
+        path = path_of(item)
+        return [number for number, pattern in enumerate(self._tables) if pattern.fullmatch(path)]
+
+
+def path_of(item: RawItem) -> str:
+    """The path that globs and keys see: archives are folders, and the packing of a single file is not there."""
+    path = printable(item.inner_path)
+    return unpacked_name(path) if archive_kind(path) == "gzip" else path
+
+
+def _test(rule: Rule) -> _Test:
+    include = any_of(rule.include) if rule.include else None
+    return _Test(include=include, exclude=any_of(rule.exclude), reader=rule.reader)

@@ -1,0 +1,44 @@
+"""What a file really is whose content does not fit its name, told from its first bytes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["HEAD_BYTES", "disguise"]
+
+HEAD_BYTES: Final = 512
+
+_TEXTS: Final = (
+    (b"<!doctype html", "a web page, not the file: download it again"),
+    (b"<html", "a web page, not the file: download it again"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file: fetch it with `git lfs pull`"),
+    (b"/annex/objects/", "a git-annex pointer, not the file: fetch it with `git annex get`"),
+    (b"<?xml", "an XML message, not the file: download it again"),
+    (b"<error", "an XML message, not the file: download it again"),
+    (b'{"error', "an error message of a server, not the file: download it again"),
+    (b'{"message', "an error message of a server, not the file: download it again"),
+)
+_MAGICS: Final = (
+    (b"Rar!\x1a\x07", "a RAR archive under another name"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive under another name"),
+    (b"PK\x03\x04", "a zip archive, or the first part of one"),
+    (b"\x1f\x8b", "gzip data under another name"),
+    (b"BZh", "bzip2 data under another name"),
+    (b"\xfd7zXZ\0", "xz data under another name"),
+    (b"\x28\xb5\x2f\xfd", "zstd data under another name"),
+    (b"%PDF-", "a PDF document"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
+)
+
+
+def disguise(head: bytes) -> str:
+    """What a file of these first bytes is, in our own words; empty where they say nothing.
+
+    Args:
+        head: The first `HEAD_BYTES` of the file, or all of it.
+    """
+    if head and not head.strip(b"\0"):
+        return "nothing but zeros: an unfinished download" if len(head) >= HEAD_BYTES else ""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    found = next((words for start, words in _TEXTS if text.startswith(start)), "")
+    return found or next((words for magic, words in _MAGICS if head.startswith(magic)), "")

@@ -1,0 +1,52 @@
+"""What two jobs share their id by."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import Field
+
+from ingest.job import identity
+from ingest.job.identity import job_id
+from ingest.picture.encoding import Encoding
+from ingest.settings import IngestSettings
+from ingest.source.spec import SourceSpec, from_flags
+
+SPEC = from_flags(name="mine", modality="CT")
+
+
+def id_of(spec: SourceSpec = SPEC, settings: IngestSettings | None = None, listing: str = "l", key: str = "") -> str:
+    return job_id(spec, settings or IngestSettings(), listing, Encoding(), key)
+
+
+def test_a_field_that_a_later_release_adds_changes_no_id() -> None:
+    class LaterSettings(IngestSettings):
+        patience: int = Field(3)
+
+    class LaterSpec(SourceSpec):
+        colour: str = ""
+
+    later = LaterSpec(**SPEC.model_dump())
+    assert id_of(later, LaterSettings()) == id_of()
+    assert id_of(later.model_copy(update={"colour": "red"})) != id_of()
+    assert id_of(settings=LaterSettings(patience=4)) != id_of()
+
+
+def test_what_decides_the_bytes_decides_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [
+        id_of(from_flags(name="mine", modality="MR")),
+        id_of(settings=IngestSettings(shard_bytes=1)),
+        id_of(listing="m"),
+        id_of(key="k"),
+        job_id(SPEC, IngestSettings(), "l", Encoding(jpeg_quality=90), ""),
+    ]
+    monkeypatch.setattr(identity, "PIPELINE_VERSION", identity.PIPELINE_VERSION + 1)
+    assert len({*others, id_of()}) == len(others) + 1
+    assert id_of().startswith("mine-")
+
+
+def test_the_secret_is_no_part_of_an_id() -> None:
+    settings = IngestSettings.model_validate({"secret": "words"})
+    assert id_of(settings=settings) == id_of()
+    assert "words" not in json.dumps(settings.model_dump(mode="json"))
