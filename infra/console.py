@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
+
+from shards.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,5 +35,5 @@ def progress(*, disable: bool = False) -> Progress:
 
 
 def emit(result: dict[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(result, default=str) + "\n")
+    """Print one object of strict JSON on standard output."""
+    sys.stdout.write(json_text(result) + "\n")

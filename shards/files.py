@@ -1,10 +1,13 @@
-"""Local files that appear whole or not at all."""
+"""Local files that appear whole or not at all, and strict JSON to put into them."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -29,3 +32,23 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON, which knows no NaN and no infinity: they become null, and what JSON does not know becomes text.
+
+    Args:
+        value: What to write.
+        indent: As of `json.dumps`.
+    """
+    return json.dumps(_finite(value), default=str, allow_nan=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,6 +14,8 @@ from pydantic.fields import FieldInfo
 from shards.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls an unknown key of a model and of a dataclass."""
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Mode
 
 
 def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    if kind != "extra_forbidden":
+    if kind not in _UNKNOWN_KEY:
         return f"{'.'.join(_walk(model, location)[0]) or 'the whole'}: {message.removeprefix('Value error, ')}"
     keys, models = _walk(model, location[:-1])
     known = sorted({name for found in models for name in _names(found)})
@@ -64,14 +67,14 @@ def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str
     return f"unknown key {name!r}" + (f" (there are {', '.join(known)})" if known else "")
 
 
-def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[type[Any]]]:
     """What leads to a place, without the tags that pydantic adds for unions, and the models that may stand there.
 
     Returns:
         Keys, models; no models where the place is no section.
     """
     keys: list[str] = []
-    models = [model]
+    models: list[type[Any]] = [model]
     for part in location:
         name = str(part)
         if isinstance(part, int):  # of a list
@@ -82,21 +85,24 @@ def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list
             models = [found for found in models if _is_tagged(found, name)]
             continue
         keys.append(name)
-        models = [found for field in fields for found in _models_in(field.annotation)]
+        models = [found for annotation in fields for found in _models_in(annotation)]
     return keys, models
 
 
-def _names(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Fields by every name that a person may write."""
-    return {name: field for key, field in model.model_fields.items() for name in (key, field.alias or key)}
+def _names(model: type[Any]) -> dict[str, Any]:
+    """Annotations of the fields by every name that a person may write; of a model or of a dataclass."""
+    if dataclasses.is_dataclass(model):
+        return get_type_hints(model)
+    fields: dict[str, FieldInfo] = model.model_fields
+    return {name: field.annotation for key, field in fields.items() for name in (key, field.alias or key)}
 
 
-def _is_tagged(model: type[BaseModel], tag: str) -> bool:
-    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+def _is_tagged(model: type[Any], tag: str) -> bool:
+    return any(tag in get_args(annotation) for annotation in _names(model).values())
 
 
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    """The models that an annotation mentions: itself, or members of a union or a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _models_in(annotation: object) -> list[type[Any]]:
+    """The sections that an annotation mentions: itself, or members of a union or a list."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return [annotation]
     return [found for inner in get_args(annotation) for found in _models_in(inner)]

@@ -13,7 +13,7 @@ import hashlib
 import os
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -177,15 +177,16 @@ def find_archive(
         return path, str(path)
     if root is None and download and _download(info, size, place):
         return path, str(path)
-    raise _missing(file_name, str(place))
+    there = [px for px in IMAGE_SIZES_PX if (place / archive_name(info.name, px)).is_file()]
+    raise _missing(file_name, str(place), other_sizes_px=there)
 
 
-def _missing(file_name: str, place: str) -> TaskNotFoundError:
+def _missing(file_name: str, place: str, *, other_sizes_px: Sequence[int] = ()) -> TaskNotFoundError:
     where = "https://zenodo.org/records/10519652"
-    return TaskNotFoundError(
-        f"{file_name} is not in {place}",
-        hint=f"download it from {where} into a folder and pass --data FOLDER, or skip it with --skip-missing",
-    )
+    hint = f"download it from {where} into a folder and pass --data FOLDER, or skip it with --skip-missing"
+    if other_sizes_px:
+        hint += f"; for the archive that is there pass --size {max(other_sizes_px)}"
+    return TaskNotFoundError(f"{file_name} is not in {place}", hint=hint)
 
 
 def _fetch(url: str, file_name: str) -> tuple[Path, str]:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,16 @@ Features = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 _FORMAT: Final = 1
 _LUMA: Final = (0.299, 0.587, 0.114)
+
+
+class Extraction(TypedDict, total=False):
+    """How features are made: what every probe passes on to `extract`, which documents and defaults them."""
+
+    pooling: PoolingChoice
+    image_size_px: int | None
+    cache: Path | None
+    batch_size: int
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,19 +9,24 @@ Cost: O(N_train · N_test · D) in blocks, O(block · N_train) memory.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eval.encoders.encoder import Backbone
 from eval.medmnist.data import Task
 from eval.medmnist.tasks import MULTI_LABEL, Kind
-from eval.probes.features import Features, FeatureSet
-from eval.probes.linear import Prediction
+from eval.probes.bootstrap import NUM_RESAMPLES
+from eval.probes.features import Extraction, Features, FeatureSet, Report
+from eval.probes.linear import Prediction, run
 from eval.probes.metrics import Floats, Labels, evaluate
+from eval.probes.results import ProbeResult
+from shards.errors import ConfigError
 
 KS: Final = (5, 10, 20, 50, 100, 200)
 TEMPERATURE: Final = 0.07
@@ -84,7 +89,7 @@ def predict_knn(
     temperature: float = TEMPERATURE,
     device: str = "cpu",
 ) -> Prediction:
-    """Classify validation and test split with the k of the highest validation AUC.
+    """Classify validation and test split with the k of the highest validation AUC, the one that is reported.
 
     Args:
         features: Of the three splits.
@@ -96,7 +101,7 @@ def predict_knn(
     started = time.perf_counter()
 
     def scores(queries: Features) -> dict[int, Floats]:
-        return knn_scores(
+        votes = knn_scores(
             features.train,
             task.train.labels,
             queries,
@@ -106,15 +111,69 @@ def predict_knn(
             temperature=temperature,
             device=device,
         )
+        return {k: _as_shares(found, task.kind) for k, found in votes.items()}
 
     val = scores(features.val)
-    best = max(ks, key=lambda k: (evaluate(task.val.labels, val[k], task.kind)["auc"], -k))
+    best = max(ks, key=lambda k: (_auc(task, val[k]), -k))
     return Prediction(
-        val=_as_shares(val[best], task.kind),
-        test=_as_shares(scores(features.test)[best], task.kind),
+        val=val[best],
+        test=scores(features.test)[best],
         settings={"k": best, "temperature": temperature, "ks": list(ks)},
         seconds=time.perf_counter() - started,
     )
+
+
+def knn(
+    backbone: Backbone | str,
+    tasks: Sequence[Task],
+    *,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+    num_resamples: int = NUM_RESAMPLES,
+    report: Report | None = None,
+    **extraction: Unpack[Extraction],
+) -> list[ProbeResult]:
+    """Classify tasks by the nearest neighbours of a frozen backbone's features.
+
+    Args:
+        backbone: Loaded, or what `eval.encoders.encoder.load_backbone` takes.
+        tasks: From `eval.medmnist.data.load_task`.
+        ks: Candidates; the best on the validation split is kept.
+        temperature: Of the softmax.
+        num_resamples: Of the bootstrap intervals.
+        report: Called with (images done, images in all) while features are computed.
+        extraction: As of `eval.probes.features.extract`.
+
+    Returns:
+        One result for each task.
+
+    Raises:
+        ConfigError: A number of neighbours is not positive.
+    """
+    if not ks or min(ks) < 1:
+        raise ConfigError(f"k is {list(ks)}", hint="give one or more positive numbers")
+
+    def predict(features: FeatureSet, task: Task, _seed: int) -> Prediction:
+        device = extraction.get("device", "cpu")
+        return predict_knn(features, task, ks=ks, temperature=temperature, device=device)
+
+    options = {"ks": list(ks), "temperature": temperature}
+    return run(
+        predict,
+        backbone,
+        tasks,
+        protocol="knn",
+        options=options,
+        num_resamples=num_resamples,
+        report=report,
+        **extraction,
+    )
+
+
+def _auc(task: Task, scores: Floats) -> float:
+    """On the validation split; lowest of all where it has one class only."""
+    auc = evaluate(task.val.labels, scores, task.kind)["auc"]
+    return auc if math.isfinite(auc) else -math.inf
 
 
 def _as_shares(scores_MK: Floats, kind: Kind) -> Floats:

@@ -12,21 +12,22 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.encoders.encoder import Backbone, PoolingChoice, load_backbone
+from eval.encoders.encoder import Backbone, load_backbone
 from eval.medmnist.data import Split, Task
-from eval.probes.bootstrap import NUM_RESAMPLES, Interval, intervals
-from eval.probes.features import Features, FeatureSet, Report, extract, feature_cache
+from eval.probes.bootstrap import NUM_RESAMPLES, intervals
+from eval.probes.caveats import caveats, check_classes
+from eval.probes.delong import auc_bounds
+from eval.probes.features import Extraction, Features, FeatureSet, Report, extract, feature_cache
 from eval.probes.logistic import CS, LogisticPath, log_loss
 from eval.probes.metrics import Floats, Labels, best_thresholds, evaluate
-
-NUM_DIGITS: Final = 6
+from eval.probes.results import ProbeResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,84 +47,28 @@ class Prediction:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """One classifier on one task.
-
-    Attributes:
-        task: MedMNIST's flag.
-        kind: One of MedMNIST's four kinds.
-        protocol: `linear`, `knn` or `paper`.
-        backbone: What the user typed.
-        seed: Of random weights, few-shot draws and shuffling.
-        metrics: Metric → value and interval on the test split.
-        val_metrics: Metric → value on the validation split.
-        thresholds: With the best Matthews correlation on the validation split, one a label.
-        settings: Chosen on the validation split.
-        num_train: Images that were fitted on.
-        num_val: Images of the validation split.
-        num_test: Images of the test split.
-        seconds: To fit and predict, from cached features.
-        provenance: Digests, sizes, versions and the trainer's own notes.
-        scores_path: `.npz` with labels and scores of the test split, for paired comparisons.
-    """
-
-    task: str
-    kind: str
-    protocol: str
-    backbone: str
-    seed: int
-    metrics: dict[str, Interval]
-    val_metrics: dict[str, float]
-    thresholds: list[float]
-    settings: dict[str, Any]
-    num_train: int
-    num_val: int
-    num_test: int
-    seconds: float
-    provenance: dict[str, Any] = field(default_factory=dict)
-    scores_path: str = ""
-
-    def record(self) -> dict[str, Any]:
-        """As one JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> ProbeResult:
-        """From one JSON object."""
-        return cls(**{**record, "metrics": {name: Interval(**value) for name, value in record["metrics"].items()}})
-
-
 def probe(
     backbone: Backbone | str,
     tasks: Sequence[Task],
     *,
-    pooling: PoolingChoice = "auto",
-    image_size_px: int | None = None,
-    cache: Path | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
     seeds: Sequence[int] = (0,),
     shots: int | None = None,
     inverse_penalties: Sequence[float] = CS,
     num_resamples: int = NUM_RESAMPLES,
     report: Report | None = None,
+    **extraction: Unpack[Extraction],
 ) -> list[ProbeResult]:
     """Linear probes of a frozen backbone.
 
     Args:
         backbone: Loaded, or what `eval.encoders.encoder.load_backbone` takes.
         tasks: From `eval.medmnist.data.load_task`.
-        pooling: `patch_mean`, `cls`, `cls_patch_mean`, or `auto`: what the network's method trained.
-        image_size_px: Edge that the network sees; None takes the one that it was trained on.
-        cache: Folder of cached features and scores; None takes `eval.probes.features.feature_cache()`.
-        batch_size: Images a forward pass.
-        device: Where network and products run.
         seeds: One result each; only random weights and `shots` depend on it.
-        shots: Fit on that many training images a class; None takes all.
+        shots: Fit on that many training images per class; None takes all.
         inverse_penalties: scikit-learn's C; the best on the validation split is kept.
         num_resamples: Of the bootstrap intervals.
         report: Called with (images done, images in all) while features are computed.
+        extraction: As of `eval.probes.features.extract`.
 
     Returns:
         One result for each task and seed, tasks outermost.
@@ -131,22 +76,20 @@ def probe(
 
     def predict(features: FeatureSet, task: Task, seed: int) -> Prediction:
         train, labels = few_shot(features.train, task.train, shots, seed)
+        device = extraction.get("device", "cpu")
         return fit_linear(train, labels, features, task, inverse_penalties=inverse_penalties, device=device)
 
+    options = {"shots": shots}
     return run(
         predict,
         backbone,
         tasks,
         protocol="linear",
-        options={"shots": shots},
+        options=options,
         seeds=seeds,
-        pooling=pooling,
-        image_size_px=image_size_px,
-        cache=cache,
-        batch_size=batch_size,
-        device=device,
         num_resamples=num_resamples,
         report=report,
+        **extraction,
     )
 
 
@@ -158,32 +101,21 @@ def run(
     protocol: str,
     options: dict[str, Any],
     seeds: Sequence[int] = (0,),
-    pooling: PoolingChoice = "auto",
-    image_size_px: int | None = None,
-    cache: Path | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
     num_resamples: int = NUM_RESAMPLES,
     report: Report | None = None,
+    **extraction: Unpack[Extraction],
 ) -> list[ProbeResult]:
     """Extract features and let `predict` classify them, for each task and seed."""
     results = []
+    cache, image_size_px = extraction.get("cache"), extraction.get("image_size_px")
     for task in tasks:
-        for seed, loaded in _seeded(backbone, seeds, device, task):
-            features = extract(
-                loaded,
-                task,
-                pooling=pooling,
-                image_size_px=image_size_px,
-                cache=cache,
-                batch_size=batch_size,
-                device=device,
-                report=report,
-            )
+        check_classes(task)
+        for seed, loaded in _seeded(backbone, seeds, extraction.get("device", "cpu"), task):
+            features = extract(loaded, task, report=report, **extraction)
             prediction = predict(features, task, seed)
             found = {
                 "features": features.key,
-                "pooling": loaded.pooling(pooling),
+                "pooling": loaded.pooling(extraction.get("pooling", "auto")),
                 "dimension": int(features.train.shape[1]),
                 "network_image_size_px": image_size_px or loaded.image_size_px,
             }
@@ -258,6 +190,7 @@ def fit_linear(
         test=test,
         settings={
             "C": best.inverse_penalty,
+            "C_at_edge": best.inverse_penalty in (min(inverse_penalties), max(inverse_penalties)),
             "val_log_loss": loss,
             "passes": sum(fit.num_passes for _, fit, _ in candidates),
             "fitted_on": len(train),
@@ -291,15 +224,16 @@ def score(
         "versions": versions(),
         **options,
     }
+    measured = intervals(
+        task.test.labels, prediction.test, task.kind, threshold=thresholds, num_resamples=num_resamples
+    )
     return ProbeResult(
         task=task.name,
         kind=task.kind,
         protocol=protocol,
         backbone=backbone.spec,
         seed=seed,
-        metrics=intervals(
-            task.test.labels, prediction.test, task.kind, threshold=thresholds, num_resamples=num_resamples
-        ),
+        metrics=measured,
         val_metrics=evaluate(task.val.labels, prediction.val, task.kind, threshold=thresholds),
         thresholds=[float(value) for value in thresholds],
         settings=prediction.settings,
@@ -309,6 +243,8 @@ def score(
         seconds=round(prediction.seconds, 3),
         provenance=provenance,
         scores_path=str(_keep_scores(prediction, task, scores, {"protocol": protocol, "seed": seed, **provenance})),
+        auc_bounds=auc_bounds(task.test.labels, prediction.test, task.kind, bootstrap=measured["auc"]),
+        notes=caveats(task, prediction.settings, protocol=protocol, network_px=provenance["network_image_size_px"]),
     )
 
 

@@ -28,13 +28,17 @@ from eval.encoders.encoder import Backbone, PixelEncoder, load_backbone
 from eval.medmnist.data import Split, Task
 from eval.medmnist.tasks import MULTI_LABEL, Kind
 from eval.probes.bootstrap import NUM_RESAMPLES
+from eval.probes.caveats import check_classes
 from eval.probes.features import Preprocessing, Report, feature_cache, to_unit
-from eval.probes.linear import Prediction, ProbeResult, score
+from eval.probes.linear import Prediction, score
 from eval.probes.logistic import probabilities
 from eval.probes.metrics import Floats, Labels
+from eval.probes.results import ProbeResult
 from shards.errors import ConfigError
 
 NUM_EPOCHS: Final = 100
+SEED: Final = 42
+"""The one that the paper ran."""
 BATCH_SIZE: Final = 128
 LEARNING_RATE: Final = 1e-2
 EPSILON: Final = 1e-6
@@ -152,7 +156,7 @@ def probe_paper(
     backbone: Backbone | str,
     tasks: Sequence[Task],
     *,
-    seeds: Sequence[int] = (42,),
+    seeds: Sequence[int] = (SEED,),
     num_epochs: int = NUM_EPOCHS,
     batch_size: int = BATCH_SIZE,
     image_size_px: int | None = None,
@@ -186,6 +190,8 @@ def probe_paper(
     if isinstance(loaded.model, PixelEncoder) or not hasattr(loaded.model, "blocks"):
         raise ConfigError("the paper's protocol is for ViTs", hint="leave out --paper-protocol")
     loaded.check_image_size(image_size_px or loaded.image_size_px)
+    for task in tasks:
+        check_classes(task)
     options = {
         "num_epochs": num_epochs,
         "batch_size": batch_size,

@@ -1,193 +1,187 @@
-"""Probe results on disk as JSON lines, and several models side by side.
+"""Probe results on disk: one `ProbeResult` per line of strict JSON, appended by any number of jobs at once.
 
-A line is one `ProbeResult`. Lines are only ever appended, so that a killed run leaves whole lines behind, and a
-result that is asked for again can be found by its facts.
+A line is written by one call, under a lock of the file and after a line break where the last line lacks one: a job
+that was killed in the middle of its line costs that line alone. A result that is in the file already is not written
+again. Numbers that are not finite are null.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from eval.medmnist.tasks import TASKS, Kind
-from eval.probes.bootstrap import CONFIDENCE, NUM_RESAMPLES, Difference, boot_stats, difference
-from eval.probes.linear import ProbeResult
-from eval.probes.metrics import METRICS, Floats, Labels
+from eval.probes.bootstrap import Interval
+from eval.probes.delong import Bounds
 from shards.errors import ConfigError
+from shards.files import json_text
 
-MEAN: str = "mean"
-"""Name of the row that averages all tasks."""
+_UNLIKE_IN_REPEATS = frozenset({"seconds"})
+"""Fields in which the same probe differs when it is run again."""
+_NUMBERS = ("metrics", "val_metrics", "auc_bounds")
+"""Fields in which null stands for a number that is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One model against the first, on one task or on the mean over tasks.
+class ProbeResult:
+    """One classifier on one task.
 
     Attributes:
-        task: MedMNIST's flag, or `mean`.
-        metric: One of `eval.probes.metrics.METRICS`.
-        backbone: The model.
-        baseline: The first model.
-        difference: Model minus baseline, paired over images.
+        task: MedMNIST's flag.
+        kind: One of MedMNIST's four kinds.
+        protocol: `linear`, `knn` or `paper`.
+        backbone: What the user typed.
+        seed: Of random weights, few-shot draws and shuffling.
+        metrics: Metric → value and interval on the test split.
+        val_metrics: Metric → value on the validation split.
+        thresholds: With the best Matthews correlation on the validation split, one a label.
+        settings: Chosen on the validation split.
+        num_train: Images that were fitted on.
+        num_val: Images of the validation split.
+        num_test: Images of the test split.
+        seconds: To fit and predict, from cached features.
+        provenance: Digests, sizes, versions and the trainer's own notes.
+        scores_path: `.npz` with labels and scores of the test split, for paired comparisons.
+        auc_bounds: Interval of the AUC by the rule of `eval.probes.delong`, with its method; None in older files.
+        notes: What a reader of the numbers must know, one sentence each.
     """
 
     task: str
-    metric: str
+    kind: str
+    protocol: str
     backbone: str
-    baseline: str
-    difference: Difference
+    seed: int
+    metrics: dict[str, Interval]
+    val_metrics: dict[str, float]
+    thresholds: list[float]
+    settings: dict[str, Any]
+    num_train: int
+    num_val: int
+    num_test: int
+    seconds: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+    scores_path: str = ""
+    auc_bounds: Bounds | None = None
+    notes: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """As one JSON object."""
         return asdict(self)
 
+    def bounds(self, metric: str) -> Bounds:
+        """The interval to show: of the AUC the one that its rule chose, of other metrics the bootstrap's."""
+        if metric == "auc" and self.auc_bounds:
+            return self.auc_bounds
+        found = self.metrics[metric]
+        return Bounds(lower=found.lower, upper=found.upper, method="bootstrap")
 
-def append_results(path: Path, results: Iterable[ProbeResult]) -> None:
-    """Append one line a result; makes the folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(result.record(), default=str) + "\n" for result in results)
-    with path.open("a", encoding="utf-8") as out:
-        out.write(text)
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> ProbeResult:
+        """From one JSON object."""
+        known = {**record, **{key: _from_null(record[key]) for key in _NUMBERS if record.get(key) is not None}}
+        known["metrics"] = {
+            name: Interval(**{key: float(number) for key, number in value.items()})
+            for name, value in known["metrics"].items()
+        }
+        if known.get("auc_bounds"):
+            known["auc_bounds"] = Bounds(**known["auc_bounds"])
+        return cls(**known)
+
+
+def append_results(path: Path, results: Iterable[ProbeResult]) -> int:
+    """Append one line per result that the file does not hold yet; makes the folder where it is missing.
+
+    Args:
+        path: The file.
+        results: New results.
+
+    Returns:
+        Lines written.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    lines = [json_text(result.record()).encode() for result in results]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            before = file.readall()
+            known = {_identity(line) for line in before.splitlines()}
+            new = {identity: line for line in lines if (identity := _identity(line)) not in known}
+            repair = b"\n" if before and not before.endswith(b"\n") else b""
+            if new:
+                _write_whole(file, repair + b"".join(line + b"\n" for line in new.values()), len(before))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint="pass another --out FILE") from error
+    return len(new)
+
+
+def _write_whole(file: FileIO, data: bytes, before: int) -> None:
+    """Append all of `data`, or nothing: what a full disk cut off is taken away again."""
+    try:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(before)
+        raise
+
+
+def _identity(line: bytes) -> str:
+    """What two lines of the same probe have in common; a line that is no result is like itself alone."""
+    try:
+        record = json.loads(line)
+        return json.dumps(
+            {key: value for key, value in record.items() if key not in _UNLIKE_IN_REPEATS}, sort_keys=True
+        )
+    except (ValueError, AttributeError):
+        return line.decode(errors="replace")
 
 
 def read_results(path: Path) -> list[ProbeResult]:
-    """All results of a file.
+    """All results of a file; a line that is no result is named in a warning and left out.
+
+    Args:
+        path: JSON lines of `biovfm probe`.
 
     Raises:
-        ConfigError: The file is missing or a line is no result.
+        ConfigError: The file cannot be read, or none of its lines is a result.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no {path}", hint="biovfm probe CHECKPOINT --out results.jsonl writes one")
-    results = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError as error:
+        hint = "biovfm probe CHECKPOINT --out results.jsonl writes one"
+        raise ConfigError(f"there is no {path}", hint=hint) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    results: list[ProbeResult] = []
+    bad: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             results.append(ProbeResult.from_record(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{path}:{number} is no probe result: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            bad.append(f"{path}:{number} is no probe result ({error})")
+    if bad and not results:
+        raise ConfigError(bad[0], hint="biovfm probe CHECKPOINT --out results.jsonl writes another file")
+    for mistake in bad:
+        logging.getLogger(__name__).warning("%s: the line is skipped", mistake)
     return results
 
 
-def compare(
-    results: Sequence[ProbeResult], *, metric: str = "auc", num_resamples: int = NUM_RESAMPLES
-) -> list[Comparison]:
-    """Every later model against the first, task by task and on the mean of the tasks that both have.
-
-    Resample i draws the same images for both models. On the mean over tasks the tasks are resampled independently
-    of one another, since they share no images.
-
-    Args:
-        results: Of several models; each has its `scores_path`.
-        metric: One of `eval.probes.metrics.METRICS`.
-        num_resamples: B.
-
-    Raises:
-        ConfigError: Two results of one task were scored on different images.
-    """
-    names = list(dict.fromkeys(_model(result) for result in results))
-    by_model = {name: {r.task: r for r in results if _model(r) == name} for name in names}
-    resampled: dict[tuple[str, str], Floats] = {}
-
-    def stats(name: str, task: str) -> Floats:
-        if (name, task) not in resampled:
-            resampled[name, task] = _resampled(by_model[name][task], metric, num_resamples)
-        return resampled[name, task]
-
-    comparisons = []
-    for name in names[1:]:
-        tasks = [task for task in by_model[names[0]] if task in by_model[name]]
-        differences, values = [], []
-        for task in tasks:
-            pair = by_model[name][task], by_model[names[0]][task]
-            _check_same_images(*pair)
-            values.append(pair[0].metrics[metric].value - pair[1].metrics[metric].value)
-            differences.append(stats(name, task) - stats(names[0], task))
-            found = difference(values[-1], differences[-1], confidence=CONFIDENCE)
-            comparisons.append(_comparison(task, metric, name, names[0], found))
-        if len(tasks) > 1:
-            found = difference(float(np.mean(values)), _mean_over_tasks(differences), confidence=CONFIDENCE)
-            comparisons.append(_comparison(MEAN, metric, name, names[0], found))
-    return comparisons
-
-
-def _comparison(task: str, metric: str, backbone: str, baseline: str, found: Difference) -> Comparison:
-    return Comparison(task=task, metric=metric, backbone=backbone, baseline=baseline, difference=found)
-
-
-def _mean_over_tasks(differences: list[Floats]) -> Floats:
-    """Mean over tasks; each task's resamples are shuffled, since equal seeds mean nothing across tasks."""
-    rng = np.random.default_rng(0)
-    mean: Floats = np.mean([rng.permutation(values) for values in differences], axis=0)
-    return mean
-
-
-def _model(result: ProbeResult) -> str:
-    """Name of a column: the backbone, with its seed or protocol where that is not the usual one."""
-    extra = [f"seed {result.seed}"] if result.seed else []
-    extra += [result.protocol] if result.protocol != "linear" else []
-    return f"{result.backbone} ({', '.join(extra)})" if extra else result.backbone
-
-
-def _check_same_images(first: ProbeResult, second: ProbeResult) -> None:
-    if first.provenance.get("images") != second.provenance.get("images"):
-        raise ConfigError(
-            f"{first.task}: {first.backbone} and {second.backbone} were scored on different images",
-            hint="probe both with the same --data and --size",
-        )
-
-
-def load_scores(result: ProbeResult) -> tuple[Labels, Floats]:
-    """Labels and scores of the test split.
-
-    Raises:
-        ConfigError: The file is gone.
-    """
-    path = Path(result.scores_path)
-    if not path.is_file():
-        raise ConfigError(f"the scores of {result.backbone} on {result.task} are gone ({path})", hint="probe it again")
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["labels"], arrays["scores"]
-
-
-def _resampled(result: ProbeResult, metric: str, num_resamples: int) -> Floats:
-    labels, scores = load_scores(result)
-    kind: Kind = TASKS[result.task].kind
-    threshold = np.asarray(result.thresholds)
-    stats = boot_stats(labels, scores, kind, threshold=threshold, num_resamples=num_resamples)
-    column: Floats = stats[:, METRICS.index(metric)]
-    return column
-
-
-def model_names(results: Sequence[ProbeResult]) -> list[str]:
-    """Names of the columns of a side-by-side table, in the order of the results."""
-    return list(dict.fromkeys(_model(result) for result in results))
-
-
-def side_by_side(results: Sequence[ProbeResult], *, metric: str = "auc") -> list[list[str]]:
-    """Rows of a table: the task, then `value [lower, upper]` of every model; the mean last.
-
-    Args:
-        results: Of one or more models.
-        metric: One of `eval.probes.metrics.METRICS`.
-    """
-    names = model_names(results)
-    cells = {(r.task, _model(r)): r.metrics[metric] for r in results}
-    tasks = list(dict.fromkeys(r.task for r in results))
-    rows = []
-    for task in tasks:
-        row = [TASKS[task].title]
-        for name in names:
-            cell = cells.get((task, name))
-            row.append(f"{cell.value:.3f} [{cell.lower:.3f}, {cell.upper:.3f}]" if cell else "–")
-        rows.append(row)
-    if len(tasks) > 1:
-        rows.append(["mean", *(_mean_cell([cells.get((task, name)) for task in tasks]) for name in names)])
-    return rows
-
-
-def _mean_cell(cells: list[Any]) -> str:
-    return "–" if any(cell is None for cell in cells) else f"{float(np.mean([cell.value for cell in cells])):.3f}"
+def _from_null(value: Any) -> Any:
+    """Null back to NaN, at any depth."""
+    if isinstance(value, dict):
+        return {key: _from_null(item) for key, item in value.items()}
+    return math.nan if value is None else value

@@ -22,7 +22,8 @@ import yaml
 
 from eval.encoders.encoder import POOLINGS, Pooling, load_backbone
 from eval.medmnist.data import Task, load_task, task_names
-from eval.probes.linear import ProbeResult, probe
+from eval.probes.linear import probe
+from eval.probes.results import ProbeResult
 from train.run import Recipe, export_start, load_recipe, pretrain
 
 

@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
+from eval.probes.options import ProbeChoice
 from infra.console import progress, stderr
 from infra.reports.probe import short, show
 from shards.errors import ConfigError, TaskNotFoundError
 
 if TYPE_CHECKING:
     from eval.medmnist.data import Task
-    from eval.probes.features import Report
-    from eval.probes.linear import ProbeResult
+    from eval.probes.features import Extraction, Report
+    from eval.probes.results import ProbeResult
+
+
+_CHOICE: Final = ProbeChoice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,46 +29,49 @@ class ProbeOptions:
     """Options of both commands.
 
     Attributes:
-        tasks: `all`, or names separated by commas.
-        data: Folder, .npz or URL of the archives; the medmnist cache, else a download, without it.
-        size: Edge of the archive's images in pixels.
-        image_size: Edge that the network sees; the one that it was trained on without it.
-        pooling: Mean of the patch tokens, the CLS token, or both. `auto` goes by the method that the checkpoint
-            records: both for DINOv2, which trains both; patches for MAE, whose CLS token no loss sees, and otherwise.
-        skip_missing: Name tasks whose images are missing and go on without them.
-        resamples: Bootstrap resamples.
-        batch_size: Images a forward pass.
+        choice: Which tasks are probed, and how.
+        batch_size: Images per forward pass.
         device: auto, cpu or cuda.
         cache: Folder of cached features; ~/.cache/biovfm/features without it.
         out: JSON lines to append results to.
         page: HTML page to write.
+        published: Show published figures of frozen backbones beside the results.
         json_: One JSON object on standard output instead of tables.
     """
 
-    tasks: str = "all"
-    data: str | None = None
-    size: Literal[28, 64, 128, 224] = 28
-    image_size: int | None = None
-    pooling: Literal["auto", "patch_mean", "cls", "cls_patch_mean"] = "auto"
-    skip_missing: bool = False
-    resamples: int = 1000
+    choice: Annotated[ProbeChoice, Parameter(name="*")] = _CHOICE
     batch_size: int = 256
     device: str = "auto"
     cache: Path | None = None
     out: Path | None = None
     page: Path | None = None
+    published: bool = False
     json_: Annotated[bool, Parameter(name="--json")] = False
 
-    def extraction(self) -> dict[str, Any]:
-        """The options that `eval.probes.linear` takes by the same meaning."""
+    def extraction(self) -> Extraction:
+        """The options that `eval.probes.features.extract` takes."""
         return {
-            "pooling": self.pooling,
-            "image_size_px": self.image_size,
+            "pooling": self.choice.pooling,
+            "image_size_px": self.choice.image_size,
             "cache": self.cache,
             "batch_size": self.batch_size,
             "device": pick_device(self.device),
-            "num_resamples": self.resamples,
         }
+
+    def check(self) -> None:
+        """Refuse what would fail only after hours of work.
+
+        Raises:
+            ConfigError: A number is not positive, or a file cannot be written.
+        """
+        numbers = {"--resamples": self.choice.resamples, "--batch-size": self.batch_size}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ConfigError(f"{name} {value} is not positive", hint=f"pass {name} 1 or more")
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise ConfigError(f"there is no device {self.device!r}", hint="pass --device auto, cpu or cuda")
+        for name, path in (("--out", self.out), ("--page", self.page)):
+            check_writable(path, option=name)
 
 
 Options = Annotated[ProbeOptions, Parameter(name="*")]
@@ -72,25 +79,85 @@ Options = Annotated[ProbeOptions, Parameter(name="*")]
 DEFAULTS: Final = ProbeOptions()
 
 Classify = Callable[[str, "Task", "Report"], "list[ProbeResult]"]
+Loaders = Mapping[str, Callable[[], "Task"]]
 
 
-def probe_all(checkpoints: Sequence[str], options: ProbeOptions, classify: Classify, *, command: str) -> None:
-    """Classify every task with every checkpoint, keep the results as they come, show them.
+def check_writable(path: Path | None, *, option: str) -> None:
+    """See whether a file can be written, before the work for it begins.
+
+    Args:
+        path: The file; nothing is checked without one.
+        option: To name in the error.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=f"pass another {option}") from error
+
+
+def probe_all(
+    checkpoints: Sequence[str], options: ProbeOptions, classify: Classify, *, command: str, size_px: int | None = None
+) -> None:
+    """Classify every MedMNIST task with every checkpoint, keep the results as they come, show them.
 
     Args:
         checkpoints: What the user typed.
         options: What the user chose.
         classify: Results of one checkpoint on one task.
         command: `probe` or `knn`, for the hint.
+        size_px: Edge of the archive's images where the user chose none.
 
     Raises:
         ConfigError: No checkpoint was given.
     """
+    check_checkpoints(checkpoints, command=command)
+    options.check()
+    choice = options.choice
+    size = choice.size_px(size_px) if size_px else choice.size_px()
+    found, missing = find_tasks(choice.tasks, data=choice.data, size=size, skip_missing=choice.skip_missing)
+    show_all(checkpoints, found, classify, options, missing=missing)
+
+
+def check_checkpoints(checkpoints: Sequence[str], *, command: str) -> None:
+    """Refuse a command without a checkpoint.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if not checkpoints:
         raise ConfigError("no checkpoint given", hint=f"biovfm {command} runs/demo --tasks breast")
-    found, missing = find_tasks(options.tasks, data=options.data, size=options.size, skip_missing=options.skip_missing)
-    results = run_all(checkpoints, found, classify, out=options.out, quiet=options.json_)
-    show(results, missing=missing, page=options.page, out=options.out, json_=options.json_)
+
+
+def show_all(
+    checkpoints: Sequence[str],
+    load: Loaders,
+    classify: Classify,
+    options: ProbeOptions,
+    *,
+    missing: Sequence[str] = (),
+) -> None:
+    """Classify tasks and show the results: on standard output, as a file and as a page."""
+    results = run_all(checkpoints, load, classify, out=options.out, quiet=options.json_)
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        stderr().print(f"note: {note}", markup=False, soft_wrap=True)
+    show(
+        results,
+        missing=missing,
+        page=options.page,
+        out=options.out,
+        json_=options.json_,
+        published=options.published,
+    )
 
 
 def pick_device(device: str) -> str:
@@ -123,19 +190,14 @@ def find_tasks(
             if not skip_missing:
                 raise
             missing.append(name)
-            stderr().print(f"skipped: {error.message}")
+            stderr().print(f"skipped: {error.message}", markup=False, soft_wrap=True)
     if not found:
         raise ConfigError(f"none of the tasks could be found: {', '.join(missing)}", hint="pass --data FOLDER")
     return found, missing
 
 
 def run_all(
-    checkpoints: Sequence[str],
-    load: Mapping[str, Callable[[], Task]],
-    classify: Classify,
-    *,
-    out: Path | None,
-    quiet: bool,
+    checkpoints: Sequence[str], load: Loaders, classify: Classify, *, out: Path | None, quiet: bool
 ) -> list[ProbeResult]:
     """Every checkpoint on every task, one task in memory at a time; results are kept as they come."""
     from eval.probes.results import append_results

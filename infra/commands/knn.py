@@ -26,19 +26,25 @@ def knn(
         Of the softmax over similarities.
     """
     from eval.medmnist.data import Task
-    from eval.probes.features import FeatureSet, Report
-    from eval.probes.knn import predict_knn
-    from eval.probes.linear import Prediction, ProbeResult, run
+    from eval.probes.features import Report
+    from eval.probes.knn import knn as classify_by_neighbours
+    from eval.probes.results import ProbeResult
 
-    if not k or min(k) < 1:
-        raise ConfigError(f"--k {k} must be one or more positive numbers")
-    chosen = options.extraction()
-
-    def predict(features: FeatureSet, task: Task, _seed: int) -> Prediction:
-        return predict_knn(features, task, ks=k, temperature=temperature, device=chosen["device"])
+    if min(k, default=0) < 1:
+        raise ConfigError(f"--k {' '.join(map(str, k))}: not positive", hint="pass --k 5 or another positive number")
+    if not temperature > 0:
+        raise ConfigError(f"--temperature {temperature:g} is not positive", hint="pass --temperature 0.07")
+    extraction = options.extraction()
 
     def classify(checkpoint: str, task: Task, report: Report) -> list[ProbeResult]:
-        fixed = {"ks": list(k), "temperature": temperature}
-        return run(predict, checkpoint, [task], protocol="knn", options=fixed, report=report, **chosen)
+        return classify_by_neighbours(
+            checkpoint,
+            [task],
+            ks=k,
+            temperature=temperature,
+            num_resamples=options.choice.resamples,
+            report=report,
+            **extraction,
+        )
 
     probe_all(checkpoints, options, classify, command="knn")

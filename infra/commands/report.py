@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from infra.console import emit, stderr
+from infra.commands._probing import check_writable
+from infra.console import emit
+from shards.errors import ConfigError
 
 
 def report(
@@ -38,14 +41,33 @@ def report(
         JSON lines of `biovfm probe`.
     """
     from infra.reports.dataset import build_report
-    from infra.reports.probe_rows import read_results
+    from infra.reports.probe_rows import result_rows
     from shards.dataset.dataset import Dataset
     from shards.files import write_text
 
-    probes = read_results(results) if results else []
+    check_writable(out, option="--out")
+    if run is not None:
+        _check_run(run)
+    probes = result_rows(results) if results else []
     page = build_report(Dataset.open(dataset), lock=lock, run=run, probes=probes)
     write_text(out, page)
     if json_:
-        emit({"report": str(out), "bytes": len(page)})
+        emit({"report": str(out), "bytes": len(page.encode())})
     else:
-        stderr().print(f"wrote {out}")
+        sys.stdout.write(f"{out}\n")
+
+
+def _check_run(run: Path) -> None:
+    """Refuse a folder without the figures of a training run.
+
+    Raises:
+        ConfigError: There is no such folder, or no run in it.
+    """
+    if not run.is_dir():
+        raise ConfigError(f"there is no run folder {run}", hint="pass the --out folder of `biovfm pretrain`")
+    metrics = run / "metrics.jsonl"
+    if not metrics.is_file() or not metrics.stat().st_size:
+        raise ConfigError(
+            f"{run} holds no training run ({metrics.name} is missing or empty)",
+            hint="pass the --out folder of `biovfm pretrain`",
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.reports.contact_sheet import contact_sheet, pick
+from infra.reports.probe import published_section
 from infra.reports.training import training_section
 from infra.web.html import render_cards, render_image, render_page, render_table
 from shards.dataset.dataset import Dataset
@@ -143,4 +144,6 @@ def _probes(probes: Sequence[dict[str, Any]]) -> str:
         [row["model"], row["task"], round(row["auc"], 4), f"{row['low']:.3f} – {row['high']:.3f}", round(row["acc"], 4)]
         for row in probes
     ]
-    return "<h2>Linear probe</h2>" + render_table(["model", "task", "AUC", "95 % interval", "accuracy"], rows)
+    table = render_table(["model", "task", "AUC", "95 % interval", "accuracy"], rows)
+    tasks = [str(row["task"]).split(" ")[0] for row in probes]
+    return f"<h2>Probes</h2>{table}{published_section(tasks)}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from infra.console import emit
 from infra.web.html import render_page, render_table
+from shards.files import write_text
 
 if TYPE_CHECKING:
-    from eval.probes.linear import ProbeResult
-    from eval.probes.results import Comparison
+    from eval.probes.comparison import Comparison
+    from eval.probes.results import ProbeResult
 
 METRIC_TITLES: Final = {
     "auc": "AUC",
@@ -37,26 +40,46 @@ def show(
     page: Path | None,
     out: Path | None,
     json_: bool,
+    published: bool = False,
 ) -> None:
-    """Print the table (or one JSON object) and write the page."""
-    from eval.probes.results import compare
+    """Print the table (or one JSON object) and write the page.
 
-    comparisons = compare(results) if len({result.backbone for result in results}) > 1 else []
+    Args:
+        results: Of all tasks and models.
+        missing: Tasks that could not be probed.
+        page: HTML page to write.
+        out: Where the results were kept, for the JSON object.
+        json_: One JSON object instead of tables.
+        published: Show published figures beside the results.
+    """
+    from eval.probes.comparison import compare, model_names
+
+    comparisons = compare(results) if len(model_names(results)) > 1 else []
     if page:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(probe_page(results, comparisons, missing=missing), encoding="utf-8")
+        write_text(page, probe_page(results, comparisons, missing=missing))
     if json_:
         emit(
             {
                 "results": [result.record() for result in results],
                 "comparisons": [comparison.record() for comparison in comparisons],
                 "missing_tasks": list(missing),
+                "published": _published_records(results) if published else [],
                 "results_file": str(out) if out else None,
                 "page": str(page) if page else None,
             }
         )
         return
-    sys.stdout.write(probe_text(results, comparisons, missing=missing))
+    sys.stdout.write(probe_text(results, comparisons, missing=missing, published=published))
+
+
+def _published_records(results: Sequence[ProbeResult]) -> list[dict[str, Any]]:
+    from eval.medmnist.published import MARK, published_probes
+
+    tasks = {result.task for result in results}
+    return [
+        {**asdict(item), "auc": {task: auc for task, auc in item.auc.items() if task in tasks}, "note": MARK}
+        for item in published_probes()
+    ]
 
 
 def probe_text(
@@ -64,9 +87,11 @@ def probe_text(
     comparisons: Sequence[Comparison],
     *,
     missing: Sequence[str],
+    published: bool = False,
 ) -> str:
     """Tables for a terminal."""
-    from eval.probes.results import model_names, side_by_side
+    from eval.medmnist.published import published_columns, published_rows
+    from eval.probes.comparison import model_names, side_by_side
 
     names = model_names(results)
     parts = [
@@ -75,13 +100,16 @@ def probe_text(
     ]
     if comparisons:
         parts.append(text_table(["AUC difference", "task", "95 % interval", "p"], difference_rows(comparisons)))
+    tasks = list(dict.fromkeys(result.task for result in results))
+    if published and (rows := published_rows(tasks)):
+        parts.append(text_table(published_columns(tasks), rows))
     if missing:
         parts.append(f"missing, not probed: {', '.join(missing)}\n")
     return "\n".join(parts)
 
 
 def difference_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """One row a comparison."""
+    """One row per comparison."""
     return [
         [
             f"{short(item.backbone)} − {short(item.baseline)}",
@@ -109,21 +137,24 @@ def probe_page(
     *,
     missing: Sequence[str],
 ) -> str:
-    """One self-contained page: metric tables, differences, and what each number was made from."""
-    from eval.probes.results import model_names, side_by_side
+    """One self-contained page: metric tables, differences, published figures, what each number was made from."""
+    from eval.probes.comparison import model_names, side_by_side
 
     parts = [f"<p>Not probed, because their images are missing: {', '.join(missing)}.</p>"] if missing else []
     for metric, title in METRIC_TITLES.items():
         table = render_table(["task", *model_names(results)], side_by_side(results, metric=metric))
-        parts.append(f"<h2>{title} on the test split, with 95 % bootstrap intervals</h2>{table}")
+        parts.append(f"<h2>{title} on the test split, with 95 % intervals</h2>{table}")
+    parts.append(_reading(results))
     if comparisons:
         table = render_table(["models", "task", "AUC difference, 95 % interval", "p"], difference_rows(comparisons))
         parts.append(f"<h2>Paired differences</h2>{table}")
+    parts.append(published_section([result.task for result in results]))
     rows = [
         [
             result.backbone,
             result.task,
             result.protocol,
+            result.seed,
             result.num_train,
             result.num_test,
             ", ".join(f"{key} {value}" for key, value in result.settings.items()),
@@ -132,6 +163,31 @@ def probe_page(
         ]
         for result in results
     ]
-    columns = ["model", "task", "protocol", "train", "test", "chosen on validation", "weights", "images"]
+    columns = ["model", "task", "protocol", "seed", "train", "test", "chosen on validation", "weights", "images"]
     parts.append(f"<h2>What the numbers were made from</h2>{render_table(columns, rows)}")
-    return render_page(title="Probe", body="".join(parts), lead=f"{len(results)} results on MedMNIST")
+    return render_page(title="Probe", body="".join(parts), lead=f"{len(results)} results")
+
+
+def _reading(results: Sequence[ProbeResult]) -> str:
+    """How to read the intervals, and what limits the numbers."""
+    words = {
+        "delong": "DeLong's variance on the logit scale",
+        "delong+newcombe": "both DeLong's interval on the logit scale and Newcombe's (few images or a high AUC)",
+        "bootstrap": "the percentile bootstrap over the test images",
+    }
+    used = dict.fromkeys(result.bounds("auc").method for result in results)
+    text = f"<p>Intervals of the AUC: {html.escape('; '.join(words[method] for method in used))}."
+    text += " Other metrics: the percentile bootstrap.</p>"
+    notes = dict.fromkeys(note for result in results for note in result.notes)
+    return text + ("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>" if notes else "")
+
+
+def published_section(tasks: Sequence[str]) -> str:
+    """Published figures of frozen backbones on these tasks as a section of a page; nothing for other tasks."""
+    from eval.medmnist.published import published_columns, published_rows
+
+    names = list(dict.fromkeys(tasks))
+    rows = published_rows(names)
+    if not rows:
+        return ""
+    return f"<h2>Published figures, other protocols</h2>{render_table(published_columns(names), rows)}"

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ConfigError
 
-
-def read_results(path: Path) -> list[dict[str, Any]]:
+def result_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file that `biovfm probe` wrote.
 
     Raises:
         ConfigError: It cannot be read, or holds something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [result_row(json.loads(line)) for line in lines if line]
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} holds no probe results: {error!r}", hint="give what `biovfm probe` wrote") from error
+    from eval.probes.results import read_results
+
+    return [result_row(result.record()) for result in read_results(path)]
 
 
 def result_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """`model, task, auc, low, high, acc` of one result."""
     auc, acc = record["metrics"]["auc"], record["metrics"]["acc"]
+    bounds = record.get("auc_bounds") or auc
     return {
         "model": record["backbone"],
         "task": record["task"],
         "auc": auc["value"],
-        "low": auc["lower"],
-        "high": auc["upper"],
+        "low": bounds["lower"],
+        "high": bounds["upper"],
         "acc": acc["value"],
     }

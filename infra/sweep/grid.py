@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from eval.probes.options import ProbeChoice
 from shards.settings import load_yaml, parse
 
 Modality = Literal["all"] | list[str]
@@ -28,28 +29,6 @@ Modality = Literal["all"] | list[str]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProbeSettings(_Section):
-    """How every run is probed; see `biovfm probe --help`.
-
-    Attributes:
-        tasks: `all`, or names separated by commas.
-        data: Folder or URL of the MedMNIST archives; null takes the cache or a download.
-        size: Edge of the archive's images in pixels.
-        image_size: Edge that the network sees; null takes the one that it was trained on.
-        pooling: `patch_mean`, `cls`, `cls_patch_mean`, or `auto`.
-        skip_missing: Name tasks whose images are missing and go on.
-        resamples: Of the bootstrap.
-    """
-
-    tasks: str = "all"
-    data: str | None = None
-    size: Literal[28, 64, 128, 224] = 28
-    image_size: int | None = None
-    pooling: Literal["auto", "patch_mean", "cls", "cls_patch_mean"] = "auto"
-    skip_missing: bool = False
-    resamples: Annotated[int, Field(gt=0)] = 1000
 
 
 class SlurmSettings(_Section):
@@ -105,7 +84,7 @@ class Grid(_Section):
     subset_seed: int = 0
     set: dict[str, Any] = {}
     launcher: list[str] | None = None
-    probe: ProbeSettings = ProbeSettings()
+    probe: ProbeChoice = ProbeChoice()
     slurm: SlurmSettings = SlurmSettings()
 
     @field_validator("modalities")

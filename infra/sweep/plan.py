@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.sweep.grid import Grid, Modality, ProbeSettings
+from infra.sweep.grid import Grid, Modality
 from shards.errors import ConfigError
 from shards.files import write_text
 
@@ -166,7 +166,8 @@ def _plan_run(
     grid: Grid, out: Path, resolved: Recipe, lock: Lock, lock_path: Path, *, recipe: str, mix: Modality, fraction: float
 ) -> PlannedRun:
     text = resolved.to_yaml()
-    digest = _digest("\n".join([text, lock.digest, ProbeSettings.model_dump_json(grid.probe)]))
+    probed = json.dumps({**asdict(grid.probe), "size": grid.probe.size_px()}, separators=(",", ":"))
+    digest = _digest("\n".join([text, lock.digest, probed]))
     parts = [resolved.name, resolved.model.size, _mix_slug(mix), f"{fraction:g}", f"s{resolved.seed}", digest]
     name = "-".join(parts)
     recipe_path = out / "recipes" / f"{name}.yaml"

@@ -18,7 +18,7 @@ from typing import Any
 from infra.reports.scaling import write_csv
 from infra.sweep.plan import RESULT, RESULTS, Plan, PlannedRun, rows_of
 from shards.errors import RunFailedError
-from shards.files import write_text
+from shards.files import json_text, write_text
 
 
 def run_pending(plan: Plan, *, tell: Callable[[PlannedRun, str], None]) -> list[str]:
@@ -71,7 +71,7 @@ def execute(plan: Plan, run: PlannedRun) -> None:
         "results": probed["results"],
         "missing_tasks": probed["missing_tasks"],
     }
-    write_text(folder / RESULT, json.dumps(document, indent=2) + "\n")
+    write_text(folder / RESULT, json_text(document, indent=2) + "\n")
 
 
 def pretrain_arguments(plan: Plan, run: PlannedRun) -> list[str]:
@@ -82,12 +82,10 @@ def pretrain_arguments(plan: Plan, run: PlannedRun) -> list[str]:
 
 def probe_arguments(plan: Plan, run: PlannedRun) -> list[str]:
     """What follows `biovfm` to probe a run."""
-    settings = plan.grid.probe
-    words = ["probe", str(plan.folder(run)), "--tasks", settings.tasks, "--size", str(settings.size), "--json"]
-    words += ["--pooling", settings.pooling, "--resamples", str(settings.resamples)]
-    words += ["--data", settings.data] if settings.data else []
-    words += ["--image-size", str(settings.image_size)] if settings.image_size else []
-    words += ["--skip-missing"] if settings.skip_missing else []
+    chosen = {name: value for name, value in asdict(plan.grid.probe).items() if value not in (None, False)}
+    words = ["probe", str(plan.folder(run)), "--json"]
+    for name, value in chosen.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return words
 
 

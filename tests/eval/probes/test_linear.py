@@ -11,10 +11,11 @@ from sklearn.linear_model import LogisticRegression
 
 from eval.medmnist.data import load_task
 from eval.medmnist.tasks import MULTI_CLASS, MULTI_LABEL, TASKS
+from eval.probes.comparison import compare, load_scores, model_names, side_by_side
 from eval.probes.knn import knn_scores, predict_knn
-from eval.probes.linear import ProbeResult, few_shot, probe, run
+from eval.probes.linear import few_shot, probe, run
 from eval.probes.metrics import METRICS, evaluate
-from eval.probes.results import append_results, compare, load_scores, model_names, read_results, side_by_side
+from eval.probes.results import ProbeResult, append_results, read_results
 from shards.errors import ConfigError
 from tests.eval.builders import real_folder, write_archive
 

@@ -63,10 +63,59 @@ def test_knn(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_paper_protocol(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = arguments(data, "probe", "random:test_vit", "--tasks", "breast", "--image-size", "32", "--json")
-    assert main([*line, "--paper-protocol", "--epochs", "2", "--train-mode-backbone"]) == 0
+    line += ["--paper-protocol", "--epochs", "2", "--train-mode-backbone"]
+    assert main(line) == 1
+    assert "breastmnist_224.npz" in (said := capsys.readouterr().err)
+    assert "--size 28" in said
+    assert main([*line, "--size", "28"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["protocol"] == "paper"
+    assert result["seed"] == 42
     assert result["provenance"]["train_mode_backbone"] is True
+    assert any("the paper's protocol is at 224 px" in note for note in result["notes"])
+    write_archive(data, "breastmnist", size=224, counts=(8, 6, 6))
+    assert main([*line, "--seed", "3"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["seed"], result["provenance"]["image_size_px"]) == (3, 224)
+
+
+def test_seeds_are_shown_as_mean_and_deviation_and_compared_as_such(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = arguments(data, "probe", "pixels", "random:test_vit", "--tasks", "breast", "--image-size", "32")
+    assert main([*line, "--seeds", "3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["results"]) == 6
+    (compared,) = shown["comparisons"]
+    assert compared["num_seeds"] == [3, 3]
+    assert compared["method"] == "bootstrap+seeds"
+    assert main([*line, "--seeds", "3"]) == 0
+    assert "(3 seeds)" in capsys.readouterr().out
+
+
+def test_published_figures_stand_beside_the_results(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = data.parent / "page.html"
+    line = arguments(data, "probe", "pixels", "--tasks", "breast", "--published")
+    assert main([*line, "--page", str(page)]) == 0
+    shown = capsys.readouterr()
+    assert "DINO ViT-B/16 (ImageNet)" in shown.out
+    assert "published, other protocol" in shown.out
+    assert "published figures of frozen backbones are at 224 px" in shown.err
+    assert "Doerrich et al." in page.read_text()
+
+
+def test_an_archive_that_is_not_the_published_one_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(data, "probe", "pixels", "--tasks", "breast")) == 0
+    said = capsys.readouterr().err
+    assert "60 / 24 / 36 images (train / val / test), MedMNIST publishes 546 / 78 / 156" in said
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_work(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "file").write_text("")
+    line = arguments(data, "probe", "pixels", "--tasks", "breast", "--out", str(data / "file" / "results.jsonl"))
+    assert main(line) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (data.parent / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +130,10 @@ def test_the_paper_protocol(data: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["probe", "random:test_vit", "--tasks", "breast", "--image-size", "28"], 2, "use --image-size 32"),
         (["probe", "./nowhere", "--tasks", "breast"], 1, "there is no ./nowhere"),
         (["knn", "pixels", "--tasks", "breast", "--k", "0"], 2, "positive"),
+        (["knn", "pixels", "--tasks", "breast", "--temperature", "0"], 2, "positive"),
+        (["probe", "pixels", "--tasks", "breast", "--seeds", "0"], 2, "pass --seeds 1 or more"),
+        (["probe", "pixels", "--tasks", "breast", "--shots", "-1"], 2, "pass --shots 1 or more"),
+        (["probe", "pixels", "--tasks", "breast", "--batch-size", "0"], 2, "pass --batch-size 1 or more"),
         (["knn", "--tasks", "breast"], 2, "no checkpoint given"),
     ],
 )
