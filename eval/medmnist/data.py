@@ -237,7 +237,7 @@ def _read_split(path: Path, split: SplitName | str) -> Split:
     labels = _member(path, f"{split}_labels")
     return Split(
         images=_member(path, f"{split}_images"),
-        labels=np.ascontiguousarray(labels.reshape(len(labels), -1), dtype=np.int64),
+        labels=np.ascontiguousarray(labels.reshape(len(labels), -1 if labels.size else 1), dtype=np.int64),
     )
 
 

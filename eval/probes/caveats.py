@@ -13,6 +13,8 @@ from shards.errors import SourceError
 
 PUBLISHED_PX: Final = 224
 """Edge of the images on which published figures of frozen backbones rest."""
+_LOOKED_AT: Final = 256
+"""Training images that are compared with one another."""
 
 
 def check_classes(task: Task) -> None:
@@ -41,6 +43,9 @@ def caveats(task: Task, settings: Mapping[str, Any], *, protocol: str, network_p
         network_px: Edge that the network saw.
     """
     found = [*_counts(task), *_missing_classes(task)]
+    first = task.train.images[:_LOOKED_AT]
+    if len(first) > 1 and (first == first[0]).all():
+        found.append(f"{task.name}: the first {len(first)} training images are all the same image")
     if task.name in TASKS and task.size_px < PUBLISHED_PX:
         found.append(f"images of {task.size_px} px: published figures of frozen backbones are at {PUBLISHED_PX} px")
     if protocol == "paper" and network_px != PUBLISHED_PX:

@@ -73,8 +73,11 @@ class ProbeResult:
     notes: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """As one JSON object."""
-        return asdict(self)
+        """As one JSON object; a metric that has no value on this test split is null."""
+        record = asdict(self)
+        defined = {name: math.isfinite(interval.value) for name, interval in self.metrics.items()}
+        record["metrics"] = {name: found if defined[name] else None for name, found in record["metrics"].items()}
+        return record
 
     def bounds(self, metric: str) -> Bounds:
         """The interval to show: of the AUC the one that its rule chose, of other metrics the bootstrap's."""
@@ -87,10 +90,7 @@ class ProbeResult:
     def from_record(cls, record: dict[str, Any]) -> ProbeResult:
         """From one JSON object."""
         known = {**record, **{key: _from_null(record[key]) for key in _NUMBERS if record.get(key) is not None}}
-        known["metrics"] = {
-            name: Interval(**{key: float(number) for key, number in value.items()})
-            for name, value in known["metrics"].items()
-        }
+        known["metrics"] = {name: _interval(value) for name, value in known["metrics"].items()}
         if known.get("auc_bounds"):
             known["auc_bounds"] = Bounds(**known["auc_bounds"])
         return cls(**known)
@@ -178,6 +178,13 @@ def read_results(path: Path) -> list[ProbeResult]:
     for mistake in bad:
         logging.getLogger(__name__).warning("%s: the line is skipped", mistake)
     return results
+
+
+def _interval(record: Any) -> Interval:
+    """One metric of a line; null is a metric without a value."""
+    if isinstance(record, float) and math.isnan(record):
+        return Interval(value=math.nan, mean=math.nan, lower=math.nan, upper=math.nan)
+    return Interval(**{key: float(number) for key, number in record.items()})
 
 
 def _from_null(value: Any) -> Any:

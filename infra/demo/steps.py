@@ -115,7 +115,7 @@ def probe_both(export: Path) -> list[dict[str, Any]]:
     start = export_run(export.parent, step=0, out=export.parent / "start")
     models = {"MAE, pretrained by the demo": str(export), "the same network, untrained": str(start)}
     return [
-        {**result_row(probe(name, [task])[0].record()), "model": label, "task": f"{TASK} (28 px)"}
+        {**result_row(probe(name, [task])[0]), "model": label, "task": f"{TASK} (28 px)"}
         for label, name in models.items()
     ]
 

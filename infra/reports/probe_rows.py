@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.probes.results import ProbeResult
 
 
 def result_rows(path: Path) -> list[dict[str, Any]]:
@@ -15,18 +17,17 @@ def result_rows(path: Path) -> list[dict[str, Any]]:
     """
     from eval.probes.results import read_results
 
-    return [result_row(result.record()) for result in read_results(path)]
+    return [result_row(result) for result in read_results(path)]
 
 
-def result_row(record: Mapping[str, Any]) -> dict[str, Any]:
+def result_row(result: ProbeResult) -> dict[str, Any]:
     """`model, task, auc, low, high, acc` of one result."""
-    auc, acc = record["metrics"]["auc"], record["metrics"]["acc"]
-    bounds = record.get("auc_bounds") or auc
+    bounds = result.bounds("auc")
     return {
-        "model": record["backbone"],
-        "task": record["task"],
-        "auc": auc["value"],
-        "low": bounds["lower"],
-        "high": bounds["upper"],
-        "acc": acc["value"],
+        "model": result.backbone,
+        "task": result.task,
+        "auc": result.metrics["auc"].value,
+        "low": bounds.lower,
+        "high": bounds.upper,
+        "acc": result.metrics["acc"].value,
     }

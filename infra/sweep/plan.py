@@ -220,6 +220,9 @@ def rows_of(plan: Plan) -> Iterator[dict[str, Any]]:
         document = json.loads((plan.folder(run) / RESULT).read_text(encoding="utf-8"))
         for result in document["results"]:
             auc, acc = result["metrics"]["auc"], result["metrics"]["acc"]
+            if auc is None:  # a test split without one of the classes has none
+                continue
+            bounds = result.get("auc_bounds") or auc
             yield {
                 "run": run.id,
                 "task": result["task"],
@@ -233,8 +236,8 @@ def rows_of(plan: Plan) -> Iterator[dict[str, Any]]:
                 "modality": run.modality,
                 "seed": run.seed,
                 "auc": auc["value"],
-                "auc_lower": auc["lower"],
-                "auc_upper": auc["upper"],
+                "auc_lower": bounds["lower"],
+                "auc_upper": bounds["upper"],
                 "acc": acc["value"],
                 "steps": run.steps,
                 "pretrain_seconds": document["pretrain_seconds"],
