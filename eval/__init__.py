@@ -1,12 +1,11 @@
 """Probes on the MedMNIST tasks and the scaling analysis.
 
-`import eval` is light: a name is imported from its module when it is first asked for (PEP 562).
+`import eval` is light: a name is imported from its module when it is first asked for.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from shards import lazily
 
 if TYPE_CHECKING:
     from eval.encoders.encoder import Backbone, load_backbone
@@ -21,6 +20,35 @@ if TYPE_CHECKING:
     from eval.scaling.laws import PowerLaw, Slope, correlate, fit_power_law, fit_slopes
     from eval.scaling.measurements import Measurement, read_measurements
     from eval.scaling.task_factors import task_factors
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "Backbone": "eval.encoders.encoder",
+            "Measurement": "eval.scaling.measurements",
+            "PowerLaw": "eval.scaling.laws",
+            "ProbeResult": "eval.probes.results",
+            "Slope": "eval.scaling.laws",
+            "Task": "eval.medmnist.data",
+            "append_results": "eval.probes.results",
+            "compare": "eval.probes.comparison",
+            "correlate": "eval.scaling.laws",
+            "evaluate": "eval.probes.metrics",
+            "extract": "eval.probes.features",
+            "fit_power_law": "eval.scaling.laws",
+            "fit_slopes": "eval.scaling.laws",
+            "knn": "eval.probes.knn",
+            "load_backbone": "eval.encoders.encoder",
+            "load_task": "eval.medmnist.data",
+            "probe": "eval.probes.linear",
+            "probe_paper": "eval.probes.paper",
+            "read_measurements": "eval.scaling.measurements",
+            "read_results": "eval.probes.results",
+            "side_by_side": "eval.probes.comparison",
+            "task_factors": "eval.scaling.task_factors",
+            "task_names": "eval.medmnist.data",
+        },
+    )
 
 __all__ = [
     "Backbone",
@@ -47,31 +75,3 @@ __all__ = [
     "task_factors",
     "task_names",
 ]
-
-_MODULES = {
-    "eval.encoders.encoder": ("Backbone", "load_backbone"),
-    "eval.medmnist.data": ("Task", "load_task", "task_names"),
-    "eval.probes.comparison": ("compare", "side_by_side"),
-    "eval.probes.features": ("extract",),
-    "eval.probes.knn": ("knn",),
-    "eval.probes.linear": ("probe",),
-    "eval.probes.metrics": ("evaluate",),
-    "eval.probes.paper": ("probe_paper",),
-    "eval.probes.results": ("ProbeResult", "append_results", "read_results"),
-    "eval.scaling.laws": ("PowerLaw", "Slope", "correlate", "fit_power_law", "fit_slopes"),
-    "eval.scaling.measurements": ("Measurement", "read_measurements"),
-    "eval.scaling.task_factors": ("task_factors",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -17,6 +17,31 @@ from tests.shards.builders import small_dataset
 
 ROOT = Path(__file__).parents[1]
 SURFACE = {
+    "eval": {
+        "Backbone",
+        "Measurement",
+        "PowerLaw",
+        "ProbeResult",
+        "Slope",
+        "Task",
+        "append_results",
+        "compare",
+        "correlate",
+        "evaluate",
+        "extract",
+        "fit_power_law",
+        "fit_slopes",
+        "knn",
+        "load_backbone",
+        "load_task",
+        "probe",
+        "probe_paper",
+        "read_measurements",
+        "read_results",
+        "side_by_side",
+        "task_factors",
+        "task_names",
+    },
     "ingest": {"load_spec", "run_job"},
     "shards.dataset": {"Dataset"},
     "shards.decode": {"Crops", "Decoder", "DecoderReport", "Mode", "Status", "describe_decoder", "open_decoder"},
@@ -24,7 +49,7 @@ SURFACE = {
     "shards.subset": {"Lock", "Selection", "create", "materialize", "verify"},
     "train": {"load_recipe", "pretrain"},
 }
-PUBLIC = {*SURFACE, "shards.errors", "shards.torch_dataset", "eval"}
+PUBLIC = {*SURFACE, "shards.errors", "shards.torch_dataset"}
 HEAVY = {"torch", "ray", "duckdb", "pandas", "pyarrow", "deltalake", "cv2", "numpy", "timm", "pydantic", "yaml"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
