@@ -124,3 +124,15 @@ def rejects_schema() -> pa.Schema:
 
     names = ("source", "modality", "raw_path", "raw_frame", "reason", "detail", "job_id")
     return pa.schema([pa.field(name, pa.string(), nullable=False) for name in names])
+
+
+def fingerprint_schema() -> pa.Schema:
+    """The Arrow schema of `fingerprints/`: one row a sample.
+
+    `phash` and `phash_centre` are 32 bytes (`ingest.picture.fingerprint`), `thumb` the 64 × 64 gray bytes.
+    """
+    import pyarrow as pa
+
+    text = [pa.field(name, pa.string(), nullable=False) for name in ("key", "source", "group_id", "pixel_sha256")]
+    binary = [pa.field(name, pa.binary(), nullable=False) for name in ("phash", "phash_centre", "thumb")]
+    return pa.schema([*text, *binary])

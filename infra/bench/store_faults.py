@@ -27,7 +27,7 @@ import google_crc32c
 
 from infra import s3_server
 from shards.errors import AlreadyExistsError, ShardError, StoreError
-from shards.read.local import Location
+from shards.read.locations import Location
 from shards.read.remote import open_reader
 from shards.store import MIB, StoreSettings, open_store
 from shards.store.remote import RemoteStore

@@ -130,10 +130,23 @@ def ingest(
         clock.stop()
     if report is not None and not done.pending:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
+    _warn_of_other_modalities(done, spec)
     if json_:
         emit(done.to_dict())
     else:
         print_report(done)
+
+
+def _warn_of_other_modalities(done: JobReport, spec: SourceSpec) -> None:
+    """Say how many images were tagged by their files, because these contradict the source."""
+    others = {tag: count for tag, count in done.modalities.items() if tag not in spec.modality}
+    if others:
+        counts = ", ".join(f"{count:,} {tag}" for tag, count in others.items())
+        stderr().print(
+            f"warning: {spec.id} is said to be {', '.join(spec.modality)}, but its files say: {counts}; these images "
+            "are tagged as their files say (`--modality dicom` takes every tag from the files, `modality_rule: "
+            "{by: path}` in a YAML takes none)"
+        )
 
 
 def _write_report(

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, quote, scan
+from shards.dataset.query import quote
 from shards.decode import Crops, Status, open_decoder
 from shards.errors import ShardError
-from shards.read.local import Location
+from shards.read.locations import Location
 from shards.read.remote import open_reader
 
 TILE_PX = 96
@@ -30,29 +30,19 @@ def pick(dataset: Dataset, modality: str, num: int, *, job_id: str = "") -> list
         num: At most so many.
         job_id: Only what this job added.
     """
-    table = dataset.table("index")
-    if table is None:
-        return []
     job = f"AND job_id = {quote(job_id)}" if job_id else ""
     sql = f"""SELECT key, shard, byte_offset, byte_length, crc32c, raw_path, raw_frame FROM (
             SELECT *, row_number() OVER (PARTITION BY source, group_id ORDER BY md5(key)) AS turn
             FROM samples WHERE modality = {quote(modality)} {job})
         ORDER BY turn, md5(key) LIMIT {int(num)}"""  # noqa: S608 - quoted
-    with connect() as database:
-        database.register("samples", scan(table))
-        rows: list[dict[str, Any]] = database.sql(sql).to_arrow_table().to_pylist()
+    rows: list[dict[str, Any]] = dataset.query(sql).to_pylist()
     return rows
 
 
 def locate(dataset: Dataset, keys: Sequence[str]) -> list[dict[str, Any]]:
     """Where samples of these keys lie."""
-    table = dataset.table("index")
-    if table is None:
-        return []
-    with connect() as database:
-        database.register("samples", scan(table))
-        sql = "SELECT key, shard, byte_offset, byte_length FROM samples WHERE list_contains(?, key)"
-        rows: list[dict[str, Any]] = database.sql(sql, params=[list(keys)]).to_arrow_table().to_pylist()
+    sql = "SELECT key, shard, byte_offset, byte_length FROM samples WHERE list_contains(?, key)"
+    rows: list[dict[str, Any]] = dataset.query(sql, params=[list(keys)]).to_pylist()
     return rows
 
 

@@ -16,7 +16,6 @@ import yaml
 from infra.reports.contact_sheet import contact_sheet, encode_jpeg, locate, pick, tile
 from infra.web.html import render_cards, render_image, render_page, render_table
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
 
 if TYPE_CHECKING:
     from infra.reports.rejected_pictures import Glimpse
@@ -48,13 +47,8 @@ def job_facts(
 
 
 def _stored_bytes(dataset: Dataset, job_id: str) -> int:
-    table = dataset.table("index")
-    if table is None:
-        return 0
-    with connect() as database:
-        database.register("samples", scan(table))
-        row = database.execute("SELECT sum(byte_length)::BIGINT FROM samples WHERE job_id = ?", [job_id]).fetchone()
-    return int(row[0] or 0) if row else 0
+    sql = "SELECT sum(byte_length)::BIGINT AS stored FROM samples WHERE job_id = ?"
+    return int(dataset.query(sql, params=[job_id])["stored"][0].as_py() or 0)
 
 
 def job_page(dataset: Dataset, facts: Mapping[str, Any], glimpses: Sequence[Glimpse]) -> str:

@@ -84,23 +84,12 @@ def look_at_rejects(
 
 
 def _chosen(dataset: Dataset, job_id: str, num: int) -> list[dict[str, Any]]:
-    from shards.dataset.query import connect, scan
-
-    table = dataset.table("rejects")
-    if table is None:
-        return []
-    with connect() as database:
-        database.register("rejects", scan(table))
-        rows: list[dict[str, Any]] = (
-            database.sql(
-                "SELECT reason, raw_path, raw_frame, detail FROM (SELECT *, row_number() OVER (PARTITION BY reason "
-                "ORDER BY md5(raw_path || '#' || raw_frame)) AS turn FROM rejects WHERE job_id = ? "
-                "AND list_contains(?, reason)) WHERE turn <= ? ORDER BY reason, turn",
-                params=[job_id, list(SHOWN), num],
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
+    rows: list[dict[str, Any]] = dataset.query(
+        "SELECT reason, raw_path, raw_frame, detail FROM (SELECT *, row_number() OVER (PARTITION BY reason "
+        "ORDER BY md5(raw_path || '#' || raw_frame)) AS turn FROM rejects WHERE job_id = ? "
+        "AND list_contains(?, reason)) WHERE turn <= ? ORDER BY reason, turn",
+        params=[job_id, list(SHOWN), num],
+    ).to_pylist()
     return rows
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, quote, scan
+from shards.dataset.query import quote
 from shards.dataset.summary import Summary, summarise
 from shards.errors import ShardError
-from shards.read.local import Location
+from shards.read.locations import Location
 from shards.read.remote import open_reader
 from shards.schema import INDEX_COLUMNS, is_name
 
@@ -62,12 +62,7 @@ class Browser:
         return bytes(data), row["extension"]
 
     def _select(self, columns: str, where: str) -> list[dict[str, Any]]:
-        table = self._dataset.table("index")
-        if table is None:
-            return []
-        with connect() as database:
-            database.register("samples", scan(table))
-            rows: list[dict[str, Any]] = (
-                database.sql(f"SELECT {columns} FROM samples WHERE {where}").to_arrow_table().to_pylist()  # noqa: S608
-            )
+        rows: list[dict[str, Any]] = self._dataset.query(
+            f"SELECT {columns} FROM samples WHERE {where}"  # noqa: S608 - quoted
+        ).to_pylist()
         return rows

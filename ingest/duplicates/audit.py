@@ -87,18 +87,10 @@ _PRINTS = ("phash", "phash_centre")
 
 def _rows(dataset: Dataset) -> pa.Table:
     """Fingerprints joined with the index, in the order of the keys."""
-    from shards.dataset.query import connect, scan
-
-    index, prints = dataset.table("index"), dataset.table("fingerprints")
-    if index is None or prints is None:
-        return pa.table({name: [] for name in (*_COLUMNS, *_PRINTS)})
-    with connect() as database:
-        database.register("samples", scan(index))
-        database.register("prints", scan(prints))
-        return database.sql(
-            f"SELECT {', '.join(f's.{name}' for name in _COLUMNS)}, {', '.join(_PRINTS)} "  # noqa: S608  # our own names
-            "FROM samples s JOIN prints p ON s.key = p.key AND s.pixel_sha256 = p.pixel_sha256 ORDER BY s.key"
-        ).to_arrow_table()
+    return dataset.query(
+        f"SELECT {', '.join(f's.{name}' for name in _COLUMNS)}, {', '.join(_PRINTS)} "  # noqa: S608 - our own names
+        "FROM samples s JOIN fingerprints p ON s.key = p.key AND s.pixel_sha256 = p.pixel_sha256 ORDER BY s.key"
+    )
 
 
 def _thumbs(dataset: Dataset, keys: Sequence[str], positions: NDArray[np.int64]) -> NDArray[np.uint8]:

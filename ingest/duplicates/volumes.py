@@ -114,18 +114,11 @@ def collect(found: dict[int, Slices], table: pa.Table, codes: set[int], *, kind:
 
 
 def _committed(dataset: Dataset, codes: set[int]) -> pa.Table:
-    from shards.dataset.query import connect, scan
-
-    table = dataset.table("index")
-    if table is None:
-        return pa.table({name: pa.array([], pa.string()) for name in _COLUMNS})
-    with connect() as database:
-        database.register("samples", scan(table))
-        database.register("wanted", pa.table({"start": pa.array(sorted(f"{code:015x}" for code in codes))}))
-        return database.sql(
-            "SELECT key, group_id, raw_frame, pixel_sha256 FROM samples "
-            "WHERE substr(group_id, 1, 15) IN (SELECT start FROM wanted) ORDER BY raw_path, raw_frame, key"
-        ).to_arrow_table()
+    return dataset.query(
+        "SELECT key, group_id, raw_frame, pixel_sha256 FROM samples "
+        "WHERE substr(group_id, 1, 15) IN (SELECT start FROM wanted) ORDER BY raw_path, raw_frame, key",
+        wanted=pa.table({"start": pa.array(sorted(f"{code:015x}" for code in codes), pa.string())}),
+    )
 
 
 def _chain(first: Slices, second: Slices, near: set[tuple[str, str]]) -> list[tuple[int, int]]:

@@ -32,20 +32,15 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
 
 
 def _lost_rows(dataset: Dataset, job: str) -> pa.Table:
-    from shards.dataset.query import connect, scan
-
     names = [entry["job_id"] for entry in dataset.jobs()]
     earlier = names[: names.index(job)] if job in names else []
-    table = dataset.table("index")
-    if table is None or not earlier:
+    if not earlier:
         return pa.table({})
-    with connect() as database:
-        database.register("samples", scan(table))
-        database.register("earlier", pa.table({"job_id": pa.array(earlier, pa.string())}))
-        return database.sql(
-            "SELECT source, modality, raw_path, raw_frame, 'duplicate' AS reason, "
-            "'committed at the same time by another job' AS detail, job_id, pixel_sha256 FROM samples "
-            "WHERE job_id = ? AND pixel_sha256 IN (SELECT pixel_sha256 FROM samples JOIN earlier USING (job_id)) "
-            "ORDER BY pixel_sha256",
-            params=[job],
-        ).to_arrow_table()
+    return dataset.query(
+        "SELECT source, modality, raw_path, raw_frame, 'duplicate' AS reason, "
+        "'committed at the same time by another job' AS detail, job_id, pixel_sha256 FROM samples "
+        "WHERE job_id = ? AND pixel_sha256 IN (SELECT pixel_sha256 FROM samples JOIN earlier USING (job_id)) "
+        "ORDER BY pixel_sha256",
+        params=[job],
+        earlier=pa.table({"job_id": pa.array(earlier, pa.string())}),
+    )

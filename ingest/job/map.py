@@ -14,6 +14,7 @@ from ingest.job.unit_writer import UnitWriter
 from ingest.picture.fingerprint import fingerprint, pixel_sha256
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
+from ingest.privacy.burned_in import burned_in_policy, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.disguise import HEAD_BYTES, disguise
@@ -25,6 +26,12 @@ from ingest.staging.folder import is_local, put_file, unit_name, workplace
 from ingest.staging.unit import Unit
 from shards.errors import AlreadyExistsError
 from shards.store import Store, open_store
+
+_COMPUTED = frozenset({"CT", "MR"})
+"""Never captured from a screen: what is, shows a report or a rendering."""
+
+_ALIKE = (frozenset({"Fundus", "OCT", "OCTA"}), frozenset({"Dermoscopy", "Endoscopy", "Microscopy", "Fundus"}))
+"""Files of these modalities carry each other's tags (OP for scans of the retina, GM for photographs)."""
 
 Beat = Callable[[int], None]
 """Called with the position of the raw file that is about to be read."""
@@ -120,11 +127,11 @@ def _disguise(raw: RawFile, reason: str) -> str:
 def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: UnitWriter) -> None:
     settings = context.settings
     if image.fault:
-        raise RejectError(image.fault)
+        raise RejectError(image.fault, image.detail)
     if context.listed is not None and image.frame not in context.listed[writer.raw_path]:
         raise RejectError("not_listed")
     modality = _modality(context.spec, item, image)
-    image, cropped = _burned_in(context, image)
+    image, cropped = without_text(image, burned_in_policy(context.spec, settings))
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
     fault = find_fault(picture, reduced.gray, settings.quality, part_of_volume=image.part_of_volume)
@@ -138,29 +145,22 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: Unit
 
 
 def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
+    """The tag of an image by the source's rule; where the source has one tag, the file's own word goes before it."""
     part, rule = spec.layout.rules[item.part], spec.modality_rule
     if part.modality:
-        return part.modality
-    if rule is None:
-        return spec.modality[0]
-    tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
-    if rule.by == "path":
-        tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
-    if tag not in spec.modality:
-        raise RejectError("unknown_modality", tag)
+        tag = part.modality
+    elif rule is None:
+        tag = image.modality if _contradicts(image.modality, spec.modality[0]) else spec.modality[0]
+    else:
+        tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
+        if rule.by == "path":
+            tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
+        if tag not in spec.modality:
+            raise RejectError("unknown_modality", tag)
+    if image.captured and tag in _COMPUTED:
+        raise RejectError("screen_capture", "SOPClassUID")
     return tag
 
 
-def _burned_in(context: MapContext, image: RawImage) -> tuple[RawImage, bool]:
-    """Apply the policy for burned-in annotations."""
-    from dataclasses import replace
-
-    policy = context.settings.burned_in
-    if policy == "source":
-        policy = context.spec.burned_in
-    if not image.burned_in or policy == "keep":
-        return image, False
-    if policy == "reject" or image.region is None:
-        raise RejectError("burned_in", "" if policy == "reject" else "no region stated")
-    top, left, bottom, right = image.region
-    return replace(image, pixels=image.pixels[top:bottom, left:right], region=None), True
+def _contradicts(stated: str, tag: str) -> bool:
+    return bool(stated) and stated != tag and not any({stated, tag} <= family for family in _ALIKE)

@@ -40,7 +40,7 @@ from ingest.raw.compact import Compact
 from ingest.raw.items import Place, RawItem, RawRoot, RejectError
 from ingest.readers import ReadOptions, reader_name
 from ingest.readers.base import chosen_frames, percentile_range
-from ingest.readers.dicom_header import SliceHeader, normal_of, read_header
+from ingest.readers.dicom.header import SliceHeader, normal_of, read_header
 from ingest.source.layout import FrameRule
 from ingest.staging.context import MapContext
 from ingest.staging.unit import Unit
@@ -354,7 +354,7 @@ def range_unit(
 def _ranges(
     context: MapContext, samples: Sequence[tuple[int, RawItem]], beat: Beat, skip: Mapping[int, str]
 ) -> Iterator[list[Any]]:
-    from ingest.readers.dicom import gray_values
+    from ingest.readers.dicom.read import gray_values
 
     options = ReadOptions(limits=context.settings.limits)
     values: dict[int, list[NDArray[Any]]] = {}

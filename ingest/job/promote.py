@@ -194,8 +194,7 @@ def sweep(dataset: Dataset, staging: str) -> None:
     store = dataset.store
     names = promoted_names(store, staging)
     store.delete(sorted(set(names) - _named(dataset, names)))
-    everything = getattr(store, "list_all", store.list)  # uploads that died included
-    store.delete([info.path for info in everything(f"{staging}/")])
+    store.delete([info.path for info in store.list(f"{staging}/", hidden=True)])  # uploads that died included
     folder = store.local_path(staging)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -130,7 +130,7 @@ def report_of(
 
 def committed_report(dataset: Dataset, context: MapContext, listing: Listing, num_units: int) -> JobReport:
     """The counts of a job that is committed already, read from the tables."""
-    kept = _count_by(dataset, "index", "modality", context.job_id)
+    kept = _count_by(dataset, "samples", "modality", context.job_id)
     reasons = _count_by(dataset, "rejects", "reason", context.job_id)
     return JobReport(
         job_id=context.job_id,
@@ -150,15 +150,6 @@ def committed_report(dataset: Dataset, context: MapContext, listing: Listing, nu
 
 
 def _count_by(dataset: Dataset, name: str, column: str, job: str) -> dict[str, int]:
-    from shards.dataset.query import connect, scan
-
-    table = dataset.table(name)
-    if table is None:
-        return {}
-    with connect() as database:
-        database.register("rows_", scan(table))
-        found = database.execute(
-            f"SELECT {column}, count(*) FROM rows_ WHERE job_id = ? GROUP BY 1 ORDER BY 1",  # noqa: S608  # our own name
-            [job],
-        ).fetchall()
-    return dict(found)
+    sql = f"SELECT {column}, count(*) FROM {name} WHERE job_id = ? GROUP BY 1 ORDER BY 1"  # noqa: S608 - our own names
+    names, counts = dataset.query(sql, params=[job]).columns
+    return dict(zip(names.to_pylist(), counts.to_pylist(), strict=True))

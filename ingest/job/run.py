@@ -40,11 +40,10 @@ from ingest.source.spec import SourceSpec
 from ingest.staging.context import MapContext, UnitReport
 from ingest.staging.folder import unit_name
 from ingest.staging.resolution import Resolution
-from ingest.staging.tables import fingerprint_schema
 from ingest.staging.unit import Unit
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SourceError
-from shards.schema import index_schema, rejects_schema
+from shards.schema import fingerprint_schema, index_schema, rejects_schema
 from shards.store import Store
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,16 @@ from ingest.settings import LimitSettings
 from ingest.source.layout import FrameRule, Window
 
 Pixels = NDArray[Any]
+
+
+class BurnedIn(NamedTuple):
+    """Whether text is burned into the pixels, and what says so: an attribute, a rule, a detector; empty: nothing."""
+
+    value: Literal["yes", "no", "unknown"] = "unknown"
+    by: str = ""
+
+
+_NOT_SAID = BurnedIn()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +42,13 @@ class RawImage:
         invert: Whether low values are bright (MONOCHROME1).
         group: What the file says belongs together, keyed-hashed later; empty takes the file.
         part_of_volume: A slice or frame of several: blank ones are `empty_slice`.
-        burned_in: Whether the file says that annotations are burned into the pixels.
+        burned_in: What the file says of annotations that are burned into the pixels.
+        captured: Whether it is a capture of a screen or a film (DICOM secondary capture): no CT, MR or NM slice then.
         region: `(top, left, bottom, right)` of the image proper where the file states it (ultrasound regions).
         jpeg: The file's own bytes where it is an 8-bit JPEG whose pixels these are, unrotated.
         source: A Pillow image of exactly these pixels (metadata and all: only its pixels may be used), or None.
         fault: The reason for which the reader itself rejects the image; then it has no pixels.
+        detail: More of that reason, in our own words.
     """
 
     pixels: Pixels
@@ -49,10 +61,12 @@ class RawImage:
     invert: bool = False
     group: str = ""
     part_of_volume: bool = False
-    burned_in: bool = False
+    burned_in: BurnedIn = _NOT_SAID
+    captured: bool = False
     region: tuple[int, int, int, int] | None = None
     jpeg: bytes | None = None
     fault: str = ""
+    detail: str = ""
     source: Image.Image | None = None
 
 

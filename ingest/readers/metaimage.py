@@ -5,16 +5,15 @@ The header is `Key = Value` lines that end with `ElementDataFile`; the data foll
 
 from __future__ import annotations
 
-import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames
-from ingest.readers.volumes import to_ras, volume_slices
+from ingest.readers.base import Pixels, RawImage, ReadOptions
+from ingest.readers.detached import data_names, inflate, read_beside
+from ingest.readers.volumes import AS_STORED, Grid, grid_slices
 
 _TYPES: Final = {
     "MET_CHAR": "i1",
@@ -31,35 +30,37 @@ _TYPES: Final = {
     "MET_DOUBLE": "f8",
 }
 _MOST_LINES: Final = 200
+_MOST_NAME_BYTES: Final = 1 << 22
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     """Slices `z0000` …; a fourth axis is a series `t0000z0000` …."""
     with raw.open() as stream:
-        header = _header(stream)
-        data = _data(header, stream, raw, options)
-    depth = data.dtype.itemsize * 8
-    count = len(_numbers(header, "DimSize"))
-    matrix, spacing = _geometry(header, count)
-    channels = data.shape[-1]
-    volume = data[..., 0] if channels == 1 else data
-    while count < 3:
-        volume, count = np.expand_dims(volume, count), count + 1
-    if channels == 3 and data.dtype == np.uint8 and count == 3:
-        turned, steps = to_ras(volume, matrix, spacing)
-        yield from volume_slices(turned, steps, options, bit_depth=8)
-        return
-    if count == 3 and channels == 1:
-        turned, steps = to_ras(volume, matrix, spacing)
-        yield from volume_slices(turned, steps, options, bit_depth=depth)
-        return
-    series = volume.reshape(*volume.shape[:3], -1)
-    for number in chosen_frames(series.shape[3], options.frames):
-        turned, steps = to_ras(series[..., number], matrix, spacing)
-        yield from volume_slices(turned, steps, options, frame=f"t{number:04d}", bit_depth=depth)
+        header, listed = read_header(stream)
+        data = _data(header, listed, stream, raw, options)
+    channels, count = data.shape[-1], data.ndim - 1
+    directions, spacing = _geometry(header, count)
+    yield from grid_slices(
+        Grid(
+            values=data[..., 0] if channels == 1 else data,
+            num_space=min(3, count),
+            colour=channels in (3, 4) and data.dtype == np.uint8,
+            directions=directions,
+            spacing=spacing[: min(3, count)],
+            bit_depth=data.dtype.itemsize * 8,
+        ),
+        options,
+    )
 
 
-def _header(stream: BinaryIO) -> Mapping[str, str]:
+def read_header(stream: BinaryIO) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The header's keys and, behind `ElementDataFile = LIST`, the names of the data files.
+
+    The stream is left where attached data begin.
+
+    Raises:
+        RejectError: It is no MetaImage header.
+    """
     found: dict[str, str] = {}
     for _ in range(_MOST_LINES):
         line = stream.readline(4096)
@@ -68,7 +69,8 @@ def _header(stream: BinaryIO) -> Mapping[str, str]:
             break
         found[name.strip()] = value.strip()
         if name.strip() == "ElementDataFile":
-            return found
+            is_list = value.strip().startswith("LIST")
+            return found, tuple(stream.read(_MOST_NAME_BYTES).decode("latin-1").splitlines()) if is_list else ()
     raise RejectError("unreadable", "no MetaImage header")
 
 
@@ -79,7 +81,9 @@ def _numbers(header: Mapping[str, str], name: str, default: str = "") -> list[fl
         raise RejectError("unreadable", f"{name} is no list of numbers") from error
 
 
-def _data(header: Mapping[str, str], stream: BinaryIO, raw: RawFile, options: ReadOptions) -> Pixels:
+def _data(
+    header: Mapping[str, str], listed: Sequence[str], stream: BinaryIO, raw: RawFile, options: ReadOptions
+) -> Pixels:
     """`(X, Y[, Z[, T]], channels)`."""
     shape = [int(n) for n in _numbers(header, "DimSize")]
     channels = int((_numbers(header, "ElementNumberOfChannels", "1") or [1])[0])
@@ -93,40 +97,43 @@ def _data(header: Mapping[str, str], stream: BinaryIO, raw: RawFile, options: Re
     dtype = np.dtype((">" if big else "<") + kind)
     wanted = voxels * dtype.itemsize
     packed = header.get("CompressedData", "").lower() == "true"
-    data = _bytes(header["ElementDataFile"], stream, raw, wanted, packed=packed)
+    data = _bytes(header, listed, stream, raw, wanted, packed=packed)
     values = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
     return values.reshape([*reversed(shape), channels]).transpose([*range(len(shape) - 1, -1, -1), len(shape)])
 
 
-def _bytes(name: str, stream: BinaryIO, raw: RawFile, wanted: int, *, packed: bool) -> bytes:
+def _bytes(
+    header: Mapping[str, str], listed: Sequence[str], stream: BinaryIO, raw: RawFile, wanted: int, *, packed: bool
+) -> bytes:
+    name = header["ElementDataFile"]
     if name.upper() == "LOCAL":
         data = stream.read()
-    elif "/" in name or "\\" in name or " " in name or re.search(r"%\d*d", name) or raw.beside is None:
-        raise RejectError("unsupported", "data in several or other files")
+        data = inflate(data, "gzip", wanted) if packed else data
     else:
-        try:
-            with raw.beside(name) as other:
-                data = other.read()
-        except (OSError, KeyError) as error:
-            raise RejectError("unreadable", "its data file is missing") from error
-    if packed:
-        try:
-            data = zlib.decompressobj(wbits=47).decompress(data, wanted + 1)
-        except zlib.error as error:
-            raise RejectError("unreadable", "zlib.error") from error
+        names = data_names(name, listed)
+        share = -(-wanted // max(1, len(names)))
+        data = b"".join(_one_file(header, read_beside(raw, name), share, packed=packed) for name in names)
     if len(data) < wanted:
         raise RejectError("undecodable", f"{len(data)} of {wanted} bytes")
-    return data[-wanted:] if name.upper() != "LOCAL" and not packed else data[:wanted]
+    return data[:wanted]
+
+
+def _one_file(header: Mapping[str, str], data: bytes, wanted: int, *, packed: bool) -> bytes:
+    """The values of one data file: behind `HeaderSize` bytes, else at its end."""
+    if packed:
+        return inflate(data, "gzip", wanted)
+    skip = int((_numbers(header, "HeaderSize", "-1") or [-1])[0])
+    return data[skip : skip + wanted] if skip >= 0 else data[-wanted:]
 
 
 def _geometry(header: Mapping[str, str], count: int) -> tuple[Any, list[float]]:
-    """Directions in RAS (the file's are LPS) and spacing of three axes."""
+    """Directions in LPS, which is the file's frame too, and spacing of the axes."""
     spacing = _numbers(header, "ElementSpacing") or _numbers(header, "ElementSize")
     steps = [*(spacing or [1.0] * count), 1.0, 1.0, 1.0][:3]
     values = _numbers(header, "TransformMatrix") or _numbers(header, "Rotation") or _numbers(header, "Orientation")
     if len(values) != count * count or count < 3:
-        return np.diag([-1.0, -1.0, 1.0]), steps
+        return AS_STORED, steps
     matrix = np.array(values).reshape(count, count)[:3, :3]
-    if abs(np.linalg.det(matrix)) < 1e-6:
-        matrix = np.eye(3)
-    return matrix * np.array([-1.0, -1.0, 1.0]), steps
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        return AS_STORED, steps
+    return matrix, steps

@@ -1,38 +1,48 @@
-"""NIfTI-1/2 and Analyze volumes (`.nii`, `.nii.gz`), three to five dimensions, colour ones too."""
+"""NIfTI-1/2 and Analyze volumes (`.nii`, `.nii.gz`), three to seven dimensions, colour ones too."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import RawImage, ReadOptions, chosen_frames
-from ingest.readers.volumes import volume_slices
+from ingest.readers.base import Pixels, RawImage, ReadOptions
+from ingest.readers.volumes import AS_STORED, Grid, grid_slices
+
+_COLOUR_INTENTS: Final = (2003, 2004)
+"""NIFTI_INTENT_RGB_VECTOR and NIFTI_INTENT_RGBA_VECTOR: the fifth axis holds the channels."""
+
+_TO_LPS: Final = np.array([-1.0, -1.0, 1.0])
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     """Slices `z0000` …; volumes of a series are `t0000z0000` …, at most `max_frames` of each."""
-    import nibabel
-
     image = _load(raw, options)
     _check(image, options)
-    closest: Any = nibabel.as_closest_canonical(image)  # type: ignore[no-untyped-call]  # has no annotations
-    spacing = closest.header.get_zooms()[:3]
-    volume = _squeeze(closest)
-    depth = int(image.header.get_data_dtype().itemsize * 8)
-    if volume.dtype.names:
-        volume = np.stack([volume[name] for name in volume.dtype.names[:3]], axis=-1)
-        yield from volume_slices(volume, spacing, options, bit_depth=8)
-        return
-    if volume.ndim == 3:
-        yield from volume_slices(volume, spacing, options, bit_depth=depth)
-        return
-    series = volume.reshape(*volume.shape[:3], -1)
-    for number in chosen_frames(series.shape[3], options.frames):
-        yield from volume_slices(series[..., number], spacing, options, frame=f"t{number:04d}", bit_depth=depth)
+    values, colour = _values(image)
+    yield from grid_slices(
+        Grid(
+            values=values,
+            num_space=min(3, values.ndim),
+            colour=colour,
+            directions=_directions(image),
+            spacing=[float(step) for step in image.header.get_zooms()[:3]],
+            bit_depth=8 if colour else int(image.header.get_data_dtype().itemsize * 8),
+        ),
+        options,
+    )
+
+
+def _directions(image: Any) -> Any:
+    """Rows are the directions of the axes, in LPS (the file's are RAS); as stored where the affine is singular."""
+    matrix = np.asarray(image.affine, dtype=float)[:3, :3].T
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if not np.isfinite(matrix).all() or (lengths == 0).any():
+        return AS_STORED
+    return matrix / lengths * _TO_LPS
 
 
 def _load(raw: RawFile, options: ReadOptions) -> Any:
@@ -79,17 +89,26 @@ def _check(image: Any, options: ReadOptions) -> None:
         raise RejectError("decompression_bomb", "x".join(map(str, shape)) + " voxels")
 
 
-def _squeeze(image: Any) -> Any:
-    """The array with at least three axes; integers stay integers where the header does not scale them."""
+def _values(image: Any) -> tuple[Pixels, bool]:
+    """The values, real and of native bytes, and whether the last axis is colour.
+
+    Integers stay integers where the header does not scale them.
+    """
     slope, inter = image.header.get_slope_inter() if hasattr(image.header, "get_slope_inter") else (1, 0)
     plain = slope in (None, 1) and inter in (None, 0)
     volume = np.asanyarray(image.dataobj)
-    if not plain and volume.dtype == np.float64:
-        volume = volume.astype(np.float32)
-    if volume.ndim == 2:
-        volume = volume[:, :, None]
-    while volume.ndim > 3 and volume.shape[-1] == 1:
-        volume = volume[..., 0]
+    if volume.dtype.names:
+        return np.stack([volume[name] for name in volume.dtype.names[:3]], axis=-1), True
     if np.iscomplexobj(volume):
         volume = np.abs(volume)
-    return volume
+    if not plain and volume.dtype == np.float64:
+        volume = volume.astype(np.float32)
+    has_channels = volume.ndim == 5 and volume.shape[4] in (3, 4) and volume.dtype == np.uint8
+    return volume, has_channels and _intent(image) in _COLOUR_INTENTS
+
+
+def _intent(image: Any) -> int:
+    try:
+        return int(image.header["intent_code"])
+    except (KeyError, ValueError, TypeError):
+        return 0

@@ -11,19 +11,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.schema import index_schema, rejects_schema
+from shards.schema import fingerprint_schema, index_schema, rejects_schema
 
 GROUP_ROWS = 512
-
-
-def fingerprint_schema() -> pa.Schema:
-    """The Arrow schema of `fingerprints/`: one row a sample.
-
-    `phash` and `phash_centre` are 32 bytes (`ingest.picture.fingerprint`), `thumb` the 64 × 64 gray bytes.
-    """
-    text = [pa.field(name, pa.string(), nullable=False) for name in ("key", "source", "group_id", "pixel_sha256")]
-    binary = [pa.field(name, pa.binary(), nullable=False) for name in ("phash", "phash_centre", "thumb")]
-    return pa.schema([*text, *binary])
 
 
 SCHEMAS = {"samples": index_schema, "rejects": rejects_schema, "prints": fingerprint_schema}

@@ -1,6 +1,6 @@
 """A dataset on storage: its layout, its tables, and the one way to add to it.
 
-    dataset.json      format version, encoding policy, and the version of the ingest pipeline that it was made for
+    dataset.json      format version, dataset id, encoding policy, and the version of the pipeline that it was made for
     shards/…          the tars
     index/            Delta table, one row a sample; its versions are the dataset's versions
     fingerprints/     Delta table, perceptual hashes and thumbnails
@@ -16,18 +16,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from shards.dataset.query import connect, scan
 from shards.dataset.table_files import add_files, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
-from shards.schema import FORMAT_VERSION, index_schema, rejects_schema
+from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
+    import pyarrow.dataset as ds
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
@@ -36,6 +41,12 @@ if TYPE_CHECKING:
 
 PARTITIONS = ("modality", "source")
 _SETTINGS = "dataset.json"
+TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
+    "samples": ("index", index_schema),
+    "fingerprints": ("fingerprints", fingerprint_schema),
+    "rejects": ("rejects", rejects_schema),
+}
+"""Name in a query → folder and columns of a table."""
 _JOB = "biovfm.job"
 _SUMMARY = "biovfm.summary"
 
@@ -55,6 +66,12 @@ class Dataset:
         self.url = url
         self.store = store
         self.settings = settings
+
+    @property
+    def id(self) -> str | None:
+        """The random name that the dataset got when it was made and keeps wherever it is moved; None in older ones."""
+        found = self.settings.get("dataset_id")
+        return None if found is None else str(found)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -102,6 +119,7 @@ class Dataset:
         """
         settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
+            "dataset_id": str(uuid.uuid4()),
             "created_by": "biovfm",
             "encoding": dict(encoding or {}),
         }
@@ -163,6 +181,74 @@ class Dataset:
         """Whether the job is committed."""
         return self._written_by("index", job_id)
 
+    def samples_table(self, version: int | None = None) -> DeltaTable:
+        """The sample index.
+
+        Args:
+            version: Its version; the newest where None.
+
+        Raises:
+            SampleIndexError: There is none yet, or not this version (any more).
+        """
+        table = self.table("index", version=version) if version is None or version >= 0 else None
+        if table is None:
+            raise SampleIndexError(f"{self.url} holds no samples yet", hint="run `biovfm ingest` first")
+        return table
+
+    def query(
+        self, sql: str, *, params: Sequence[object] = (), version: int | None = None, **tables: pa.Table | ds.Dataset
+    ) -> pa.Table:
+        """Ask one question in SQL (DuckDB).
+
+        The dataset's tables stand in it as `samples` (the index), `fingerprints` and `rejects`; one of which nothing
+        was written yet is empty.
+
+        Args:
+            sql: One SELECT.
+            params: What stands for `?` or `$1` in it.
+            version: Version of the index; the newest where None.
+            tables: More tables, by the names that they have in the query.
+
+        Returns:
+            The rows.
+
+        Raises:
+            SampleIndexError: There is no such version (any more).
+        """
+        mentioned = [name for name in TABLE_NAMES if re.search(rf"\b{name}\b", sql)]
+        with self.database(*mentioned, version=version, **tables) as database:
+            return database.sql(sql, params=list(params)).to_arrow_table()
+
+    @contextlib.contextmanager
+    def database(
+        self,
+        *names: str,
+        version: int | None = None,
+        dictionaries: Sequence[str] = (),
+        **tables: pa.Table | ds.Dataset,
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB connection for several questions, or for answers that are read piece by piece.
+
+        Args:
+            names: The dataset's tables to ask: `samples`, `fingerprints`, `rejects`.
+            version: Version of the index; the newest where None.
+            dictionaries: Columns of few values to read as dictionaries: grouping by one is ten times as fast.
+            tables: More tables, by name.
+
+        Raises:
+            SampleIndexError: There is no such version (any more).
+        """
+        with connect() as database:
+            for name in names:
+                folder, schema = TABLE_NAMES[name]
+                pinned = name == "samples" and version is not None
+                table = self.samples_table(version) if pinned else self.table(folder)
+                rows = schema().empty_table() if table is None else scan(table, dictionaries=dictionaries)
+                database.register(name, rows)
+            for name, rows in tables.items():
+                database.register(name, rows)
+            yield database
+
     def find_pixels(self, hashes: Sequence[str]) -> dict[str, str]:
         """Which of these pixel hashes the index holds already.
 
@@ -174,18 +260,12 @@ class Dataset:
         """
         import pyarrow as pa
 
-        from shards.dataset.query import connect, scan
-
-        table = self.table("index")
-        if table is None or not hashes:
+        if not hashes:
             return {}
-        with connect() as database:
-            database.register("samples", scan(table))
-            database.register("wanted", pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())}))
-            rows = database.sql(
-                "SELECT pixel_sha256, min(key) FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
-            ).fetchall()
-        return dict(rows)
+        wanted = pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())})
+        sql = "SELECT pixel_sha256, min(key) AS key FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
+        found = self.query(sql, wanted=wanted)
+        return dict(zip(found["pixel_sha256"].to_pylist(), found["key"].to_pylist(), strict=True))
 
     def commit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -22,11 +23,14 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
         memory_limit: DuckDB's own limit; larger sorts spill to the temporary folder.
     """
     import tempfile
+    import uuid
 
     import duckdb
 
     database = duckdb.connect(":memory:")
-    database.execute(f"SET temp_directory = '{tempfile.gettempdir()}'")
+    # A folder that DuckDB makes when it spills and removes; queries may read what lies in it, so it holds nothing else.
+    spill = Path(tempfile.gettempdir()) / f"biovfm-query-{uuid.uuid4().hex}"
+    database.execute(f"SET temp_directory = {quote(str(spill))}")
     database.execute(f"SET memory_limit = '{memory_limit}'")
     database.execute("SET enable_progress_bar = false")
     database.execute("SET enable_external_access = false")

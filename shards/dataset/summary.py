@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,26 +45,19 @@ class Summary:
 def summarise(dataset: Dataset) -> Summary:
     """Count a dataset."""
     jobs = dataset.jobs()
-    index, rejects = dataset.table("index"), dataset.table("rejects")
-    with connect() as database:
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*_SAMPLE_QUERIES, "rejects")}
-        counts: list[dict[str, Any]] = []
-        if index is not None:
-            database.register("samples", scan(index))
-            for name, sql in _SAMPLE_QUERIES.items():
-                tables[name] = database.sql(sql).to_arrow_table().to_pylist()
-        if rejects is not None:
-            database.register("rejects", scan(rejects))
-            committed = [job["job_id"] for job in jobs]
-            counts = database.sql(_REJECTED, params=[committed]).to_arrow_table().to_pylist()
-            tables["rejects"] = database.sql(_REJECTS, params=[committed]).to_arrow_table().to_pylist()
+    committed = [job["job_id"] for job in jobs]
+    version = dataset.version()
+    with dataset.database("samples", "rejects", version=version if version >= 0 else None) as database:
+        tables = {name: database.sql(sql).to_arrow_table().to_pylist() for name, sql in _SAMPLE_QUERIES.items()}
+        counts = database.sql(_REJECTED, params=[committed]).to_arrow_table().to_pylist()
+        tables["rejects"] = database.sql(_REJECTS, params=[committed]).to_arrow_table().to_pylist()
     kept = {row["job_id"]: row["kept"] for row in tables["by_job"]}
     rejected = {row["job_id"]: row["rejected"] for row in counts}
-    totals = tables["totals"][0] if tables["totals"] else {"samples": 0, "shards": 0, "bytes": 0}
+    (totals,) = tables["totals"]
     return Summary(
         url=dataset.url,
         encoding=dict(dataset.settings.get("encoding", {})),
-        version=-1 if index is None else int(index.version()),
+        version=version,
         num_samples=totals["samples"],
         num_shards=totals["shards"],
         num_bytes=int(totals["bytes"] or 0),

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
 from shards.dataset.verify_shard import Problem, Rows, check_shard
 from shards.errors import SampleIndexError
 from shards.store import Store
@@ -96,8 +95,7 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
     shards: dict[str, tuple[int, int]] = {}
     readable = not problems
     if table is not None and readable:
-        with connect() as database:
-            database.register("samples", scan(table))
+        with dataset.database("samples", version=table.version()) as database:
             shards = _roll_up(database, problems)
             problems += _check_sizes(shards, sizes)
             if deep:
@@ -217,7 +215,7 @@ def _find_orphans(dataset: Dataset, shards: set[str]) -> Iterator[Orphan]:
 
 
 def _unnamed(dataset: Dataset, shards: set[str]) -> Iterator[ObjectInfo]:
-    everything = getattr(dataset.store, "list_all", dataset.store.list)
+    everything = partial(dataset.store.list, hidden=True)
     for folder in ("shards/", "staging/"):
         yield from (info for info in everything(folder) if info.path not in shards)
     for name in TABLES:

@@ -39,6 +39,22 @@ _PARTIAL = re.compile(r"\.partial-biovfm-\w+")
 _PARTIAL_AGE_SECONDS = 3600
 
 
+class Claims(Protocol):
+    """Who will take what of the blocks in memory, so that they are let go in time."""
+
+    def unclaim(self, block: BlockId, start: int) -> None:
+        """Take a claim back, once the piece was taken or could not be."""
+        ...
+
+    def forget_claims(self) -> None:
+        """What was claimed will not be taken."""
+        ...
+
+    def forget_unread(self, *, now: int, lifetime: int) -> None:
+        """Forget what was put `lifetime` ago and never taken, by a count whose value is `now`."""
+        ...
+
+
 class Blocks(Protocol):
     """Keeps blocks, up to `budget_bytes` of them.
 
@@ -48,6 +64,11 @@ class Blocks(Protocol):
     """
 
     budget_bytes: int
+
+    @property
+    def claims(self) -> Claims | None:
+        """The claims on the blocks; None where blocks stay for the next run too."""
+        ...
 
     @property
     def memory_bytes(self) -> int:
@@ -62,10 +83,6 @@ class Blocks(Protocol):
         """
         ...
 
-    def unclaim(self, block: BlockId, start: int) -> None:
-        """Take a claim back, once the piece was taken or could not be."""
-        ...
-
     def take(self, block: BlockId, start: int, length: int) -> bytes | None:
         """A piece of a block, None where it is not at hand (any more)."""
         ...
@@ -76,14 +93,6 @@ class Blocks(Protocol):
 
     def drop(self, block: BlockId) -> None:
         """Forget a block."""
-        ...
-
-    def forget_claims(self) -> None:
-        """What was claimed will not be taken."""
-        ...
-
-    def forget_unread(self, *, now: int, lifetime: int) -> None:
-        """Forget what was put `lifetime` ago and never taken, by a count whose value is `now`."""
         ...
 
 
@@ -121,6 +130,11 @@ class MemoryBlocks:
         self._claims: dict[tuple[BlockId, int], int] = {}
         self._now = 0
         self._lock = threading.Lock()
+
+    @property
+    def claims(self) -> MemoryBlocks:
+        """This object: it counts them."""
+        return self
 
     def claim(self, block: BlockId, start: int) -> bool:
         """Announce that a piece will be taken."""
@@ -206,6 +220,8 @@ class DiskBlocks:
         ConfigError: The folder cannot be written.
     """
 
+    claims = None
+
     def __init__(self, folder: Path, budget_bytes: int, *, origin: str) -> None:
         self.folder = folder
         self.budget_bytes = budget_bytes
@@ -234,9 +250,6 @@ class DiskBlocks:
     def claim(self, block: BlockId, start: int) -> bool:  # noqa: ARG002 - the seam's signature
         """Whether a block is at hand."""
         return self._name(block) in self._sizes
-
-    def unclaim(self, block: BlockId, start: int) -> None:
-        """Nothing: there are no claims."""
 
     def take(self, block: BlockId, start: int, length: int) -> bytes | None:
         """Bytes of a block, None where it is not at hand. They stay in the cache."""
@@ -276,12 +289,6 @@ class DiskBlocks:
         """Forget a block."""
         with self._lock:
             self._remove(self._name(block))
-
-    def forget_claims(self) -> None:
-        """Nothing: there are none."""
-
-    def forget_unread(self, *, now: int, lifetime: int) -> None:
-        """Nothing: the next run may read it."""
 
     def _name(self, block: BlockId) -> str:
         shard, number = block

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +28,9 @@ from numpy.typing import NDArray
 from shards.decode.base import Blob
 from shards.errors import ShardError, ShortObjectError
 from shards.read.block_cache import BLOCK_BYTES, BlockId, Blocks, DiskBlocks, MemoryBlocks
-from shards.read.local import FileReader, Location, ShardReader, checked, read_coalesced
+from shards.read.local import FileReader
+from shards.read.locations import Location, ShardReader, checked
 from shards.store import Store
-
-if TYPE_CHECKING:
-    from shards.stream.plan import Plan
 
 MEMORY_BUDGET_BYTES = 1 << 30
 """Budget of blocks in memory where the user gives none."""
@@ -45,29 +42,67 @@ LOOKAHEAD_BYTES = 64 << 20
 
 CONNECTIONS = 16
 
+COALESCE_GAP_BYTES = 64 << 10
+"""Two ranges this close are read as one: on shards of mixed tags this costs 1.04 times the bytes."""
+
 PlacesOf = Callable[[str], NDArray[np.int64]]
 """Shard path to `(n, 4)` int64, where its selected samples lie, in order; see `shards.stream.rows.ShardRows`."""
 
 
 def open_reader(
-    store: Store, *, plan: Plan | None = None, cache: Path | None = None, cache_bytes: int | None = None
+    store: Store, *, places_of: PlacesOf | None = None, cache: Path | None = None, cache_bytes: int | None = None
 ) -> ShardReader:
     """The reader for a dataset's shards.
 
     Args:
         store: The dataset's store.
-        plan: What will be prefetched; only needed for that.
+        places_of: Looks up where the samples of a shard lie; only needed by who prefetches.
         cache: Folder for blocks of remote shards; in memory where None.
         cache_bytes: Budget of the cache.
     """
     if store.local_path("") is not None:
         return FileReader(store)
-    places_of = _no_places if plan is None else partial(_places_of, plan)
     if cache is not None:
         blocks: Blocks = DiskBlocks(cache, cache_bytes or DISK_BUDGET_BYTES, origin=store.url)
     else:
-        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES, partial(pieces_of, places_of))
-    return RemoteReader(store, blocks, places_of=places_of)
+        blocks = MemoryBlocks(cache_bytes or MEMORY_BUDGET_BYTES, partial(pieces_of, places_of or _no_places))
+    return RemoteReader(store, blocks)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Early:
+    """An image that is fetched by itself, ahead of its batch."""
+
+    coming: Future[bytes]
+    length: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loop:
+    """What one loop over the samples has announced.
+
+    Attributes:
+        lifetime: After so many more announced samples nobody reads what is left of a block.
+        windows_bytes: What its open windows hold.
+        windows_fit: Whether that fits into the budget; else every image is a request of its own.
+        is_first: Nothing is announced yet.
+        announced: Samples announced by this loop and those before it.
+        unread_bytes: Bytes of samples that are announced and not read.
+        early: By shard and offset.
+    """
+
+    lifetime: int = sys.maxsize
+    windows_bytes: int = 0
+    windows_fit: bool = True
+    is_first: bool = False
+    announced: int = 0
+    unread_bytes: int = 0
+    early: dict[tuple[str, int], _Early] = field(default_factory=dict)
+
+    @property
+    def early_bytes(self) -> int:
+        """Bytes of the images that are fetched by themselves."""
+        return sum(early.length for early in self.early.values())
 
 
 class RemoteReader:
@@ -78,48 +113,42 @@ class RemoteReader:
         blocks: Keeps blocks.
         connections: Requests under way at the same time, for blocks and for single ranges each.
         block_bytes: Bytes of a block.
-        places_of: Where a shard's samples lie.
 
     Attributes:
         bytes_read: Bytes fetched.
-        held_limit_bytes: What may be held or under way before nothing more is fetched ahead.
     """
 
     lookahead_bytes = LOOKAHEAD_BYTES
 
     def __init__(
-        self,
-        store: Store,
-        blocks: Blocks,
-        *,
-        connections: int = CONNECTIONS,
-        block_bytes: int = BLOCK_BYTES,
-        places_of: PlacesOf,
+        self, store: Store, blocks: Blocks, *, connections: int = CONNECTIONS, block_bytes: int = BLOCK_BYTES
     ) -> None:
         self._store = store
         self._blocks = blocks
         self._block_bytes = block_bytes
-        self._places_of = places_of
         self._ahead = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-ahead")
         self._now = ThreadPoolExecutor(connections, thread_name_prefix="biovfm-now")
         self._lock = threading.Lock()
         self._coming: dict[BlockId, Future[bytes]] = {}
-        self._early: dict[tuple[str, int], Future[bytes]] = {}
-        self._early_bytes = 0
-        self._announced = 0
-        self._unread_bytes = 0
-        self._lifetime = sys.maxsize
-        self._windows_fit = True
-        self._is_first = False
-        self._retries_before = _retries_of(store)
+        self._loop = _Loop()
+        self._retries_before = store.retries
         self._read_again = 0
         self.bytes_read = 0
-        self.held_limit_bytes = self.lookahead_bytes
+
+    @property
+    def ahead(self) -> RemoteReader:
+        """This reader: it fetches ahead."""
+        return self
 
     @property
     def retries(self) -> int:
         """Requests that had to be made again: those that failed, and those whose bytes failed their checksum."""
-        return _retries_of(self._store) - self._retries_before + self._read_again
+        return self._store.retries - self._retries_before + self._read_again
+
+    @property
+    def held_limit_bytes(self) -> int:
+        """What may be held or under way before nothing more is fetched ahead."""
+        return (self._loop.windows_bytes if self._loop.windows_fit else 0) + self.lookahead_bytes
 
     def reserve(self, windows: int, window_samples: int, locations: Sequence[Location]) -> None:
         """Begin a new loop: forget what an earlier one announced, and set how much may be held.
@@ -129,19 +158,21 @@ class RemoteReader:
             window_samples: Samples of each.
             locations: A first batch, by which their bytes are estimated.
         """
-        with self._lock:
-            for early in self._early.values():
-                early.cancel()
-            self._early.clear()
-            self._early_bytes = self._unread_bytes = 0
-        self._blocks.forget_claims()
         block_samples = self._block_bytes * len(locations) // max(sum(location.length for location in locations), 1)
-        # A block belongs to a window and the next ones that it reaches into; what is left of it then nobody reads.
-        self._lifetime = 3 * windows * (window_samples + block_samples)
-        self._is_first = True
-        needed = self._windows_bytes(windows, window_samples, locations)
-        self._windows_fit = needed + 2 * self.lookahead_bytes <= self._blocks.budget_bytes
-        self.held_limit_bytes = (needed if self._windows_fit else 0) + self.lookahead_bytes
+        windows_bytes = self._windows_bytes(windows, window_samples, locations)
+        with self._lock:
+            for early in self._loop.early.values():
+                early.coming.cancel()
+            self._loop = _Loop(
+                # A block belongs to a window and the next ones that it reaches into; nobody reads the rest of it then.
+                lifetime=3 * windows * (window_samples + block_samples),
+                windows_bytes=windows_bytes,
+                windows_fit=windows_bytes + 2 * self.lookahead_bytes <= self._blocks.budget_bytes,
+                is_first=True,
+                announced=self._loop.announced,
+            )
+        if self._blocks.claims is not None:
+            self._blocks.claims.forget_claims()
 
     def _windows_bytes(self, windows: int, window_samples: int, locations: Sequence[Location]) -> int:
         """What open windows hold: half of each on average, and a block where they end."""
@@ -152,26 +183,30 @@ class RemoteReader:
 
     def has_room(self) -> bool:
         """Whether more may be fetched ahead than the next `lookahead_bytes` of samples."""
-        held_bytes = self._blocks.memory_bytes + len(self._coming) * self._block_bytes + self._early_bytes
-        return max(held_bytes, self._unread_bytes) < self.held_limit_bytes
+        with self._lock:
+            loop = self._loop
+            held_bytes = self._blocks.memory_bytes + len(self._coming) * self._block_bytes + loop.early_bytes
+        return max(held_bytes, loop.unread_bytes) < self.held_limit_bytes
 
     def prefetch(self, locations: Sequence[Location]) -> None:
         """Begin to fetch blocks of dense shards and ranges of the others."""
         wanted = list(locations)  # columns become tuples once
+        loop = self._loop
         alone = []
         for location in wanted:
-            pieces = [] if self._is_first else self._pieces(location)
+            pieces = [] if loop.is_first else self._pieces(location)
             for block, start, _ in pieces:
                 self._begin_block(block, start, location.dense_end)
             if not pieces:
                 alone.append(location)
         for shard, ranges in _by_shard(alone):
             self._begin_ranges(shard, ranges)
-        self._is_first = False
         with self._lock:
-            self._announced += len(wanted)
-            self._unread_bytes += sum(location.length for location in wanted)
-        self._blocks.forget_unread(now=self._announced, lifetime=self._lifetime)
+            loop.is_first = False
+            loop.announced += len(wanted)
+            loop.unread_bytes += sum(location.length for location in wanted)
+        if self._blocks.claims is not None:
+            self._blocks.claims.forget_unread(now=loop.announced, lifetime=loop.lifetime)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
@@ -182,7 +217,8 @@ class RemoteReader:
         for number, future in zip(missing, under_way, strict=True):
             found[number] = future.result()
         with self._lock:
-            self._unread_bytes = max(self._unread_bytes - sum(location.length for location in wanted), 0)
+            read_bytes = sum(location.length for location in wanted)
+            self._loop.unread_bytes = max(self._loop.unread_bytes - read_bytes, 0)
         return [self._verified(location, data or b"") for location, data in zip(wanted, found, strict=True)]
 
     def close(self) -> None:
@@ -192,7 +228,7 @@ class RemoteReader:
 
     def _pieces(self, location: Location) -> list[tuple[BlockId, int, int]]:
         """The blocks that a sample lies in, with start and length in each; none where it is fetched by itself."""
-        if not (location.dense_end and self._windows_fit):
+        if not (location.dense_end and self._loop.windows_fit):
             return []
         found, offset, end = [], location.offset, location.offset + location.length
         while offset < end:
@@ -220,13 +256,13 @@ class RemoteReader:
 
     def _begin_ranges(self, shard: str, wanted: Sequence[Location]) -> None:
         with self._lock:
-            fresh = [location for location in wanted if (shard, location.offset) not in self._early]
+            early = self._loop.early
+            fresh = [location for location in wanted if (shard, location.offset) not in early]
             if not fresh:
                 return
             whole = self._ahead.submit(self._fetch_ranges, shard, fresh)
             for number, location in enumerate(fresh):
-                self._early[shard, location.offset] = _part(whole, number)
-                self._early_bytes += location.length
+                early[shard, location.offset] = _Early(coming=_part(whole, number), length=location.length)
 
     def _fetch_ranges(self, shard: str, wanted: Sequence[Location]) -> list[bytes]:
         parts = read_coalesced(self._store, shard, [(location.offset, location.length) for location in wanted])
@@ -242,10 +278,9 @@ class RemoteReader:
 
     def _at_hand(self, location: Location) -> bytes | None:
         with self._lock:
-            early = self._early.pop((location.shard, location.offset), None)
-            self._early_bytes -= location.length if early is not None else 0
+            early = self._loop.early.pop((location.shard, location.offset), None)
         if early is not None:
-            return _unless_short(early)
+            return _unless_short(early.coming)
         parts = [self._from_block(*piece) for piece in self._pieces(location)]
         return b"".join(part for part in parts if part is not None) if parts and None not in parts else None
 
@@ -260,7 +295,8 @@ class RemoteReader:
             data = self._blocks.take(block, start, length)  # it has come by now, also where it came in between
             return data if data is not None or whole is None else whole[start : start + length]
         finally:
-            self._blocks.unclaim(block, start)
+            if self._blocks.claims is not None:
+                self._blocks.claims.unclaim(block, start)
 
     def _fetch_alone(self, location: Location) -> bytes:
         """One image; empty where its shard ends before it, so that it fails its checksum."""
@@ -299,16 +335,7 @@ def pieces_of(places_of: PlacesOf, block: BlockId, block_bytes: int = BLOCK_BYTE
 
 
 def _no_places(shard: str) -> NDArray[np.int64]:
-    raise AssertionError(f"{shard}: only a reader with a plan prefetches")
-
-
-def _places_of(plan: Plan, shard: str) -> NDArray[np.int64]:
-    (rows,) = plan.source.rows([bisect_left(plan.shards, shard)])
-    return rows.places
-
-
-def _retries_of(store: Store) -> int:
-    return int(getattr(store, "retries", 0))
+    raise AssertionError(f"{shard}: only a reader that can look up places prefetches")
 
 
 def _by_shard(locations: Iterable[Location]) -> list[tuple[str, list[Location]]]:
@@ -333,3 +360,29 @@ def _part(whole: Future[list[bytes]], number: int) -> Future[bytes]:
 
     whole.add_done_callback(settle)
     return part
+
+
+def read_coalesced(store: Store, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Several `(start, length)` ranges of one object, near ones read in one request.
+
+    Args:
+        store: The store.
+        path: The object.
+        ranges: In any order.
+
+    Returns:
+        The bytes of each range, in the order asked.
+    """
+    merged: list[list[int]] = []
+    for start, length in sorted(ranges):
+        if merged and start - merged[-1][1] <= COALESCE_GAP_BYTES:
+            merged[-1][1] = max(merged[-1][1], start + length)
+        else:
+            merged.append([start, start + length])
+    parts = store.read_ranges(path, [(start, stop - start) for start, stop in merged])
+    found = []
+    for start, length in ranges:
+        number = next(n for n, (first, last) in enumerate(merged) if first <= start and start + length <= last)
+        inside = start - merged[number][0]
+        found.append(bytes(parts[number][inside : inside + length]))
+    return found

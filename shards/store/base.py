@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 HIDDEN = ".partial-"
-"""Objects whose last name begins so are uploads under way; `list` does not show them."""
+"""Objects whose last name begins so are uploads under way; `list` shows them only when asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,11 @@ class Store(Protocol):
 
     url: str
 
+    @property
+    def retries(self) -> int:
+        """Attempts that followed a failed one, in this process."""
+        ...
+
     def read(self, path: str) -> bytes:
         """The whole object."""
         ...
@@ -57,8 +62,13 @@ class Store(Protocol):
         """Size of one object."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path starts with `prefix`, in the order of their paths."""
+    def list(self, prefix: str = "", *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        """All objects whose path starts with `prefix`, in the order of their paths.
+
+        Args:
+            prefix: What their paths start with.
+            hidden: Also uploads that are under way or died.
+        """
         ...
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:
@@ -84,6 +94,11 @@ class Store(Protocol):
     def local_path(self, path: str) -> Path | None:
         """The file to memory-map, or None where the store is not a local disk."""
         ...
+
+
+def is_hidden(path: str) -> bool:
+    """Whether the path is that of an upload under way."""
+    return path.rpartition("/")[2].startswith(HIDDEN)
 
 
 def join_url(url: str, *parts: str) -> str:

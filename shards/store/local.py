@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError, StoreError
-from shards.store.base import HIDDEN, ObjectInfo
+from shards.store.base import HIDDEN, ObjectInfo, is_hidden
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -24,6 +24,8 @@ class LocalStore:
     Args:
         root: The folder; made when something is first written.
     """
+
+    retries = 0
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
@@ -71,20 +73,14 @@ class LocalStore:
             raise NotFoundError(f"no such object: {file}")
         return ObjectInfo(path=path, size=info.st_size, modified=info.st_mtime)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
-        for info in self.list_all(prefix):
-            if not info.path.rpartition("/")[2].startswith(HIDDEN):
-                yield info
-
-    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Like `list`, with the hidden files of writes that are under way or died."""
+    def list(self, prefix: str = "", *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        """All objects whose path starts with `prefix`, in the order of their paths."""
         found = []
         for parent, _, names in os.walk(self._file(prefix.rpartition("/")[0])):
             base = Path(parent).relative_to(self.root)
             found += [(base / name).as_posix() for name in names]
         for path in sorted(found):
-            if path.startswith(prefix):
+            if path.startswith(prefix) and (hidden or not is_hidden(path)):
                 with contextlib.suppress(NotFoundError):
                     yield self.stat(path)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError
-from shards.store.base import HIDDEN, ObjectInfo
+from shards.store.base import ObjectInfo, is_hidden
 
 
 class MemoryStore:
     """Objects in a dictionary."""
+
+    retries = 0
 
     def __init__(self, url: str = "memory://") -> None:
         self.url = url
@@ -45,10 +47,10 @@ class MemoryStore:
         """Size of one object."""
         return ObjectInfo(path=path, size=len(self.read(path)))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
+    def list(self, prefix: str = "", *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        """All objects whose path starts with `prefix`, in the order of their paths."""
         for path in sorted(self.objects):
-            if path.startswith(prefix) and not path.rpartition("/")[2].startswith(HIDDEN):
+            if path.startswith(prefix) and (hidden or not is_hidden(path)):
                 yield ObjectInfo(path=path, size=len(self.objects[path]))
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:

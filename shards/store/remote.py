@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from shards.store.base import HIDDEN, ObjectInfo
+from shards.store.base import HIDDEN, ObjectInfo, is_hidden
 from shards.store.calls import Calls
 from shards.store.driver import Driver, DriverError
 from shards.store.options import redact
@@ -119,20 +119,15 @@ class RemoteStore:
         with self._calls.named(path):
             return self._calls.head(path)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose path starts with `prefix`, in the order of their paths; uploads under way left out."""
-        for info in self.list_all(prefix):
-            if not info.path.rpartition("/")[2].startswith(HIDDEN):
-                yield info
-
-    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Like `list`, with the hidden objects of uploads that are under way or died.
+    def list(self, prefix: str = "", *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        """All objects whose path starts with `prefix`, in the order of their paths.
 
         The listing is held in memory and sorted: stores disagree about the order of `a/b` and `a-b`.
         """
         with self._calls.named(prefix):
             found = self._calls.attempt(lambda: list(self._driver.list(prefix.rpartition("/")[0])))
-        yield from sorted((info for info in found if info.path.startswith(prefix)), key=lambda info: info.path)
+        wanted = (info for info in found if info.path.startswith(prefix) and (hidden or not is_hidden(info.path)))
+        yield from sorted(wanted, key=lambda info: info.path)
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:
         """Create an object from bytes or a local file; it appears whole or not at all.

@@ -5,6 +5,7 @@ The plan is O(shards); `shards.stream.rows` looks up where the samples lie insid
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
+from shards.dataset.query import scan
 from shards.dataset.shard_file import shard_tags
-from shards.errors import SampleIndexError, SubsetError
+from shards.errors import SubsetError
 from shards.stream.rows import IndexRows, RowSource
 from shards.subset.lock import Lock, Selection, predicate, verify
 
@@ -46,6 +47,11 @@ class Plan:
     def num_samples(self) -> int:
         """Selected samples."""
         return int(self.counts.sum())
+
+    def places_of(self, shard: str) -> NDArray[np.int64]:
+        """`(n, 4)` int64, where the selected samples of a shard lie, in order; see `shards.stream.rows.ShardRows`."""
+        (rows,) = self.source.rows([bisect_left(self.shards, shard)])
+        return rows.places
 
 
 def plan_of(url: str) -> tuple[Dataset, Plan]:
@@ -86,11 +92,8 @@ def plan_lock(lock: Lock, dataset: Dataset) -> Plan:
 
 
 def _make(dataset: Dataset, version: int, where: str, *, digest: str) -> Plan:
-    table = dataset.table("index", version=version) if version >= 0 else None
-    if table is None:
-        raise SampleIndexError(f"{dataset.url} holds no samples yet", hint="run `biovfm ingest` first")
-    with connect() as database:
-        database.register("samples", scan(table, dictionaries=["shard"]))
+    table = dataset.samples_table(version)
+    with dataset.database("samples", version=version, dictionaries=["shard"]) as database:
         found = database.sql(
             f"SELECT shard, count(*) AS num FROM samples WHERE {where} GROUP BY shard ORDER BY shard::VARCHAR"  # noqa: S608
         ).to_arrow_table()

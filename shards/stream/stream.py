@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from shards.decode import Crops, open_decoder
 from shards.decode.base import Blob
 from shards.errors import BiovfmError, ConfigError
-from shards.read.local import Locations
+from shards.read.locations import Locations
 from shards.read.remote import open_reader
 from shards.stream.buffers import BatchBuffers, Views
 from shards.stream.mixing import MixedOrder, Mixture
@@ -145,7 +145,9 @@ class Stream:
         self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
         self._prefetch = prefetch
         self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)
-        self._reader = open_reader(self.dataset.store, plan=self.plan, cache=cache, cache_bytes=cache_bytes)
+        self._reader = open_reader(
+            self.dataset.store, places_of=self.plan.places_of, cache=cache, cache_bytes=cache_bytes
+        )
         self._stats = StreamStats()
         self._worker = ChunkWorker(
             plan=self.plan,
@@ -281,14 +283,16 @@ class Stream:
         """
         ahead: deque[tuple[int, int, Order, Locations]] = deque()
         ahead_bytes = 0
+        fetching = self._reader.ahead
         begun = False
         for epoch, index, order in self._walk():
             locations = self._worker.locations(order, index, rank=self.rank, world_size=self.world_size)
-            if not begun:
+            if fetching is not None and not begun:
                 begun = True
                 lanes = max(self.settings.num_lanes // self.world_size, 1)
-                self._reader.reserve(lanes, self.settings.window, locations)
-            self._reader.prefetch(locations)
+                fetching.reserve(lanes, self.settings.window, locations)
+            if fetching is not None:
+                fetching.prefetch(locations)
             ahead.append((epoch, index, order, locations))
             ahead_bytes += _num_bytes(locations)
             while ahead and (is_wanted() or not self._may_look_further(ahead_bytes, len(ahead) * len(locations))):
@@ -297,9 +301,10 @@ class Stream:
         yield from ahead
 
     def _may_look_further(self, ahead_bytes: int, ahead_samples: int) -> bool:
-        if ahead_samples > MAX_LOOKAHEAD_SAMPLES:
+        fetching = self._reader.ahead
+        if fetching is None or ahead_samples > MAX_LOOKAHEAD_SAMPLES:
             return False
-        return ahead_bytes <= self._reader.lookahead_bytes or self._reader.has_room()
+        return ahead_bytes <= fetching.lookahead_bytes or fetching.has_room()
 
     def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: Locations) -> _Pending:
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)

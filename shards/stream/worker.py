@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shards.decode import Crops, Decoder, Status
 from shards.decode.base import Blob
 from shards.errors import ShardError
-from shards.read.local import Location, Locations, ShardReader
+from shards.read.locations import Location, Locations, ShardReader
 from shards.stream.order import Order
 from shards.stream.plan import Plan
 from shards.stream.stats import BadSample, StreamStats

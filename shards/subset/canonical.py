@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, quote, scan
+from shards.dataset.query import quote
 from shards.dataset.shard_file import ShardWriter, read_blocks, shard_path
-from shards.errors import AlreadyExistsError, SampleIndexError
+from shards.errors import AlreadyExistsError
 from shards.schema import rejects_schema
 from shards.subset.lock import Lock, verify
 
@@ -40,12 +40,8 @@ def materialize(lock: Lock, url: str, *, progress: Callable[[int, int], None] | 
     job_id = f"materialize-{hashlib.sha256(lock.digest.encode()).hexdigest()[:16]}"
     if target.has_job(job_id):
         return target
-    table = origin.table("index", version=lock.index_version)
-    if table is None:
-        raise SampleIndexError(f"{origin.url} holds no samples yet", hint="run `biovfm ingest` first")
     copied: list[pa.Table] = []
-    with connect() as database:
-        database.register("samples", scan(table))
+    with origin.database("samples", version=lock.index_version) as database:
         names = [
             name
             for (name,) in database.sql(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
-from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS
 from shards.subset.lock import Lock, verify
 
@@ -22,7 +20,6 @@ def export_list(url: str, *, format_: Literal["tsv", "jsonl"]) -> Iterator[str]:
         format_: `tsv` gives `<key>.<extension>`, tab, raw path, with `#<frame>` where there is one, under a header
             line; `jsonl` gives one object a sample with every index column.
     """
-    where, version = "TRUE", None
     if url.endswith((".yaml", ".yml")):
         lock = Lock.read(Path(url))
         dataset = Dataset.open(lock.dataset)
@@ -30,13 +27,10 @@ def export_list(url: str, *, format_: Literal["tsv", "jsonl"]) -> Iterator[str]:
         where, version = lock.predicate(), lock.index_version
     else:
         dataset = Dataset.open(url)
-    table = dataset.table("index", version=version)
-    if table is None:
-        raise SampleIndexError(f"{dataset.url} holds no samples yet", hint="run `biovfm ingest` first")
-    if format_ == "tsv":
-        yield "file\traw_path\n"
-    with connect() as database:
-        database.register("samples", scan(table))
+        where, version = "TRUE", dataset.version()
+    with dataset.database("samples", version=version) as database:
+        if format_ == "tsv":
+            yield "file\traw_path\n"
         rows = database.sql(
             f"SELECT {', '.join(INDEX_COLUMNS)} FROM samples WHERE {where} ORDER BY key"  # noqa: S608
         )

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, quote, scan
-from shards.errors import ConfigError, SampleIndexError, SubsetError
+from shards.dataset.query import quote
+from shards.errors import ConfigError, SubsetError
 from shards.schema import MODALITIES
 from shards.settings import load_yaml, parse
 
@@ -168,7 +168,7 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
         ConfigError: `where` is no valid predicate.
     """
     pinned = dataset.version() if version is None else version
-    with _samples(dataset, pinned) as database:
+    with dataset.database("samples", version=pinned) as database:
         thresholds = _thresholds(database, selection) if selection.samples_by_hash else {}
         facts = _facts(database, predicate(selection, thresholds))
     if not facts["num_samples"]:
@@ -185,7 +185,7 @@ def verify(lock: Lock, dataset: Dataset) -> None:
     Raises:
         SubsetError: The samples are not the ones that were locked; says what differs.
     """
-    with _samples(dataset, lock.index_version) as database:
+    with dataset.database("samples", version=lock.index_version) as database:
         facts = _facts(database, lock.predicate())
     for name, label in (("num_samples", "samples"), ("num_shards", "shards"), ("digest", "digest")):
         if facts[name] != getattr(lock, name):
@@ -193,15 +193,6 @@ def verify(lock: Lock, dataset: Dataset) -> None:
                 f"{dataset.url} has changed under the lock: {label} {facts[name]}, locked {getattr(lock, name)}",
                 hint="restore the dataset, or make a new lock with `biovfm subset create`",
             )
-
-
-def _samples(dataset: Dataset, version: int) -> duckdb.DuckDBPyConnection:
-    table = dataset.table("index", version=version) if version >= 0 else None
-    if table is None:
-        raise SampleIndexError(f"{dataset.url} holds no samples yet", hint="run `biovfm ingest` first")
-    database = connect()
-    database.register("samples", scan(table))
-    return database
 
 
 def _run(database: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:

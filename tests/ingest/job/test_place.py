@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from ingest.job.place import missing_slices, stacks_of
 from ingest.job.run import Share, run_job
 from ingest.raw.items import RawFile
-from ingest.readers.dicom_header import read_header
+from ingest.readers.dicom.header import read_header
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset as Shards
 from tests.ingest.material import ingest, public_spec, shard_bytes, tables, tar_of, write_folder, zip_of
@@ -261,3 +261,43 @@ def test_files_that_are_no_slice_have_no_header() -> None:
     assert read_header(RawFile.of_bytes(several.read_bytes(), "a.dcm")) is None
     whole = dicom(np.zeros((40, 40), np.int16))
     assert read_header(RawFile.of_bytes(whole[: len(whole) - 1000], "cut.dcm")) is not None
+
+
+@pytest.mark.parametrize("both_at_once", [True, False])
+def test_a_volume_in_two_formats_is_kept_once(volume: Any, tmp_path: Path, *, both_at_once: bool) -> None:
+    """Rows run to the left and columns to the back, as scanners store axial slices; NIfTI says the same in RAS."""
+    axial = [1, 0, 0, 0, 1, 0]
+    slices = {
+        f"dicom/{z:02d}.dcm": dicom(
+            pixels, number=z + 1, ImageOrientationPatient=axial, ImagePositionPatient=[0, 0, 3.0 * z]
+        )
+        for z, pixels in enumerate(volume[:20])
+    }
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    stored = nibabel.Nifti1Image(np.ascontiguousarray(volume[:20].transpose(2, 1, 0)), affine)
+    nifti = {"nifti/a.nii": bytes(stored.to_bytes())}
+    if both_at_once:
+        raw = write_folder(tmp_path / "raw", slices | nifti)
+        report = ingest(raw, tmp_path / "d", public_spec("mr", "MR"))
+        assert (report.kept, report.items) == (20, 40)
+        return
+    ingest(write_folder(tmp_path / "first", slices), tmp_path / "d", SPEC)
+    report = ingest(write_folder(tmp_path / "second", nifti), tmp_path / "d", public_spec("other", "MR"))
+    assert (report.kept, report.rejected) == (0, 20)
+
+
+def test_an_image_of_another_modality_than_the_source_is_tagged_as_its_file_says(volume: Any, tmp_path: Path) -> None:
+    files = {"mr.dcm": dicom(volume[9], series="1.2.4"), "pt.dcm": dicom(volume[12], series="1.2.5", Modality="PT")}
+    report = ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", SPEC)
+    assert report.modalities == {"MR": 1, "NM": 1}
+
+
+def test_a_secondary_capture_is_no_slice_of_a_scanner(volume: Any, tmp_path: Path) -> None:
+    capture = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}
+    files = {
+        "dose.dcm": dicom(volume[9], series="1.2.4", **capture),
+        "film.dcm": dicom(volume[12], series="1.2.5", Modality="CR", **capture),
+    }
+    report = ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", public_spec("all", "MR"))
+    assert report.reasons == {"screen_capture": 1}
+    assert report.modalities == {"X-Ray": 1}

@@ -192,7 +192,7 @@ def test_secret_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, mon
 
 def test_no_allowed_attribute_is_free_text() -> None:
     """What the reader may look at is numbers, enumerations and identifiers that are hashed."""
-    from ingest.readers.dicom import ALLOWED
+    from ingest.readers.dicom.attributes import ALLOWED
 
     for keyword in ALLOWED:
         vr = pydicom.datadict.dictionary_VR(keyword)

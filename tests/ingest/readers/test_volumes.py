@@ -16,7 +16,7 @@ from ingest.picture.normalise import to_picture
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.readers.hdf5 import root_sum_of_squares
-from ingest.readers.volumes import slice_axis, to_ras
+from ingest.readers.volumes import slice_axis, to_lps
 from ingest.settings import LimitSettings
 from ingest.source.layout import FrameRule, Window
 from tests.ingest.material import photo
@@ -39,8 +39,8 @@ def nifti(volume: Any, affine: Any, **options: Any) -> bytes:
 
 
 def axial(volume: Any, z: int) -> Any:
-    """Row 0 is the front (largest y), column 0 the left (smallest x)."""
-    return volume[:, ::-1, z].T
+    """Row 0 is the front (largest y of RAS), column 0 the patient's right (largest x)."""
+    return volume[::-1, ::-1, z].T
 
 
 def test_nifti_slices_are_the_axial_planes_whatever_the_storage_order() -> None:
@@ -93,11 +93,11 @@ def test_slice_axis_follows_the_widest_spacing() -> None:
     assert slice_axis((9, 9, 9), (5, 1, 1), "coronal") == 1
 
 
-def test_to_ras_undoes_any_permutation_and_flip() -> None:
+def test_to_lps_undoes_any_permutation_and_flip() -> None:
     volume = phantom()
-    directions = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]])  # axes run along A-, S+, R-
+    directions = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]])  # axes run to the front, the head, the right
     stored = volume.transpose(1, 2, 0)[::-1, :, ::-1]
-    turned, spacing = to_ras(stored, directions, [2, 3, 1])
+    turned, spacing = to_lps(stored, directions, [2, 3, 1])
     np.testing.assert_array_equal(turned, volume)
     assert spacing == [1, 2, 3]
 
@@ -248,3 +248,169 @@ def test_slide_tiles_of_tissue_at_the_wanted_magnification() -> None:
     assert kept == ["y000256x000512", "y000256x000768", "y000512x000512", "y000512x000768"]
     assert {image.pixels.shape for image in found if not image.fault} == {(128, 128, 3)}
     assert {image.fault for image in found} == {"", "no_tissue"}
+
+
+def in_lps() -> Any:
+    """The phantom with its axes turned to LPS: x to the left, y to the back."""
+    return phantom()[::-1, ::-1]
+
+
+def nrrd_bytes(volume: Any, **fields: str) -> bytes:
+    stated = {
+        "type": "short",
+        "dimension": "3",
+        "sizes": " ".join(map(str, volume.shape)),
+        "encoding": "raw",
+        "endian": "little",
+        "space": "left-posterior-superior",
+        "space directions": "(1,0,0) (0,1,0) (0,0,3)",
+        "kinds": "domain domain domain",
+    } | {name.replace("_", " "): value for name, value in fields.items()}
+    lines = "".join(f"{name}: {value}\n" for name, value in stated.items() if value)
+    return f"NRRD0004\n# a comment\n{lines}\n".encode() + volume.astype("<i2").tobytes(order="F")
+
+
+@pytest.mark.parametrize(
+    ("space", "flips"),
+    [
+        ("left-posterior-superior", (1, 1, 1)),
+        ("LPS", (1, 1, 1)),
+        ("lps", (1, 1, 1)),
+        ("LPST", (1, 1, 1)),
+        ("left-posterior-superior-time", (1, 1, 1)),
+        ("RAS", (-1, -1, 1)),
+        ("right-anterior-superior", (-1, -1, 1)),
+        ("LAS", (1, -1, 1)),
+        ("left-anterior-superior", (1, -1, 1)),
+        ("scanner-xyz", (1, 1, 1)),
+        ("", (1, 1, 1)),
+    ],
+)
+def test_the_long_and_short_names_of_a_space_mean_the_same(space: str, flips: tuple[int, int, int]) -> None:
+    stored = in_lps()[:: flips[0], :: flips[1], :: flips[2]]
+    for z, image in enumerate(read(nrrd_bytes(stored, space=space), "a.nrrd")):
+        np.testing.assert_array_equal(image.pixels, axial(phantom(), z))
+
+
+def test_all_formats_show_a_plane_as_dicom_stores_it() -> None:
+    lps = in_lps()
+    header, data = metaimage(lps, packed=False)
+    formats = {
+        "a.nii": nifti(np.ascontiguousarray(lps), np.diag([-1.0, -1.0, 3.0, 1.0])),
+        "a.nrrd": nrrd_bytes(lps),
+        "a.mha": header + data,
+    }
+    planes = {
+        "axial": [lps[:, :, z].T for z in range(6)],
+        "coronal": [lps[:, y, ::-1].T for y in range(24)],
+        "sagittal": [lps[x, :, ::-1].T for x in reversed(range(20))],
+    }
+    for name, content in formats.items():
+        for axis, expected in planes.items():
+            found = read(content, name, frames=FrameRule(axis=axis))
+            assert len(found) == len(expected)
+            for image, plane in zip(found, expected, strict=True):
+                if axis == "axial":
+                    np.testing.assert_array_equal(image.pixels, plane)
+                else:  # stretched three times downwards
+                    rows = image.pixels[1::3]
+                    np.testing.assert_allclose(rows, plane, atol=1)
+
+
+def test_slices_are_numbered_along_the_normal_of_dicom() -> None:
+    from ingest.readers.dicom.header import normal_of
+
+    assert normal_of((1, 0, 0, 0, 1, 0)) == (0, 0, 1)  # axial: to the head
+    assert normal_of((1, 0, 0, 0, 0, -1)) == (0, 1, 0)  # coronal: to the back
+    assert normal_of((0, 1, 0, 0, 0, -1)) == (-1, 0, 0)  # sagittal: to the patient's right
+
+
+def test_a_file_that_names_no_axes_is_cut_as_it_is_stored() -> None:
+    stored = phantom()
+    (first, *_) = read(nrrd_bytes(stored, space="", space_directions="", kinds=""), "a.nrrd")
+    np.testing.assert_array_equal(first.pixels, stored[:, :, 0].T)
+
+
+def beside(files: dict[str, bytes]) -> Any:
+    def opened(name: str) -> io.BytesIO:
+        if name not in files:
+            raise FileNotFoundError(name)
+        return io.BytesIO(files[name])
+
+    return opened
+
+
+def detached(header: bytes, name: str, files: dict[str, bytes]) -> list[RawImage]:
+    raw = RawFile(path=name, name=name, size=len(header), opener=lambda: io.BytesIO(header), beside=beside(files))
+    return list(reader_for("auto", name)(raw, ReadOptions()))
+
+
+PLANES = {f"s{z:02d}.raw": in_lps()[:, :, z].astype("<i2").tobytes(order="F") for z in range(6)}
+WHOLE = in_lps().astype("<i2").tobytes(order="F")
+
+
+@pytest.mark.parametrize(
+    ("value", "lines", "files"),
+    [
+        ("a.raw", "", {"a.raw": WHOLE}),
+        ("./a.raw", "", {"a.raw": WHOLE}),
+        ("data/my scan.raw", "", {"data/my scan.raw": WHOLE}),
+        ("s%02d.raw 0 5 1", "", PLANES),
+        ("LIST", "\n".join(PLANES), PLANES),
+    ],
+)
+@pytest.mark.parametrize("kind", ["nhdr", "mhd"])
+def test_data_beside_the_header(kind: str, value: str, lines: str, files: dict[str, bytes]) -> None:
+    if kind == "nhdr":
+        head = nrrd_bytes(in_lps(), data_file=f"{value}\n{lines}")
+        header = head[: head.index(b"data file")] + f"data file: {value}\n{lines}\n".encode()
+    else:
+        local, _ = metaimage(in_lps(), packed=False)
+        header = local.replace(b"LOCAL", f"{value}\n{lines}".encode())
+    found = detached(header, f"a.{kind}", files)
+    for z, image in enumerate(found):
+        np.testing.assert_array_equal(image.pixels, axial(phantom(), z))
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("value", ["../a.raw", "/etc/passwd", "C:\\a.raw", "..\\a.raw", "a/../../b.raw"])
+def test_data_outside_of_the_folder_are_not_looked_at(value: str) -> None:
+    local, _ = metaimage(in_lps(), packed=False)
+    with pytest.raises(RejectError) as caught:
+        detached(local.replace(b"LOCAL", value.encode()), "a.mhd", {})
+    assert caught.value.reason == "unsupported"
+    with pytest.raises(RejectError) as caught:
+        detached(local.replace(b"LOCAL", b"gone.raw"), "a.mhd", {})
+    assert caught.value.detail == "its data file is missing"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "bz2", "ascii", "hex"])
+def test_encodings_of_nrrd(encoding: str) -> None:
+    import bz2
+
+    flat = in_lps().astype("<i2")
+    packed = {
+        "gzip": gzip.compress(WHOLE),
+        "bz2": bz2.compress(WHOLE),
+        "ascii": " ".join(map(str, flat.ravel(order="F"))).encode(),
+        "hex": WHOLE.hex().encode(),
+    }[encoding]
+    head = nrrd_bytes(in_lps(), encoding=encoding)
+    found = read(head[: -len(WHOLE)] + packed, "a.nrrd")
+    np.testing.assert_array_equal(found[3].pixels, axial(phantom(), 3))
+    with pytest.raises(RejectError):
+        read(head[: -len(WHOLE)] + packed[: len(packed) // 2], "a.nrrd")
+
+
+def test_colour_series_of_nifti_and_metaimage_give_every_volume_in_colour() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (20, 24, 3, 2, 3), dtype=np.uint8)
+    kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    stored = np.ascontiguousarray(rgb).view(kind)[..., 0]
+    found = read(nifti(stored, np.diag([-1.0, -1.0, 1.0, 1.0])), "a.nii")
+    assert [image.frame for image in found] == [f"t{t:04d}z{z:04d}" for t in range(2) for z in range(3)]
+    np.testing.assert_array_equal(found[4].pixels, rgb[:, :, 1, 1].transpose(1, 0, 2))
+    header = b"NDims = 4\nElementNumberOfChannels = 3\nDimSize = 20 24 3 2\nElementType = MET_UCHAR\n"
+    data = np.ascontiguousarray(rgb.transpose(3, 2, 1, 0, 4)).tobytes()
+    again = read(header + b"ElementDataFile = LOCAL\n" + data, "a.mha")
+    np.testing.assert_array_equal(again[4].pixels, found[4].pixels)

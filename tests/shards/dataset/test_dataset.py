@@ -6,6 +6,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from shards.dataset.dataset import Dataset
@@ -81,3 +83,54 @@ def test_a_version_that_is_not_there_says_so(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     with pytest.raises(SampleIndexError, match="version 77"):
         dataset.table("index", version=77)
+
+
+def test_a_question_finds_the_tables_it_names(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    found = dataset.query("SELECT modality, count(*) AS num FROM samples WHERE key <> ? GROUP BY 1", params=["none"])
+    counts = dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
+    assert counts.keys() == {"CT", "US", "Fundus"}
+    wanted = pa.table({"modality": ["US"]})
+    joined = dataset.query("SELECT count(*) AS num FROM samples JOIN wanted USING (modality)", wanted=wanted)
+    assert joined["num"].to_pylist() == [counts["US"]]
+
+
+def test_a_question_sees_the_version_that_is_asked_for(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    sql = "SELECT DISTINCT modality FROM samples"
+    assert dataset.query(sql, version=0)["modality"].to_pylist() == ["CT"]
+    assert sorted(dataset.query(sql)["modality"].to_pylist()) == ["CT", "Fundus", "US"]
+    with pytest.raises(SampleIndexError, match="version 9"):
+        dataset.query(sql, version=9)
+
+
+def test_tables_that_are_not_there_yet_are_empty_to_a_question(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    for name in ("samples", "fingerprints", "rejects"):
+        assert dataset.query(f"SELECT * FROM {name}").num_rows == 0
+    with pytest.raises(SampleIndexError, match="no samples yet"):
+        dataset.samples_table()
+    with pytest.raises(SampleIndexError, match="no samples yet"), dataset.database("samples", version=-1):
+        pass
+
+
+def test_a_question_reaches_no_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with pytest.raises(duckdb.Error, match="disabled"):
+        Dataset.create(str(tmp_path / "data")).query(f"SELECT * FROM read_csv('{tmp_path / 'secret.csv'}')")
+
+
+def test_a_dataset_keeps_the_id_that_it_got_when_it_was_made(tmp_path: Path) -> None:
+    first, other = (Dataset.create(str(tmp_path / name)) for name in ("first", "other"))
+    assert first.id
+    assert first.id != other.id
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+    assert Dataset.open(str(moved)).id == first.id
+    assert Dataset.create(str(moved)).id == first.id
+
+
+def test_a_dataset_of_an_earlier_release_has_no_id(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    settings = {name: value for name, value in dataset.settings.items() if name != "dataset_id"}
+    (tmp_path / "dataset.json").write_text(json.dumps(settings))
+    assert Dataset.open(str(tmp_path)).id is None

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from shards.errors import ShardError
 from shards.read.bulk import BulkReader, ReadStatus, native_library
-from shards.read.local import FileReader, Location
+from shards.read.local import FileReader
+from shards.read.locations import Location
 from shards.store import LocalStore
 
 LIBRARY = native_library()

@@ -15,7 +15,7 @@ from infra.s3_server import Server
 from shards.decode import Crops
 from shards.errors import ShardError
 from shards.read.block_cache import BlockId, DiskBlocks, MemoryBlocks
-from shards.read.local import Location
+from shards.read.locations import Location
 from shards.read.remote import RemoteReader, open_reader, pieces_of
 from shards.store import LocalStore, MemoryStore
 from shards.stream.stream import Stream
@@ -59,7 +59,7 @@ def reader_of(store: MemoryStore, locations: list[Location], blocks: DiskBlocks 
         return pieces_of(places_of, block, BLOCK)
 
     kept = MemoryBlocks(blocks, pieces) if isinstance(blocks, int) else blocks
-    return RemoteReader(store, kept, block_bytes=BLOCK, places_of=places_of)
+    return RemoteReader(store, kept, block_bytes=BLOCK)
 
 
 @pytest.mark.parametrize("dense", [True, False])
@@ -91,7 +91,7 @@ def test_what_has_been_read_is_let_go() -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
     blocks = MemoryBlocks(1 << 20, lambda block: pieces_of(lambda _: places_in(locations), block, BLOCK))
-    reader = RemoteReader(store, blocks, block_bytes=BLOCK, places_of=lambda _: places_in(locations))
+    reader = RemoteReader(store, blocks, block_bytes=BLOCK)
     reader.prefetch(locations)
     for number, (location, image) in enumerate(zip(locations, images, strict=True)):
         assert reader.read([location]) == [image]
@@ -145,7 +145,7 @@ def test_room_ends_where_the_limit_is_reached() -> None:
     locations, images = shard(store, dense=True)
     reader = reader_of(store, locations, 1 << 30)
     reader.reserve(1, 8, locations)
-    reader.held_limit_bytes = sum(SIZES)
+    reader.lookahead_bytes += sum(SIZES) - reader.held_limit_bytes
     assert reader.has_room()
     reader.prefetch(locations)
     assert not reader.has_room()
@@ -227,8 +227,8 @@ def test_the_disk_cache_serves_the_next_run_and_deletes_only_its_own(tmp_path: P
 
 
 def test_local_stores_are_mapped(tmp_path: Path) -> None:
-    assert open_reader(LocalStore(tmp_path)).lookahead_bytes == 0
-    assert open_reader(MemoryStore(), cache=tmp_path / "cache").lookahead_bytes > 0
+    assert open_reader(LocalStore(tmp_path)).ahead is None
+    assert open_reader(MemoryStore(), cache=tmp_path / "cache").ahead is not None
 
 
 @pytest.mark.s3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.read.local import Location, Locations
+from shards.read.locations import Location, Locations
 
 NUMBER = st.integers(0, 2**40)
 LOCATION = st.builds(

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.dicom import accept_any_value, number_of, window_of
+from ingest.readers.dicom.attributes import accept_any_value, number_of
+from ingest.readers.dicom.values import window_of
 
 HEAD_BYTES: Final = 64 << 10
 _LAST_TAG: Final = 0x0028_3010  # VOILUTSequence: all that is asked for lies before it or is it

@@ -1,0 +1,162 @@
+"""Which attributes of a DICOM file are looked at, and how their values are taken.
+
+None of their text leaves these modules but the modality, through a table; group identifiers go straight into a keyed
+hash.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, BinaryIO, Final
+
+from ingest.raw.items import RejectError
+from ingest.settings import LimitSettings
+
+PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+ALLOWED: Final = (
+    *("Modality", "SOPClassUID", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("BurnedInAnnotation", "SpecimenLabelInImage", "ConversionType"),
+    *("SequenceOfUltrasoundRegions", "RegionLocationMinX0", "RegionLocationMinY0"),
+    *("RegionLocationMaxX1", "RegionLocationMaxY1", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("PixelMeasuresSequence", "PlaneOrientationSequence", "ImageOrientationPatient"),
+    *("ModalityLUTSequence", "VOILUTSequence", "LUTDescriptor", "LUTData", "WindowCenter", "WindowWidth"),
+    *("VOILUTFunction", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("PixelValueTransformationSequence", "FrameVOILUTSequence", *PIXELS),
+    *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
+    *("BluePaletteColorLookupTableDescriptor", "AlphaPaletteColorLookupTableDescriptor"),
+    *("RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
+    *("SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData"),
+    *("SegmentedBluePaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+)
+"""The attributes that are read; all others are dropped unparsed."""
+
+
+@cache
+def accept_any_value() -> None:
+    """Let pydicom keep values that break the standard's rules, without a word about them."""
+    import pydicom.config
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+@cache
+def _allowed_tags() -> list[Any]:
+    """`ALLOWED` as numbers: looking a name up costs as much as parsing an element."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in ALLOWED]
+
+
+def parse(stream: BinaryIO) -> Any:
+    """The allowed attributes of a file.
+
+    Raises:
+        RejectError: It is no DICOM file.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    accept_any_value()
+    try:
+        dataset = pydicom.dcmread(stream, force=True, specific_tags=_allowed_tags())
+    except (InvalidDicomError, OSError, ValueError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
+        raise RejectError("unreadable", type(error).__name__) from error
+    _add_transfer_syntax(dataset)
+    return dataset
+
+
+def check_image(dataset: Any, limits: LimitSettings) -> None:
+    """Raise RejectError where the file holds no pixels, or absurdly many."""
+    if not any(name in dataset for name in PIXELS):
+        raise RejectError("no_image" if "SOPClassUID" in dataset else "unreadable", "no pixel data")
+    rows, columns = (number_of(dataset, name, 0) for name in ("Rows", "Columns"))
+    if min(rows, columns) < 1:
+        raise RejectError("unreadable", "no rows or columns")
+    if rows * columns > limits.max_pixels:
+        raise RejectError("decompression_bomb", f"{columns}x{rows} pixels")
+    if rows * columns * num_frames(dataset) > limits.max_voxels:
+        raise RejectError("decompression_bomb", "too many frames")
+
+
+def _add_transfer_syntax(dataset: Any) -> None:
+    """Files without a meta header: the encoding that the parser found says the syntax."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None:
+        meta = dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" in meta:
+        return
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def number_of(dataset: Any, name: str, default: int) -> int:
+    """An attribute as an integer, or the default where it is missing or no number."""
+    value = dataset.get(name, default)
+    try:
+        return int(value if value not in (None, "") else default)
+    except (TypeError, ValueError):
+        return default
+
+
+def code_of(dataset: Any, name: str) -> str:
+    """A coded attribute of one value, upper case."""
+    return str(dataset.get(name, "") or "").strip().upper()
+
+
+def codes_of(dataset: Any, name: str) -> tuple[str, ...]:
+    """A coded attribute of several values, upper case."""
+    value = dataset.get(name)
+    if value in (None, ""):
+        return ()
+    parts = value.split("\\") if isinstance(value, str) else value
+    try:
+        return tuple(str(part).strip().upper() for part in parts)
+    except TypeError:
+        return ()
+
+
+def num_frames(dataset: Any) -> int:
+    """Frames that the header states, at least one."""
+    return max(1, number_of(dataset, "NumberOfFrames", 1))
+
+
+def frame_item(dataset: Any, number: int, name: str) -> Any:
+    """The item of a functional group macro of one frame, the shared one, or None."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    for group in (*groups[number : number + 1], *shared[:1]):
+        if group.get(name):
+            return group.get(name)[0]
+    return None
+
+
+def pair_of(item: Any, name: str) -> tuple[float, float] | None:
+    """Two positive numbers, or None."""
+    try:
+        first, second = (float(value) for value in item.get(name) or ())
+    except (TypeError, ValueError):
+        return None
+    return (first, second) if 0 < first < 1e6 and 0 < second < 1e6 else None
+
+
+def pixel_size(dataset: Any, number: int) -> tuple[float, float]:
+    """Height and width of a pixel of one frame, in a common unit; equal where the file does not say.
+
+    The spacing in the patient comes first, then that on the detector, then `PixelAspectRatio`.
+    """
+    measures = frame_item(dataset, number, "PixelMeasuresSequence")
+    candidates = [(measures, "PixelSpacing")] if measures is not None else []
+    names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    for item, name in (*candidates, *((dataset, name) for name in names)):
+        found = pair_of(item, name)
+        if found is not None:
+            return found
+    return 1.0, 1.0

@@ -1,0 +1,157 @@
+"""The stored values of a DICOM file, frame by frame: a frame that cannot be decoded costs that frame alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from ingest.raw.items import RejectError
+from ingest.readers.base import Pixels
+from ingest.readers.dicom.attributes import code_of, num_frames, number_of
+
+_BROKEN: Final = (ValueError, AttributeError, KeyError, OSError, TypeError, IndexError, EOFError, AssertionError)
+_MOST_IN_A_ROW: Final = 64
+"""So many broken frames one after the other, and the rest of the file is given up."""
+
+
+class Frame(NamedTuple):
+    """One frame: its stored values (colour already RGB), or why there are none."""
+
+    number: int
+    stored: Pixels | None
+    reason: str = ""
+    detail: str = ""
+
+
+def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
+    """The frames of these numbers, in order, one in memory at a time.
+
+    A file that holds fewer frames than its header states gives one frame `missing_frames` in the place of the first
+    that is not there.
+
+    Raises:
+        RejectError: No frame can be decoded for a reason that is the file's, not a frame's.
+    """
+    count = num_frames(dataset)
+    there = _whole_frames(dataset, count)
+    if there == 0:
+        raise RejectError("undecodable", "fewer bytes than a frame")
+    wanted = [number for number in numbers if number < there]
+    met, broken = 0, 0
+    while met < len(wanted):
+        try:
+            for stored in _decoded(dataset, wanted[met:], count):
+                yield Frame(wanted[met], _stored_bits(stored, dataset))
+                met, broken = met + 1, 0
+            break  # fewer frames than wanted are there
+        except (NotImplementedError, RuntimeError, *_BROKEN) as error:
+            reason = _reason(dataset, error)
+            if count == 1 or reason == "unsupported":
+                raise RejectError(reason, type(error).__name__) from error
+            if there == count:
+                there = _encoded_frames(dataset, count)
+                wanted = [number for number in wanted if number < there]
+                if met == len(wanted):
+                    break
+            yield Frame(wanted[met], None, reason, type(error).__name__)
+            met, broken = met + 1, broken + 1
+            if broken >= _MOST_IN_A_ROW and met < len(wanted):
+                raise RejectError(reason, f"{broken} frames in a row") from error
+    missing = len(numbers) - met
+    if missing:
+        yield Frame(numbers[met], None, "missing_frames", f"{missing} of {count} stated frames are not in the file")
+
+
+def _reason(dataset: Any, error: BaseException) -> str:
+    known = dataset.file_meta.TransferSyntaxUID
+    if isinstance(error, (NotImplementedError, RuntimeError)) and (known.is_private or not _has_decoder(known)):
+        return "unsupported"
+    return "undecodable"
+
+
+def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
+    from pydicom.pixels.utils import iter_pixels, pixel_array
+    from pydicom.uid import JPEGExtended12Bit
+
+    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and number_of(dataset, "BitsStored", 8) > 8:
+        yield from _twelve_bit_jpegs(dataset, numbers, count)
+    elif count == 1:
+        yield pixel_array(dataset)
+    else:
+        yield from iter_pixels(dataset, indices=None if len(numbers) == count else list(numbers))
+
+
+def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
+    """JPEG Process 4, which the plugins of pydicom that are free of the GPL do not decode."""
+    import imagecodecs
+    from pydicom.encaps import generate_frames
+
+    wanted = set(numbers)
+    for number, data in enumerate(generate_frames(dataset.PixelData, number_of_frames=count)):
+        if number not in wanted:
+            continue
+        try:
+            yield np.asarray(imagecodecs.jpeg_decode(data))
+        except Exception as error:  # the codec's own error class is not public
+            raise ValueError("not decodable") from error
+
+
+def _has_decoder(syntax: Any) -> bool:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        return bool(get_decoder(syntax).is_available) or not syntax.is_encapsulated
+    except NotImplementedError:
+        return False
+
+
+def _whole_frames(dataset: Any, count: int) -> int:
+    """How many frames the bytes of an uncompressed multi-frame file hold; the rest of a cut one is taken away."""
+    if count == 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in dataset:
+        return count
+    bits = number_of(dataset, "Rows", 0) * number_of(dataset, "Columns", 0) * number_of(dataset, "BitsAllocated", 8)
+    bits *= number_of(dataset, "SamplesPerPixel", 1)
+    if code_of(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
+        bits = bits * 2 // 3
+    held = len(dataset.PixelData) * 8 // max(1, bits)
+    if held < count:
+        dataset.PixelData = dataset.PixelData[: held * bits // 8]
+        dataset.NumberOfFrames = held
+    return min(held, count)
+
+
+def _encoded_frames(dataset: Any, count: int) -> int:
+    """How many of the stated frames a compressed file holds, as far as that can be counted without decoding."""
+    from pydicom.encaps import generate_frames
+
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return count
+    held = 0
+    try:
+        for _ in generate_frames(dataset.PixelData, number_of_frames=count):
+            held += 1
+    except _BROKEN:
+        return held or count
+    return min(held, count)
+
+
+def _stored_bits(stored: Pixels, dataset: Any) -> Pixels:
+    """Gray values without the bits above `BitsStored`, where some scanners keep an overlay plane.
+
+    Uncompressed and RLE frames come without them; codecs return whatever was compressed.
+    """
+    bits, allocated = number_of(dataset, "BitsStored", 0), stored.dtype.itemsize * 8
+    if stored.ndim != 2 or stored.dtype.kind not in "iu" or not 0 < bits < allocated:
+        return stored
+    if number_of(dataset, "PixelRepresentation", 0) == 1:
+        half = 1 << (bits - 1)
+        if stored.min(initial=0) >= -half and stored.max(initial=0) < half:
+            return stored
+        unused = allocated - bits
+        signed = stored.astype(f"i{stored.dtype.itemsize}")
+        return np.asarray((signed << unused) >> unused)
+    if stored.dtype.kind == "u" and stored.max(initial=0) >> bits:
+        return np.asarray(stored & stored.dtype.type((1 << bits) - 1))
+    return stored
