@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,25 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch d
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from shards.errors import ConfigError
+from shards.errors import BiovfmError, ConfigError
 from train.backbone import Backbone, TrainBlock
 from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
 
-__all__ = ["World", "autocast", "check_batch", "distribute", "join_world", "mean_over_ranks", "without_gradient_sync"]
+__all__ = [
+    "World",
+    "autocast",
+    "check_batch",
+    "distribute",
+    "is_known_to_all",
+    "join_world",
+    "known_to_all",
+    "mean_over_ranks",
+    "on_first_rank",
+    "without_gradient_sync",
+]
 
+_KNOWN_TO_ALL = "every rank stops with this error"
 
 _LEAVE_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers"
@@ -95,6 +107,35 @@ def check_batch(recipe: Recipe, world_size: int) -> None:
             f"micro-batches of whole units of {run.unit_images} images",
             hint=f"use run.global_batch={nearest}, or a smaller run.unit_images",
         )
+
+
+def on_first_rank(world: World, action: Callable[[], object]) -> None:
+    """Run something on the first rank, while the others wait for it.
+
+    Raises:
+        BiovfmError: It failed there; every rank raises that error.
+    """
+    outcome: list[BiovfmError | None] = [None]
+    if world.is_first:
+        try:
+            action()
+        except BiovfmError as error:
+            outcome = [error]
+    if world.size > 1:
+        dist.broadcast_object_list(outcome)
+    if outcome[0] is not None:
+        raise known_to_all(outcome[0])
+
+
+def known_to_all(error: BiovfmError) -> BiovfmError:
+    """Mark an error that every rank raises, so that one of them alone has to show it."""
+    error.add_note(_KNOWN_TO_ALL)
+    return error
+
+
+def is_known_to_all(error: BiovfmError) -> bool:
+    """Whether every rank raises this error."""
+    return _KNOWN_TO_ALL in getattr(error, "__notes__", ())
 
 
 def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:

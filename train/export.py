@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from train.backbone import timm_settings
+from train.output import write_file, writing
 from train.recipe import Recipe
 
 __all__ = ["timm_config", "timm_model", "timm_weights", "write_export"]
@@ -29,11 +30,12 @@ def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, st
         step: Steps trained.
         dataset: What it was trained on, for the model card.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = timm_config(recipe, step=step)
-    save_file(timm_weights(weights, recipe), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(recipe, step, dataset), encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(save(timm_weights(weights, recipe), metadata={"format": "pt"}))
+    write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_file(folder / "README.md", _card(recipe, step, dataset))
     return folder
 
 

@@ -11,16 +11,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.checkpoint import Checkpoint, Checkpoints, code_version
+from shards.errors import CheckpointError
+from train.checkpoint import Checkpoint, Checkpoints, Lease, code_version
 from train.data import ImageBatch, ImageStream
-from train.distributed import World, autocast, mean_over_ranks, without_gradient_sync
+from train.distributed import World, autocast, known_to_all, mean_over_ranks, without_gradient_sync
 from train.methods import Method
 from train.optim import clip_each, set_step_values
 from train.randomness import Share
@@ -29,7 +30,10 @@ from train.record import Recorder, StepReport
 from train.schedules import StepValues, schedule
 from train.watch import Watch
 
-__all__ = ["Loop", "Monitor", "StopFlag", "stop_on_sigterm"]
+__all__ = ["Loop", "Monitor", "StopFlag", "stop_on_signals"]
+
+HURRY_SECONDS = 3.0
+"""A second Ctrl-C ends the run at once, but not one that follows so soon: torchrun passes the terminal's on."""
 
 
 class Monitor(Protocol):
@@ -42,27 +46,44 @@ class Monitor(Protocol):
 
 @dataclass(slots=True)
 class StopFlag:
-    """Whether someone asked this process to stop."""
+    """Whether someone asked this process to stop.
+
+    Attributes:
+        requested: By SIGTERM or by Ctrl-C.
+        interrupted: By Ctrl-C.
+    """
 
     requested: bool = False
+    interrupted: bool = False
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopFlag]:
-    """While inside, SIGTERM sets the flag instead of ending the process (pre-emption, SLURM's requeue)."""
+def stop_on_signals() -> Iterator[StopFlag]:
+    """While inside, SIGTERM (pre-emption, SLURM's requeue) and Ctrl-C set the flag instead of ending the process.
+
+    A second Ctrl-C, some seconds after the first, raises `KeyboardInterrupt`.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
+    first = 0.0
 
-    def request(_signal: int, _frame: FrameType | None) -> None:
+    def request(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if number == signal.SIGINT and flag.interrupted and now - first > HURRY_SECONDS:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and not flag.interrupted:
+            first, flag.interrupted = now, True
         flag.requested = True
 
-    before = signal.signal(signal.SIGTERM, request)
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +99,7 @@ class Loop:
         stream: Gives this rank's part of every batch.
         checkpoints: Where to save.
         step: Steps done.
+        leases: On the run's folder and its mirror; held by the first rank alone.
         last_inputs: The last prepared micro-batch, for pictures.
     """
 
@@ -89,6 +111,7 @@ class Loop:
     stream: ImageStream
     checkpoints: Checkpoints
     step: int = 0
+    leases: Sequence[Lease] = ()
     last_inputs: Any = None
 
     def run(
@@ -103,7 +126,7 @@ class Loop:
         watch, report = Watch(self.recipe), None
         with closing(_as_generator(iter(self.stream))) as batches:
             while self.step < self.recipe.run.steps:
-                report, stopping = self._one_step(batches, watch, stop)
+                report, stopping, trouble = self._one_step(batches, watch, stop)
                 if self._monitor_is_due():
                     report = replace(report, monitored=dict(monitor(self.step)))
                 if recorder is not None:
@@ -111,6 +134,8 @@ class Loop:
                 if progress is not None and self.world.is_first:
                     progress(report)
                 watch.alive(report.watched, step=self.step)
+                if trouble:
+                    self._explain_trouble()
                 if stopping or self._checkpoint_is_due():
                     self.save()
                 if stopping:
@@ -130,7 +155,7 @@ class Loop:
         )
         self.checkpoints.save(checkpoint, self.method, self.optimizer)
 
-    def _one_step(self, batches: Iterator[ImageBatch], watch: Watch, stop: StopFlag) -> tuple[StepReport, bool]:
+    def _one_step(self, batches: Iterator[ImageBatch], watch: Watch, stop: StopFlag) -> tuple[StepReport, bool, bool]:
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
@@ -148,7 +173,14 @@ class Loop:
         self.step += 1
         seconds = time.perf_counter() - began
         report = self._report(batch, values, figures, seconds=seconds, waited=waited, skipped=not good)
-        return report, figures["stop"] > 0
+        return report, figures["stop"] > 0, figures["trouble"] > 0
+
+    def _explain_trouble(self) -> NoReturn:
+        """Raise the error for which some rank asked all others to stop."""
+        self.checkpoints.wait()
+        for lease in self.leases:
+            lease.check()
+        raise known_to_all(CheckpointError("the first rank no longer holds the run's folder"))
 
     def _report(
         self,
@@ -212,12 +244,13 @@ class Loop:
     def _read(
         self, scalars: Mapping[str, Tensor], norms: Mapping[str, Tensor], *, checksum: int, stop: StopFlag
     ) -> dict[str, float]:
-        """All figures of a step by one transfer, averaged over the ranks; `stop` is above 0 if any rank wants it."""
+        """All figures of a step by one transfer, averaged over the ranks; `stop`, `trouble`: above 0 if any has it."""
         named = {**scalars, **{f"norm/{name}": value for name, value in norms.items()}}
         packed = torch.stack([value.double() for value in named.values()])
-        own = packed.new_tensor([float(checksum), float(stop.requested)])
+        trouble = self.checkpoints.failed or any(lease.lost for lease in self.leases)
+        own = packed.new_tensor([float(checksum), float(stop.requested), float(trouble)])
         packed = mean_over_ranks(torch.cat([packed, own]))
-        return dict(zip([*named, "checksum", "stop"], packed.tolist(), strict=True))
+        return dict(zip([*named, "checksum", "stop", "trouble"], packed.tolist(), strict=True))
 
     def _checksum(self, keys: Sequence[str]) -> int:
         first = self.world.rank * len(keys)

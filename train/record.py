@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from train.loggers import open_loggers
+from train.output import writing
 from train.recipe import Recipe
 
 __all__ = ["Recorder", "StepReport"]
@@ -82,29 +84,50 @@ class Recorder:
     def __init__(self, out: Path, recipe: Recipe, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = out / "metrics.jsonl"
-        _keep_lines(path, start)
-        self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
+        self._path = out / "metrics.jsonl"
+        with writing(self._path):
+            out.mkdir(parents=True, exist_ok=True)
+            _keep_lines(self._path, start)
+            self._lines = self._path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
         self._extras = open_loggers(out, recipe)
 
     def write(self, report: StepReport) -> None:
-        """One step."""
+        """One step.
+
+        Raises:
+            StoreError: The disk is full.
+        """
         flat = report.flat()
-        self._lines.write(json.dumps(flat) + "\n")
-        self._lines.flush()
         numbers = {key: value for key, value in flat.items() if isinstance(value, (int, float)) and key != "step"}
-        for key, value in numbers.items():
-            self._board.add_scalar(key, value, report.step)
+        with writing(self._path):
+            self._lines.write(strict_json(flat) + "\n")
+            self._lines.flush()
+            for key, value in numbers.items():
+                self._board.add_scalar(key, value, report.step)
         for logger in self._extras:
             logger.log(numbers, report.step)
 
     def close(self) -> None:
-        """Flush everything."""
-        self._lines.close()
-        self._board.close()
+        """Flush everything.
+
+        Raises:
+            StoreError: The disk is full.
+        """
         for logger in self._extras:
             logger.close()
+        with writing(self._path):
+            self._lines.close()
+            self._board.close()
+
+
+def strict_json(flat: Mapping[str, Any]) -> str:
+    """One JSON object; a number that is not finite is null, since JSON has no word for it."""
+    return json.dumps({key: None if _not_finite(value) else value for key, value in flat.items()}, allow_nan=False)
+
+
+def _not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _keep_lines(path: Path, start: int) -> None:

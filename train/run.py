@@ -1,6 +1,7 @@
 """Pretrain a backbone by a recipe: the whole run, from the data to the exported folder.
 
 out/recipe.yaml             the resolved recipe
+out/recipes/from-<step>.yaml  the recipe of each part of the run: a resumed run may change settings
 out/metrics.jsonl           one JSON object a step
 out/tensorboard/            the same for TensorBoard
 out/checkpoints/step-<n>/   see train.checkpoint
@@ -10,23 +11,35 @@ out/reconstructions.*       MAE: masked input, reconstruction, original of a few
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from shards.errors import CheckpointError, ConfigError
-from train.checkpoint import Checkpoint, Checkpoints, check_digest, check_resumable
+from shards.store import LocalStore, Store, open_store
+from train.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    Lease,
+    check_digest,
+    check_resumable,
+    hold_folder,
+    setting_changes,
+)
 from train.data import ImageStream, open_stream
-from train.distributed import World, check_batch, distribute, join_world
+from train.distributed import World, check_batch, distribute, join_world, on_first_rank
 from train.export import timm_model, write_export
-from train.loop import Loop, Monitor, stop_on_sigterm
+from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import Method, build_method
 from train.optim import build_optimizer
+from train.output import write_file, writing
 from train.pictures import save_reconstructions
 from train.recipe import Recipe, load_recipe
 from train.record import Recorder, StepReport
@@ -43,7 +56,8 @@ class PretrainResult:
     Attributes:
         steps: Steps done, earlier attempts included.
         resumed_from: The step it went on from; 0 for a fresh start.
-        finished: False where SIGTERM stopped it; the same call goes on.
+        finished: False where SIGTERM or Ctrl-C stopped it; the same call goes on.
+        interrupted: Ctrl-C stopped it.
         final_loss: Of the last step of this attempt; None where there was nothing left to do.
         effective_lr: Peak learning rate.
         seconds: Of this attempt.
@@ -54,11 +68,16 @@ class PretrainResult:
     steps: int
     resumed_from: int
     finished: bool
+    interrupted: bool
     final_loss: float | None
     effective_lr: float
     seconds: float
     out: Path
     export: Path | None
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def pretrain(
@@ -70,6 +89,7 @@ def pretrain(
     progress: Callable[[StepReport], None] | None = None,
     monitor: Monitor | None = None,
     stream: OpenStream | None = None,
+    say: Callable[[str], None] = _to_stderr,
 ) -> PretrainResult:
     """Run a recipe, or go on with it.
 
@@ -84,17 +104,21 @@ def pretrain(
         progress: Called on the first rank after every step.
         monitor: Called on the first rank every `watch.monitor_every` steps and at the end.
         stream: Opens the data, `(recipe, data, rank, world size)`; the project's stream by default.
+        say: Takes one line for the user: a damaged checkpoint, a changed setting, a folder that is taken over.
 
     Raises:
         ConfigError: The batch does not divide over the ranks, or `out` holds a run that is not to be resumed.
-        CheckpointError: `out` holds another model's checkpoint, or one that saw other samples.
+        CheckpointError: `out` holds another model's checkpoint, or one that saw other samples, or no whole one; or
+            another process writes into it; or a checkpoint could not be written.
+        StoreError: `out` cannot be written.
         TrainingError: The run diverged or collapsed.
     """
     began = time.perf_counter()
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
         check_batch(recipe, world.size)
-        checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank)
+        leases = _hold(recipe, world, stack, out, say)
+        checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say)
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
         batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
@@ -102,19 +126,50 @@ def pretrain(
         if found is not None:
             check_digest(found, batches.digest, data=data)
         loop = _assemble(recipe, world, batches, checkpoints, found)
-        report = _train(loop, stack, out, found, progress=progress, monitor=monitor)
+        loop.leases = leases
+        stop = stack.enter_context(stop_on_signals())
+        if world.is_first:
+            _keep_recipe(out, recipe, found, say)
+        report = _train(loop, stack, out, stop, progress=progress, monitor=monitor)
         finished = loop.step >= recipe.run.steps
         export = _finish(loop, out, data) if finished else None
     return PretrainResult(
         steps=loop.step,
         resumed_from=found.step if found else 0,
         finished=finished,
+        interrupted=stop.interrupted and not finished,
         final_loss=report.loss if report else None,
         effective_lr=recipe.effective_lr,
         seconds=time.perf_counter() - began,
         out=out,
         export=export,
     )
+
+
+def _hold(recipe: Recipe, world: World, stack: ExitStack, out: Path, say: Callable[[str], None]) -> Sequence[Lease]:
+    """Let no other process write into the run's folder and its mirror while this one does."""
+    stores: list[Store] = [LocalStore(out)] + ([open_store(recipe.checkpoint.url)] if recipe.checkpoint.url else [])
+    leases: list[Lease] = []
+    on_first_rank(world, lambda: leases.extend(stack.enter_context(hold_folder(stores, say=say))))
+    return leases
+
+
+def _keep_recipe(out: Path, recipe: Recipe, found: Checkpoint | None, say: Callable[[str], None]) -> None:
+    """Write the recipe of this part of the run; say which settings are others than in the part before."""
+    changes = setting_changes(found.recipe, recipe.model_dump(mode="json")) if found is not None else []
+    for change in changes:
+        say(f"changed from step {found.step if found else 0} on: {change}")
+    parts = out / "recipes"
+    if found is not None and not parts.is_dir():
+        before = yaml.safe_dump(dict(found.recipe), sort_keys=False)
+        write_file(parts / _part_name(0), before)
+    if found is None or changes:
+        write_file(parts / _part_name(found.step if found else 0), recipe.to_yaml())
+    write_file(out / "recipe.yaml", recipe.to_yaml())
+
+
+def _part_name(step: int) -> str:
+    return f"from-{step:08d}.yaml"
 
 
 def _project_stream(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
@@ -159,18 +214,15 @@ def _train(
     loop: Loop,
     stack: ExitStack,
     out: Path,
-    found: Checkpoint | None,
+    stop: StopFlag,
     *,
     progress: Callable[[StepReport], None] | None,
     monitor: Monitor | None,
 ) -> StepReport | None:
     recorder = None
     if loop.world.is_first:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "recipe.yaml").write_text(loop.recipe.to_yaml(), encoding="utf-8")
-        recorder = Recorder(out, loop.recipe, start=found.step if found else 0)
+        recorder = Recorder(out, loop.recipe, start=loop.step)
         stack.callback(recorder.close)
-    stop = stack.enter_context(stop_on_sigterm())
 
     def measure(step: int) -> Mapping[str, float]:
         if monitor is None:
@@ -189,17 +241,20 @@ def whole_weights(method: Method) -> dict[str, Tensor]:
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
-def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -> Path:
+def export_run(
+    run: Path, *, step: int | None = None, out: Path | None = None, say: Callable[[str], None] = _to_stderr
+) -> Path:
     """Write the backbone of one of a run's checkpoints as a timm folder.
 
     Args:
         run: The output folder of `pretrain`.
-        step: Which checkpoint; the newest where not given. 0 is the network as training began, which needs none: what
-            a trained one is to be compared with, since each method initialises its own way.
+        step: Which checkpoint; the newest whole one where not given. 0 is the network as training began, which needs
+            none: what a trained one is to be compared with, since each method initialises its own way.
         out: Folder to write; `<run>/export` where not given.
+        say: Takes one line for the user: a damaged checkpoint.
 
     Raises:
-        CheckpointError: There is no such run or checkpoint.
+        CheckpointError: There is no such run or checkpoint, or it is damaged.
     """
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
@@ -209,15 +264,23 @@ def export_run(run: Path, *, step: int | None = None, out: Path | None = None) -
     if step == 0:
         return export_start(recipe, out or run / "export")
     with join_world():
-        checkpoints = Checkpoints(run / "checkpoints", recipe.checkpoint)
-        steps = checkpoints.steps()
-        chosen = step if step is not None else max(steps, default=None)
-        if chosen not in steps:
-            there = ", ".join(map(str, steps)) or "none"
-            raise CheckpointError(f"{checkpoints.folder} has no checkpoint of step {step}", hint=f"there are: {there}")
+        local = recipe.checkpoint.model_copy(update={"url": None})
+        checkpoints = Checkpoints(run / "checkpoints", local, say=say)
+        found = _chosen(checkpoints, step)
         method = build_method(recipe)
-        checkpoints.load(chosen, method)
-    return write_export(whole_weights(method), recipe, out or run / "export", step=chosen)
+        checkpoints.load(found.step, method)
+    return write_export(whole_weights(method), recipe, out or run / "export", step=found.step)
+
+
+def _chosen(checkpoints: Checkpoints, step: int | None) -> Checkpoint:
+    steps = checkpoints.steps()
+    if step is None and (found := checkpoints.latest()) is not None:
+        return found
+    if step is None or step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise CheckpointError(f"{checkpoints.folder} has {wanted}", hint=f"there are: {there}")
+    return checkpoints.check(step)
 
 
 def export_start(recipe: Recipe, out: Path) -> Path:
@@ -232,5 +295,6 @@ def _finish(loop: Loop, out: Path, data: str) -> Path:
     if loop.world.is_first:
         write_export(weights, loop.recipe, out / "export", step=loop.step, dataset=data)
         if pictures is not None:
-            save_reconstructions(pictures, loop.recipe.augment, out)
+            with writing(out):
+                save_reconstructions(pictures, loop.recipe.augment, out)
     return out / "export"

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
 from infra.console import emit, progress, stderr
+from shards.errors import BiovfmError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +33,10 @@ def pretrain(
     knn_data: str | None = None,
     knn_every: int | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
-) -> None:
+) -> int:
     """Pretrain a Vision Transformer by DINOv2 or MAE on a dataset or a lock; the same command again goes on.
+
+    SIGTERM and Ctrl-C save a checkpoint and stop; the exit code is 0 after SIGTERM, 130 after Ctrl-C.
 
     Example: `biovfm pretrain ct-us.lock.yaml --recipe dinov2-short --set model.size=small --out runs/a`
 
@@ -64,6 +67,7 @@ def pretrain(
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
     resolved = load_recipe(recipe, overrides)
+    from train.distributed import is_known_to_all
     from train.record import StepReport
     from train.run import pretrain as run
 
@@ -77,15 +81,22 @@ def pretrain(
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, note=note(report.flat()))
 
-        result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor)
+        try:
+            result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor, say=notice)
+        except BiovfmError as error:
+            if first or not is_known_to_all(error):
+                raise
+            return error.exit_code  # the first rank shows it
+    code = 130 if result.interrupted else 0
     if not first:
-        return
+        return code
     if json_:
         emit(
             {
                 "steps": result.steps,
                 "resumed_from": result.resumed_from,
                 "finished": result.finished,
+                "interrupted": result.interrupted,
                 "final_loss": result.final_loss,
                 "effective_lr": result.effective_lr,
                 "seconds": round(result.seconds, 2),
@@ -97,6 +108,12 @@ def pretrain(
         stderr().print(f"stopped at step {result.steps}, saved; the same command goes on")
     else:
         stderr().print(f"done: {result.export}")
+    return code
+
+
+def notice(line: str) -> None:
+    """Show one line of what happens before and while a run goes on."""
+    stderr().print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def describe(recipe: Recipe) -> str:

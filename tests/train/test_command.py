@@ -88,18 +88,21 @@ def lines_so_far(out: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_exits_0(dataset: str, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_sigterm_and_ctrl_c_save(
+    number: signal.Signals, exit_code: int, dataset: str, recipe: Path, tmp_path: Path
+) -> None:
     running = start("pretrain", dataset, "--recipe", recipe, "--out", tmp_path, "--set", "run.steps=100000", "--json")
     deadline = time.monotonic() + 120
     while len(lines_so_far(tmp_path)) < 5:
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    running.terminate()
+    running.send_signal(number)
     code, out, err = finish(running)
-    assert code == 0, err
+    assert code == exit_code, err
     result = json.loads(out)
-    assert result["finished"] is False
+    assert (result["finished"], result["interrupted"]) == (False, number == signal.SIGINT)
     assert (tmp_path / "checkpoints" / f"step-{result['steps']:08d}" / "meta.json").is_file()
 
     code, out, err = finish(start("export", tmp_path, "--json"))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +14,14 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from shards.errors import CheckpointError, ConfigError, TrainingError
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryBatch, MemoryStream
+from train.loop import stop_on_signals
 from train.methods import build_method
-from train.recipe import Recipe
+from train.recipe import Recipe, load_recipe
 from train.run import PretrainResult, StepReport, export_run, pretrain
 from train.watch import Watch
 
@@ -113,6 +117,112 @@ def test_sigterm_saves_and_the_same_call_goes_on_bit_for_bit(make: Any, tmp_path
     resumed = run(recipe, tmp_path / "cut")
     assert (resumed.resumed_from, resumed.steps, resumed.finished) == (7, 12, True)
     assert list(map(strip, lines(tmp_path / "cut"))) == list(map(strip, lines(tmp_path / "whole")))
+
+
+def test_ctrl_c_saves_like_sigterm(tmp_path: Path) -> None:
+    recipe = mae_recipe(run={"steps": 12}, checkpoint={"every": 100})
+    stopped = run(recipe, tmp_path, stream=StopAt(6, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert (stopped.finished, stopped.interrupted, stopped.steps) == (False, True, 7)
+    assert (tmp_path / "checkpoints" / "step-00000007" / "meta.json").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = run(recipe, tmp_path)
+    assert (resumed.resumed_from, resumed.finished, resumed.interrupted) == (7, True, False)
+
+
+def test_a_second_ctrl_c_some_seconds_later_ends_at_once() -> None:
+    with stop_on_signals() as stop:
+        for _ in range(2):  # torchrun passes on what the terminal has sent already
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.interrupted
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("train.loop.HURRY_SECONDS", -1.0)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_settings_that_change_on_resume_are_said_and_all_recipes_are_kept(tmp_path: Path) -> None:
+    first = mae_recipe(run={"steps": 4})
+    run(first, tmp_path)
+    said: list[str] = []
+    second = mae_recipe(run={"steps": 6}, optim={"base_lr": 0.01})
+    run(second, tmp_path, say=said.append)
+    assert said == [
+        "changed from step 4 on: optim.base_lr was 0.001, now 0.01",
+        "changed from step 4 on: run.steps was 4, now 6",
+    ]
+    run(second, tmp_path, say=said.append)
+    assert len(said) == 2
+    parts = {path.name: load_recipe(path) for path in (tmp_path / "recipes").iterdir()}
+    assert parts == {"from-00000000.yaml": first, "from-00000004.yaml": second}
+    assert load_recipe(tmp_path / "recipe.yaml") == second
+
+
+def test_a_run_goes_on_from_the_whole_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
+    recipe = mae_recipe(checkpoint={"every": 4})
+    run(recipe, tmp_path / "whole")
+    run(recipe, tmp_path / "cut")
+    path = tmp_path / "cut" / "checkpoints" / "step-00000010" / "__0_0.distcp"
+    path.write_bytes(path.read_bytes()[:-1000])
+    said: list[str] = []
+    assert run(recipe, tmp_path / "cut", say=said.append).resumed_from == 8
+    assert "step-00000010 is damaged" in said[0]
+    assert list(map(strip, lines(tmp_path / "cut"))) == list(map(strip, lines(tmp_path / "whole")))
+    path.write_bytes(b"")
+    assert (
+        json.loads((export_run(tmp_path / "cut", say=said.append) / "config.json").read_text())["biovfm"]["step"] == 8
+    )
+    with pytest.raises(CheckpointError, match=r"step-00000010 is damaged: __0_0\.distcp has 0 bytes"):
+        export_run(tmp_path / "cut", step=10)
+
+
+def test_a_second_live_process_is_refused(tmp_path: Path) -> None:
+    recipe = mae_recipe(run={"steps": 3})
+    refused: list[str] = []
+
+    def again(_: StepReport) -> None:
+        with pytest.raises(CheckpointError, match="is in use by process") as caught:
+            run(recipe, tmp_path)
+        refused.append(str(caught.value))
+
+    run(recipe, tmp_path, progress=again)
+    assert len(refused) == 3
+    assert not (tmp_path / ".lease").exists()
+
+
+def test_a_run_whose_folder_was_taken_over_stops_without_a_word_in_its_checkpoints(tmp_path: Path) -> None:
+    def take_over(report: StepReport) -> None:
+        if report.step == 2:
+            (lease,) = (tmp_path / ".lease").iterdir()
+            (tmp_path / ".lease" / f"{int(lease.name) + 1:08d}").write_text("{}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.checkpoint.lease.BEAT_SECONDS", 0.05)
+        with pytest.raises(CheckpointError, match="was taken over by"):
+            run(mae_recipe(run={"steps": 2000}, checkpoint={"every": 5000}), tmp_path, progress=take_over)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    def full(report: StepReport) -> None:
+        if report.step == 5:
+            while not (tmp_path / "checkpoints" / "step-00000004").exists():
+                time.sleep(0.01)
+            patch.setattr(FileSystemWriter, "write_data", no_space)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckpointError, match="the disk is full") as caught:
+        run(mae_recipe(checkpoint={"every": 4}, run={"steps": 5000}), tmp_path, progress=full)
+    assert "the last good one is step-00000004" in str(caught.value)
+    assert run(mae_recipe(checkpoint={"every": 4}), tmp_path).resumed_from == 4
+
+
+def test_files_of_a_run_have_ordinary_modes(tmp_path: Path) -> None:
+    run(mae_recipe(), tmp_path)
+    odd = [path for path in tmp_path.rglob("*") if path.is_file() and stat.S_IMODE(path.stat().st_mode) != 0o644]
+    assert not odd
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint_bit_for_bit(tmp_path: Path) -> None:

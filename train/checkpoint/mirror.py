@@ -1,4 +1,4 @@
-"""Checkpoints on object storage: a copy of each, `meta.json` last, so that a copy without it is none."""
+"""Copies of checkpoints on object storage. `meta.json` is written last, so an interrupted copy is never used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from shards.errors import AlreadyExistsError
 from shards.store import Store
+from train.checkpoint.record import META
 
-__all__ = ["fetch_newest", "mirrored_steps", "remove", "upload"]
+__all__ = ["fetch", "mirrored_steps", "remove", "upload"]
 
-META = "meta.json"
 _META = re.compile(r"step-(\d+)/meta\.json")
 
 
@@ -39,21 +39,16 @@ def upload(store: Store, folder: Path, name: str, files: list[Path]) -> None:
             store.put_if_absent(target, path)
 
 
-def fetch_newest(store: Store, folder: Path) -> None:
-    """Bring the newest copy into the local folder, unless one as new is there; appears by one rename."""
-    steps = mirrored_steps(store)
-    if not steps:
+def fetch(store: Store, folder: Path, step: int) -> None:
+    """Replace a local checkpoint by its complete copy, if there is one; it appears by one rename."""
+    if step not in mirrored_steps(store):
         return
-    name = f"step-{steps[-1]:08d}"
-    there = sorted(path.name for path in folder.glob("step-*") if (path / META).is_file())
-    if there and there[-1] >= name:
-        return
+    name = f"step-{step:08d}"
     temporary = folder / f".fetching-{name}"
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     for item in store.list(f"{name}/"):
-        path = temporary / item.path.removeprefix(f"{name}/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.read(item.path))
+        (temporary / Path(item.path).name).write_bytes(store.read(item.path))
     shutil.rmtree(folder / name, ignore_errors=True)
     temporary.rename(folder / name)
 

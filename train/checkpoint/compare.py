@@ -1,0 +1,84 @@
+"""May a run go on from a checkpoint, and which of its settings are others now?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from shards.errors import CheckpointError
+from train.checkpoint.record import Checkpoint
+from train.recipe import Recipe
+
+__all__ = ["check_digest", "check_resumable", "code_version", "setting_changes"]
+
+_FIXED = ("model", "method", "seed", "run.global_batch", "run.unit_images", "run.accumulate")
+"""Settings that decide what the saved tensors mean and which samples come next."""
+
+
+def check_resumable(checkpoint: Checkpoint, recipe: Recipe, *, where: Path) -> None:
+    """Refuse a checkpoint of another run before any work.
+
+    Raises:
+        CheckpointError: Names the first setting that differs.
+    """
+    before, now = _with_defaults(checkpoint.recipe), recipe.model_dump(mode="json")
+    for section in _FIXED:
+        for key, old, new in _differences(_pick(before, section), _pick(now, section), section):
+            raise CheckpointError(
+                f"{where} holds a checkpoint of another run: {key} was {old}, the recipe says {new}",
+                hint="choose another output folder, or the recipe of that run",
+            )
+
+
+def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line per setting that differs between two resolved recipes: `optim.base_lr was 0.001, now 0.01`."""
+    differences = _differences(_with_defaults(before), now, "")
+    return [f"{key} was {old}, now {new}" for key, old, new in differences]
+
+
+def check_digest(checkpoint: Checkpoint, digest: str, *, data: str) -> None:
+    """Refuse to go on with other samples.
+
+    Raises:
+        CheckpointError: With both digests.
+    """
+    if checkpoint.digest != digest:
+        raise CheckpointError(
+            f"{data} is not what this run was trained on: digest {digest[:16]}, the checkpoint at step "
+            f"{checkpoint.step} has {checkpoint.digest[:16]}",
+            hint="give the lock or dataset version of that run, or choose another output folder",
+        )
+
+
+def code_version() -> str:
+    """Version of the installed package."""
+    try:
+        return metadata.version("biovfm")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _with_defaults(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored recipe with the settings that its release did not have yet, at the values that they stand for."""
+    try:
+        return Recipe.model_validate(dict(recipe)).model_dump(mode="json")
+    except ValueError:  # it has settings that this release refuses: those differ, and are named
+        return recipe
+
+
+def _pick(document: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = document
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """`(dotted key, old, new)` for each leaf that differs; a setting that one side does not know counts as null."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*new, *(name for name in old if name not in new)]:
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}".removeprefix("."))
+    elif old != new:
+        yield key, old, new
