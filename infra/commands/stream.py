@@ -18,6 +18,8 @@ def stream(
     dataset_or_lock: str,
     /,
     *,
+    dataset: str | None = None,
+    accept_packing: bool = False,
     keys: bool = False,
     bench: bool = False,
     epoch: int = 0,
@@ -46,6 +48,10 @@ def stream(
     ----------
     dataset_or_lock
         A dataset (its newest version) or a lock file.
+    dataset
+        Where the lock's dataset lies now; where the lock says, without it.
+    accept_packing
+        Stream the locked samples also where they are packed into other shards, in another order.
     keys
         Print the keys of each batch, one JSON list a line, and read no image.
     bench
@@ -90,6 +96,8 @@ def stream(
         raise ConfigError("--keys reads no image, --bench measures reading", hint="give one of them")
     source = Stream(
         dataset_or_lock,
+        dataset=dataset,
+        accept_packing=accept_packing,
         crops=crops_of(workload, size),
         global_batch=global_batch,
         seed=seed,
@@ -165,6 +173,7 @@ def _report(source: Any, meter: Any, *, bench: bool, json_: bool) -> None:
         "num_bad": stats.num_bad,
         "bad_samples": [f"{bad.key} in {bad.shard} at {bad.offset}: {bad.reason}" for bad in stats.bad_samples],
         "digest": source.digest,
+        "digests": source.digests.as_dict(),
     }
     if json_:
         emit(result)

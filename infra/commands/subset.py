@@ -31,6 +31,8 @@ def create(
     per: tuple[Literal["modality", "source", "anatomy", "licence"], ...] = ("modality",),
     seed: int = 0,
     version: int | None = None,
+    with_keys: bool = False,
+    relative: bool = False,
     json_: Json = False,
 ) -> None:
     """Pin a subset in a lock file.
@@ -63,10 +65,16 @@ def create(
         Seed of the sampling.
     version
         Index version to pin; the newest without it.
+    with_keys
+        Write the list of the samples beside the lock too, so that `verify` names each that is missing or changed.
+    relative
+        Write the dataset's path relative to the lock file, so that both can be moved together.
     """
-    from shards.dataset.dataset import Dataset
+    from shards.dataset import Dataset
     from shards.settings import parse
-    from shards.subset import lock as subset
+    from shards.subset import Selection
+    from shards.subset import create as pin
+    from shards.subset.keys import keys_name, write_keys
 
     asked = {
         "modality": modality,
@@ -79,9 +87,13 @@ def create(
         "per": per,
         "seed": seed,
     }
-    selection = parse(subset.Selection, asked, where="subset create")
-    lock = subset.create(Dataset.open(dataset), selection, version=version)
-    lock.write(out)
+    selection = parse(Selection, asked, where="subset create")
+    opened = Dataset.open(dataset)
+    lock = pin(opened, selection, version=version)
+    if with_keys:
+        lock = lock.model_copy(update={"keys": keys_name(out)})
+        write_keys(lock, opened, out.parent / lock.keys)
+    lock.write(out, relative=relative)
     _show(lock, json_=json_, note=f"wrote {out}")
 
 
@@ -97,21 +109,46 @@ def show(lock: Path, /, *, json_: Json = False) -> None:
 
 
 @app.command
-def verify(lock: Path, /, *, json_: Json = False) -> None:
-    """Recompute a lock from its dataset; exit 1 with what differs where it does not hold.
+def verify(lock: Path, /, *, dataset: str | None = None, json_: Json = False) -> None:
+    """Compare a lock with its dataset, sample by sample; exit 1 with what differs where the samples are not there.
 
     Example: `biovfm subset verify ct-us.lock.yaml`
-    """
-    from shards.dataset.dataset import Dataset
-    from shards.subset import lock as subset
 
-    pinned = subset.Lock.read(lock)
-    subset.verify(pinned, Dataset.open(pinned.dataset))
-    _show(pinned, json_=json_, note="verified: same samples, same pixels")
+    Parameters
+    ----------
+    lock
+        The lock file.
+    dataset
+        Where its dataset lies now; where the lock says, without it.
+    """
+    from shards.subset import Lock
+    from shards.subset import verify as compare
+    from shards.subset.keys import check_keys, keys_of
+
+    pinned = Lock.read(lock)
+    keys = keys_of(pinned, lock)
+    if keys is not None:
+        check_keys(pinned, keys)
+    found = compare(pinned, dataset, keys=keys)
+    said = {
+        True: "verified: same samples, same pixels, same order",
+        False: "same samples, same pixels; they are packed into other shards, so the order of an epoch is not the "
+        "locked one: stream and pretrain refuse it unless given --accept-packing; `biovfm subset materialize` makes "
+        "the form that is the same everywhere",
+        None: "verified: same samples, same pixels",
+    }[found.same_order]
+    if json_:
+        order = {True: "same", False: "other packing", None: "not pinned"}[found.same_order]
+        place = {"found_in": found.dataset.url, "found_version": found.version}
+        emit({**pinned.model_dump(mode="json"), **place, "samples_verified": True, "order_verified": order})
+        return
+    _show(pinned, json_=False)
+    for line in (*found.notes, said):
+        stderr().print(line, soft_wrap=True)
 
 
 @app.command
-def materialize(lock: Path, target: str, /, *, json_: Json = False) -> None:
+def materialize(lock: Path, target: str, /, *, dataset: str | None = None, json_: Json = False) -> None:
     """Copy a subset into a dataset of its own.
 
     Example: `biovfm subset materialize ct-us.lock.yaml ./ct-us`
@@ -122,19 +159,24 @@ def materialize(lock: Path, target: str, /, *, json_: Json = False) -> None:
         The lock file.
     target
         Folder or URL of the new dataset.
+    dataset
+        Where the lock's dataset lies now; where the lock says, without it.
     """
     from shards.subset.canonical import materialize as copy
     from shards.subset.lock import Lock
 
     with progress(disable=json_) as bar:
         task = bar.add_task("copying shards", total=None, note="")
-        dataset = copy(
-            Lock.read(lock), target, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        made = copy(
+            Lock.read(lock),
+            target,
+            dataset=dataset,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if json_:
-        emit({"dataset": dataset.url, "version": dataset.version()})
+        emit({"dataset": made.url, "version": made.version()})
     else:
-        stderr().print(f"{dataset.url}: version {dataset.version()}")
+        stderr().print(f"{made.url}: version {made.version()}")
 
 
 @app.command
@@ -144,8 +186,9 @@ def export(
     *,
     format_: Annotated[Literal["tsv", "jsonl"], Parameter(name="--format")] = "tsv",
     out: Path | None = None,
+    dataset: str | None = None,
 ) -> None:
-    """Export the data list of a subset: for `tsv`, sample file name and raw file path (with its frame).
+    """Export the data list of a subset: for `tsv`, sample file name, source, raw path, frame and pixel hash.
 
     Example: `biovfm subset export ct-us.lock.yaml --format tsv --out data_list.tsv`
 
@@ -154,14 +197,16 @@ def export(
     lock_or_dataset
         A lock file or a dataset.
     format_
-        `tsv` is the two columns of a data list, `jsonl` every index column.
+        `tsv` is what `biovfm ingest --only-listed` reads, `jsonl` every index column.
     out
         File to write; standard output without it.
+    dataset
+        Where the lock's dataset lies now; where the lock says, without it.
     """
     from shards.files import write_text
     from shards.subset.data_list import export_list
 
-    lines = export_list(lock_or_dataset, format_=format_)
+    lines = export_list(lock_or_dataset, format_=format_, dataset=dataset)
     if out is None:
         sys.stdout.writelines(lines)
         return
@@ -181,6 +226,7 @@ def _show(lock: object, *, json_: bool, note: str = "") -> None:
     console.print(f"{lock.num_samples:,} samples in {lock.num_shards:,} shards")
     for modality, count in lock.counts.items():
         console.print(f"  {modality:<12} {count:>10,}")
-    console.print(f"digest {lock.digest}")
+    console.print(f"digest of the samples {lock.digest}")
+    console.print(f"digest of the order   {lock.order}" if lock.order else lock.unpinned)
     if note:
         console.print(note)

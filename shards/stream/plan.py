@@ -1,13 +1,14 @@
-"""What an epoch is made of: the shards of a subset with the number of selected rows in each.
+"""What an epoch is made of: the shards of a subset with the selected rows of each.
 
-The plan is O(shards); `shards.stream.rows` looks up where the samples lie inside their shards.
+The plan is O(shards) and one bit per index row; `shards.stream.rows` looks up where the samples lie inside their
+shards.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import scan
 from shards.dataset.shard_file import shard_tags
-from shards.errors import SubsetError
+from shards.errors import ConfigError, SubsetError
+from shards.stream.digests import Digests
 from shards.stream.rows import IndexRows, RowSource
-from shards.subset.lock import Lock, Selection, predicate, verify
-
-VERIFIED_SAMPLES = 2_000_000
+from shards.subset.chosen import Chosen, choose
+from shards.subset.finding import VERIFIED_SAMPLES, Found, find
+from shards.subset.keys import keys_of
+from shards.subset.lock import Lock, is_lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +35,18 @@ class Plan:
         sources: Source id of each shard.
         modalities: Modality tag of each shard.
         counts: `(S,)` int64, selected samples of each shard.
-        digest: What the samples are: the lock's digest, or the dataset's index version.
+        digests: What the samples are, and in which order.
         source: Looks up the rows.
+        notes: Lines that the user should see, such as what an old lock does not pin.
     """
 
     shards: Sequence[str]
     sources: Sequence[str]
     modalities: Sequence[str]
     counts: NDArray[np.int64]
-    digest: str
+    digests: Digests
     source: RowSource
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def num_samples(self) -> int:
@@ -54,59 +59,82 @@ class Plan:
         return rows.places
 
 
-def plan_of(url: str) -> tuple[Dataset, Plan]:
+def plan_of(url: str | Path, *, dataset: str | None = None, accept_packing: bool = False) -> tuple[Dataset, Plan]:
     """The plan of a dataset (its newest version) or of a lock file.
+
+    Args:
+        url: A dataset, or a lock file.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
+        accept_packing: Whether the same samples in another order will do.
 
     Raises:
         SubsetError: The lock does not match its dataset, or nothing is selected.
+        ConfigError: `dataset` is given beside a dataset.
     """
-    if url.endswith((".yaml", ".yml")):
-        lock = Lock.read(Path(url))
-        dataset = Dataset.open(lock.dataset)
-        return dataset, plan_lock(lock, dataset)
-    dataset = Dataset.open(url)
-    version = dataset.version()
-    plan = _make(dataset, version, predicate(Selection(), {}), digest=f"version:{version}")
-    return dataset, plan
+    if is_lock(url):
+        lock = Lock.read(url)
+        found = find(lock, dataset, keys=keys_of(lock, Path(url)))
+        return found.dataset, plan_found(found, accept_packing=accept_packing)
+    if dataset is not None:
+        raise ConfigError(f"{url} is a dataset itself", hint="give --dataset beside a lock file only")
+    opened = Dataset.open(str(url))
+    return opened, plan_dataset(opened)
 
 
-def plan_lock(lock: Lock, dataset: Dataset) -> Plan:
-    """The plan of a lock.
-
-    A lock of up to `VERIFIED_SAMPLES` is verified in full. For a larger one, whose digest takes a sort of minutes, the
-    numbers of samples and shards are compared; `biovfm subset verify` does the rest.
+def plan_dataset(dataset: Dataset) -> Plan:
+    """The plan of all samples of a dataset's newest version.
 
     Raises:
-        SubsetError: The samples are not the ones that were locked.
+        SampleIndexError: It holds none.
     """
-    if lock.num_samples <= VERIFIED_SAMPLES:
-        verify(lock, dataset)
-    plan = _make(dataset, lock.index_version, lock.predicate(), digest=lock.digest)
-    if (plan.num_samples, len(plan.shards)) != (lock.num_samples, lock.num_shards):
-        raise SubsetError(
-            f"{dataset.url} has changed under the lock: {plan.num_samples} samples in {len(plan.shards)} shards, "
-            f"locked {lock.num_samples} in {lock.num_shards}",
-            hint="restore the dataset, or make a new lock with `biovfm subset create`",
-        )
-    return plan
+    version = dataset.version()
+    chosen = choose(dataset, version, "TRUE", with_samples=False)
+    if chosen.num_samples <= VERIFIED_SAMPLES:
+        chosen = choose(dataset, version, "TRUE")
+    digests = Digests(
+        samples=chosen.digest,
+        order=chosen.order_digest(),
+        num_samples=chosen.num_samples,
+        earlier=f"version:{version}",
+    )
+    return _make(dataset, version, chosen, digests)
 
 
-def _make(dataset: Dataset, version: int, where: str, *, digest: str) -> Plan:
-    table = dataset.samples_table(version)
-    with dataset.database("samples", version=version, dictionaries=["shard"]) as database:
-        found = database.sql(
-            f"SELECT shard, count(*) AS num FROM samples WHERE {where} GROUP BY shard ORDER BY shard::VARCHAR"  # noqa: S608
-        ).to_arrow_table()
-    if not found.num_rows:
+def plan_found(found: Found, *, accept_packing: bool = False) -> Plan:
+    """The plan of a lock that was found in a dataset.
+
+    Raises:
+        SubsetError: The samples are packed into other shards than they were, and that was not accepted.
+    """
+    lock = found.lock
+    notes = list(found.notes)
+    if found.same_order is False:
+        if not accept_packing:
+            raise SubsetError(
+                f"{found.dataset.url} has the locked samples packed into other shards: an epoch comes in another order "
+                "than the locked one",
+                hint="accept that with --accept-packing, or stream what `biovfm subset materialize` makes of the lock",
+            )
+        notes.append("the samples are packed into other shards than the locked ones: the order of an epoch differs")
+    digests = Digests(
+        samples=lock.digest if lock.order else found.chosen.digest,
+        order=found.chosen.order_digest(),
+        num_samples=found.chosen.num_samples,
+        earlier="" if lock.order else lock.digest,
+    )
+    return _make(found.dataset, found.version, found.chosen, digests, tuple(notes))
+
+
+def _make(dataset: Dataset, version: int, chosen: Chosen, digests: Digests, notes: tuple[str, ...] = ()) -> Plan:
+    if not chosen.num_samples:
         raise SubsetError(f"no sample of {dataset.url} is selected", hint="`biovfm stats` shows what is there")
-    shards = [str(shard) for shard in found["shard"].to_pylist()]
-    tags = [shard_tags(shard) for shard in shards]
-    keyed = [(shard, source, modality) for shard, (source, modality) in zip(shards, tags, strict=True)]
+    tags = [shard_tags(shard) for shard in chosen.shards]
     return Plan(
-        shards=shards,
+        shards=chosen.shards,
         sources=[source for source, _ in tags],
         modalities=[modality for _, modality in tags],
-        counts=np.asarray(found["num"].to_numpy(), dtype=np.int64),
-        digest=digest,
-        source=IndexRows(scan(table), where=where, plan=keyed),
+        counts=chosen.counts,
+        digests=digests,
+        source=IndexRows(scan(dataset.samples_table(version)), chosen),
+        notes=notes,
     )

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.dataset.query import connect
+from shards.dataset.shard_file import shard_tags
+from shards.errors import SampleIndexError
+from shards.subset.chosen import Chosen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,19 +43,40 @@ class ShardRows:
     places: NDArray[np.int64]
 
     @classmethod
-    def split(cls, table: pa.Table, shards: Sequence[str]) -> list[ShardRows]:
-        """The rows of each of these shards, out of rows of the index in any order."""
+    def split(cls, table: pa.Table, chosen: Chosen, shards: Sequence[int]) -> list[ShardRows]:
+        """The selected rows of each of these shards, out of rows of the index in any order.
+
+        Raises:
+            SampleIndexError: A shard has fewer rows, or more, than were selected.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        number = pc.index_in(table["shard"], value_set=pa.array(shards, table["shard"].type)).to_numpy()
-        order = np.lexsort((table["shard_row"].to_numpy(), number))
+        names = [chosen.shards[shard] for shard in shards]
+        number = pc.index_in(table["shard"], value_set=pa.array(names, table["shard"].type)).to_numpy()
+        positions = table["shard_row"].to_numpy()
+        order = np.lexsort((positions, number))
         ends = np.cumsum(np.bincount(number, minlength=len(shards)))
-        keys = table["key"].to_numpy()[order]
-        numbers = (table[name].to_numpy()[order] for name in ("byte_offset", "byte_length", "crc32c"))
-        places = np.stack([*numbers, np.zeros(len(table), np.int64)], axis=1)
-        parts = zip(np.split(keys, ends[:-1]), np.split(places, ends[:-1]), strict=True)
-        return [cls(keys=of_shard, places=_with_dense_end(where.copy())) for of_shard, where in parts]
+        parts = []
+        for shard, rows in zip(shards, np.split(order, ends[:-1]), strict=True):
+            kept = rows[chosen.contains(shard, positions[rows].astype(np.int64))]
+            if len(kept) != chosen.counts[shard]:
+                raise SampleIndexError(
+                    f"{chosen.shards[shard]} has {len(kept)} selected rows, {chosen.counts[shard]} were planned",
+                    hint="run `biovfm verify` on the dataset",
+                )
+            parts.append(kept)
+        keys = table["key"].to_numpy()
+        numbers = [table[name].to_numpy() for name in ("byte_offset", "byte_length", "crc32c")]
+        return [
+            cls(
+                keys=keys[rows],
+                places=_with_dense_end(
+                    np.stack([*(column[rows] for column in numbers), np.zeros(len(rows), np.int64)], axis=1)
+                ),
+            )
+            for rows in parts
+        ]
 
 
 def _with_dense_end(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -79,17 +102,13 @@ class IndexRows:
 
     Args:
         samples: The index table.
-        where: The SQL predicate of the selection.
-        plan: `(shard, source, modality)` of every shard of the plan.
+        chosen: Which of its rows are in.
         capacity: Shards to keep.
     """
 
-    def __init__(
-        self, samples: ds.Dataset, *, where: str, plan: Sequence[tuple[str, str, str]], capacity: int = 512
-    ) -> None:
+    def __init__(self, samples: ds.Dataset, chosen: Chosen, *, capacity: int = 512) -> None:
         self._samples = samples
-        self._where = where
-        self._plan = plan
+        self._chosen = chosen
         self._capacity = capacity
         self._kept: OrderedDict[int, ShardRows] = OrderedDict()
         self._files: dict[tuple[str, str], list[ds.Fragment]] | None = None
@@ -103,36 +122,28 @@ class IndexRows:
                 if shard in self._kept:
                     self._kept.move_to_end(shard)
                 else:
-                    missing.setdefault(self._plan[shard][1:], []).append(shard)
+                    missing.setdefault(shard_tags(self._chosen.shards[shard]), []).append(shard)
             for (source, modality), numbers in missing.items():
-                names = [self._plan[number][0] for number in numbers]
-                self._kept.update(zip(numbers, self._read(names, source, modality), strict=True))
+                self._kept.update(zip(numbers, self._read(numbers, source, modality), strict=True))
             found = [self._kept[shard] for shard in shards]
             while len(self._kept) > max(self._capacity, len(shards)):
                 self._kept.popitem(last=False)
             return found
 
-    def _read(self, shards: Sequence[str], source: str, modality: str) -> list[ShardRows]:
+    def _read(self, shards: Sequence[int], source: str, modality: str) -> list[ShardRows]:
         import pyarrow as pa
         import pyarrow.dataset as ds
 
-        each = (ds.field("shard") == shard for shard in shards)
+        names = [self._chosen.shards[shard] for shard in shards]
+        each = (ds.field("shard") == name for name in names)
         wanted = functools.reduce(operator.or_, each)  # Arrow weighs this against the statistics, not `isin`
-        columns = list(_ROW_COLUMNS) if self._where == "TRUE" else None
         parts = []
         for file in self._files_of(source, modality):
             groups = file.subset(wanted, schema=self._samples.schema)
             if groups.row_groups:
-                parts.append(
-                    groups.to_table(schema=self._samples.schema, filter=ds.field("shard").isin(shards), columns=columns)
-                )
-        table = pa.concat_tables(parts)
-        if columns is None:
-            with connect() as database:
-                database.register("samples", table)
-                sql = f"SELECT {', '.join(_ROW_COLUMNS)} FROM samples WHERE {self._where}"  # noqa: S608
-                table = database.sql(sql).to_arrow_table()
-        return ShardRows.split(table, shards)
+                here = ds.field("shard").isin(names)
+                parts.append(groups.to_table(schema=self._samples.schema, filter=here, columns=list(_ROW_COLUMNS)))
+        return ShardRows.split(pa.concat_tables(parts), self._chosen, shards)
 
     def _files_of(self, source: str, modality: str) -> list[ds.Fragment]:
         import pyarrow.dataset as ds

@@ -11,6 +11,7 @@ What it is not: it does not augment (beyond crop and flip) and it does not know 
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
 import sys
 import threading
@@ -21,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,11 @@ from shards.errors import BiovfmError, ConfigError
 from shards.read.locations import Locations
 from shards.read.remote import open_reader
 from shards.stream.buffers import BatchBuffers, Views
+from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
 from shards.stream.order import EpochOrder, Last, Order, OrderSettings, rank_slots
 from shards.stream.plan import Plan, plan_of
+from shards.stream.position import check_position, position
 from shards.stream.stats import BadSample, StreamStats
 from shards.stream.worker import ChunkWorker, OnBad
 
@@ -87,6 +90,9 @@ class Stream:
 
     Args:
         url: A dataset (its newest version) or a lock file.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
+        accept_packing: Whether the locked samples will do where they are packed into other shards, so that an epoch
+            comes in another order.
         crops: What to cut from each image; empty gives the compressed images.
         global_batch: Samples of a batch over all ranks.
         seed: Seed of order, crops and flips.
@@ -100,7 +106,7 @@ class Stream:
         last: What becomes of the samples that fill no batch.
         on_bad: `substitute` replaces an unreadable sample by another one, the same on any topology; `raise` stops.
         num_epochs: Stop after so many epochs (counted from epoch 0).
-        prefetch: Batches under way.
+        prefetch: Batches under way, at least 1.
         mixture: Weights by modality or source; the samples as they are where None.
         cache: Folder for blocks of remote shards, kept for the next run; in memory where None.
         cache_bytes: Budget of the cache; 1 GiB in memory or 64 GiB on disk where None.
@@ -112,8 +118,10 @@ class Stream:
 
     def __init__(
         self,
-        url: str,
+        url: str | Path,
         *,
+        dataset: str | Path | None = None,
+        accept_packing: bool = False,
         crops: Sequence[Crops] = (),
         global_batch: int = 256,
         seed: int = 0,
@@ -135,7 +143,14 @@ class Stream:
     ) -> None:
         import os
 
-        self.dataset, self.plan = plan_of(url)
+        if prefetch < 1:
+            raise ConfigError(f"prefetch={prefetch}: at least one batch is under way", hint="use prefetch=1 or more")
+        self.dataset, self.plan = plan_of(
+            url, dataset=None if dataset is None else str(dataset), accept_packing=accept_packing
+        )
+        for note in self.plan.notes:
+            _log.warning("%s: %s", url, note)
+        self._accept_packing = accept_packing
         self.settings = OrderSettings(seed=seed, global_batch=global_batch, last=last)
         self.rank, self.world_size = rank, world_size
         self.num_epochs = num_epochs
@@ -160,7 +175,7 @@ class Stream:
         self._mixture = mixture
         self._order = self._order_of(epoch)
         self.epoch, self.batch = epoch, 0
-        self.load_state_dict({"epoch": epoch, "batch": batch})
+        self._go_to(epoch, batch)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -173,21 +188,36 @@ class Stream:
         return self.plan.num_samples
 
     @property
+    def digests(self) -> Digests:
+        """Which samples, in which order; what ranks, positions and checkpoints compare."""
+        return self.plan.digests
+
+    @property
     def digest(self) -> str:
-        """What the samples are: the lock's digest, or the dataset's index version."""
-        return self.plan.digest
+        """What the samples are, in one text: the lock's digest, or the dataset's index version."""
+        return self.plan.digests.earlier or self.plan.digests.samples
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: epoch and number of the next batch."""
-        return {"epoch": self.epoch, "batch": self.batch}
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the next batch, JSON values alone: epoch, batch, and all that decides what comes there.
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        `epoch`, `batch`, `format`, `seed`, `global_batch`, `last`, `mixture`, `samples` and `order` (digests).
+        """
+        return position(self.settings, self._mixture, self.digests, epoch=self.epoch, batch=self.batch)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position; the next loop over the stream starts there.
 
         Raises:
-            ConfigError: There is no such batch.
+            ConfigError: There is no such batch, or the position is of another seed, global batch, mixture or `last`.
+            SubsetError: It is of other samples, or of the same in another order.
         """
-        epoch, batch = int(state["epoch"]), int(state["batch"])
+        now = position(self.settings, self._mixture, self.digests, epoch=0, batch=0)
+        unpinned = check_position(state, now, self.digests, accept_packing=self._accept_packing)
+        if unpinned:
+            _log.warning("%s", unpinned)
+        self._go_to(int(state["epoch"]), int(state["batch"]))
+
+    def _go_to(self, epoch: int, batch: int) -> None:
         epoch, batch = (epoch + 1, 0) if batch == self.batches_per_epoch else (epoch, batch)
         if epoch < 0 or not 0 <= batch < self.batches_per_epoch:
             raise ConfigError(
@@ -195,6 +225,13 @@ class Stream:
                 hint=f"start at 0 … {self.batches_per_epoch - 1}",
             )
         self.epoch, self.batch = epoch, batch
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            "a stream cannot be pickled or copied: it has threads and open files of this process",
+            hint="make a Stream in the process that uses it and give it the other one's state_dict(); "
+            "in a DataLoader set num_workers=0, batch_size=None",
+        )
 
     def stats(self) -> StreamStats:
         """A snapshot of the counters since the stream was made."""
@@ -333,7 +370,7 @@ class Stream:
             blobs += chunk_blobs
             substituted += [number * self._chunk_images + slot for slot in chunk_substituted]
         self.epoch, self.batch = item.epoch, item.index
-        self.load_state_dict({"epoch": item.epoch, "batch": item.index + 1})
+        self._go_to(item.epoch, item.index + 1)
         return Batch(
             views=item.views,
             blobs=() if self._crops else tuple(blobs),
@@ -357,6 +394,7 @@ class Stream:
         self.close()
 
 
+_log = logging.getLogger(__name__)
 _open_loops: dict[threading.Thread, threading.Event] = {}
 
 

@@ -6,7 +6,8 @@ from shards import lazily
 
 if TYPE_CHECKING:
     from shards.subset.canonical import materialize
-    from shards.subset.lock import Lock, Selection, create, verify
+    from shards.subset.finding import verify
+    from shards.subset.lock import Lock, Selection, create
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -15,7 +16,7 @@ else:
             "Selection": "shards.subset.lock",
             "create": "shards.subset.lock",
             "materialize": "shards.subset.canonical",
-            "verify": "shards.subset.lock",
+            "verify": "shards.subset.finding",
         },
     )
 

@@ -11,46 +11,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import quote
+from shards.dataset.query import connect, quote, scan
 from shards.dataset.shard_file import ShardWriter, read_blocks, shard_path
-from shards.errors import AlreadyExistsError
+from shards.errors import AlreadyExistsError, SampleIndexError
 from shards.schema import rejects_schema
-from shards.subset.lock import Lock, verify
+from shards.subset.finding import verify
+from shards.subset.lock import Lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def materialize(lock: Lock, url: str, *, progress: Callable[[int, int], None] | None = None) -> Dataset:
+def materialize(
+    lock: Lock, url: str, *, dataset: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> Dataset:
     """Copy a lock's samples into the dataset at `url` (made where needed), as one commit.
 
     Args:
         lock: The lock; verified first.
         url: The target.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
         progress: Called with shards done and shards in all.
 
     Returns:
         The target. Running it again changes nothing.
     """
-    origin = Dataset.open(lock.dataset)
-    verify(lock, origin)
+    found = verify(lock, dataset)
+    origin = found.dataset
     target = Dataset.create(
         url, encoding=origin.settings["encoding"], pipeline_version=origin.settings.get("pipeline_version")
     )
     job_id = f"materialize-{hashlib.sha256(lock.digest.encode()).hexdigest()[:16]}"
     if target.has_job(job_id):
         return target
+    table = origin.table("index", version=found.version)
+    if table is None:
+        raise SampleIndexError(f"{origin.url} holds no samples yet", hint="run `biovfm ingest` first")
     copied: list[pa.Table] = []
-    with origin.database("samples", version=lock.index_version) as database:
+    with connect() as database:
+        database.register("samples", scan(table))
         names = [
             name
             for (name,) in database.sql(
-                f"SELECT DISTINCT shard FROM samples WHERE {lock.predicate()} ORDER BY 1"  # noqa: S608
+                f"SELECT DISTINCT shard FROM samples WHERE {found.where} ORDER BY 1"  # noqa: S608
             ).fetchall()
         ]
         for done, name in enumerate(names):
             rows = database.sql(
-                f"SELECT * FROM samples WHERE shard = {quote(name)} AND {lock.predicate()} ORDER BY shard_row"  # noqa: S608
+                f"SELECT * FROM samples WHERE shard = {quote(name)} AND {found.where} ORDER BY shard_row"  # noqa: S608
             ).to_arrow_table()
             copied.append(_copy_shard(origin, target, name, rows, job_id))
             if progress is not None:

@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shards.dataset.dataset import Dataset
+from shards.errors import ConfigError
 from shards.schema import INDEX_COLUMNS
-from shards.subset.lock import Lock, verify
+from shards.subset.chosen import run, samples
+from shards.subset.finding import find
+from shards.subset.keys import keys_of
+from shards.subset.lock import Lock, is_lock
+
+TSV_COLUMNS = ("file", "source", "raw_path", "raw_frame", "pixel_sha256")
 
 
-def export_list(url: str, *, format_: Literal["tsv", "jsonl"]) -> Iterator[str]:
+def export_list(url: str | Path, *, format_: Literal["tsv", "jsonl"], dataset: str | None = None) -> Iterator[str]:
     """The lines of a data list, sorted by key.
 
     Args:
-        url: A lock file (verified first) or a dataset.
-        format_: `tsv` gives `<key>.<extension>`, tab, raw path, with `#<frame>` where there is one, under a header
-            line; `jsonl` gives one object a sample with every index column.
+        url: A lock file (compared with its dataset first) or a dataset.
+        format_: `tsv` gives `<key>.<extension>`, source, raw path, frame and pixel hash under a header line, quoted
+            where a path holds a tab, a quote or a line break, as `biovfm ingest --only-listed` reads it; `jsonl` gives
+            one object per sample with every index column.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
+
+    Raises:
+        SubsetError: The lock does not match its dataset.
+        ConfigError: `dataset` is given beside a dataset.
     """
-    if url.endswith((".yaml", ".yml")):
-        lock = Lock.read(Path(url))
-        dataset = Dataset.open(lock.dataset)
-        verify(lock, dataset)
-        where, version = lock.predicate(), lock.index_version
-    else:
-        dataset = Dataset.open(url)
-        where, version = "TRUE", dataset.version()
-    with dataset.database("samples", version=version) as database:
-        if format_ == "tsv":
-            yield "file\traw_path\n"
-        rows = database.sql(
-            f"SELECT {', '.join(INDEX_COLUMNS)} FROM samples WHERE {where} ORDER BY key"  # noqa: S608
-        )
-        for batch in rows.to_arrow_reader(1 << 14):
+    opened, version, where = open_rows(url, dataset=dataset)
+    line = _tsv if format_ == "tsv" else _json
+    if format_ == "tsv":
+        yield _row(TSV_COLUMNS)
+    with samples(opened, version, dictionaries=()) as database:
+        columns = ", ".join(INDEX_COLUMNS)
+        run(database, f"CREATE TEMP TABLE listed AS SELECT {columns} FROM samples WHERE {where}")  # noqa: S608
+        for batch in database.sql("SELECT * FROM listed ORDER BY key").to_arrow_reader(1 << 14):
             for row in batch.to_pylist():
-                yield _tsv(row) if format_ == "tsv" else json.dumps(row, sort_keys=True) + "\n"
+                yield line(row)
 
 
-def _tsv(row: dict[str, object]) -> str:
-    frame = f"#{row['raw_frame']}" if row["raw_frame"] else ""
-    path = f"{row['raw_path']}{frame}".replace("\t", "%09").replace("\n", "%0A")
-    return f"{row['key']}.{row['extension']}\t{path}\n"
+def open_rows(url: str | Path, *, dataset: str | None = None) -> tuple[Dataset, int, str]:
+    """The dataset, index version and predicate of a lock file's samples, or of all samples of a dataset."""
+    if is_lock(url):
+        lock = Lock.read(url)
+        found = find(lock, dataset, keys=keys_of(lock, Path(url)))
+        return found.dataset, found.version, found.where
+    if dataset is not None:
+        raise ConfigError(f"{url} is a dataset itself", hint="give --dataset beside a lock file only")
+    opened = Dataset.open(str(url))
+    return opened, opened.version(), "TRUE"
+
+
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True) + "\n"
+
+
+def _tsv(row: dict[str, Any]) -> str:
+    return _row([f"{row['key']}.{row['extension']}", *(row[name] for name in TSV_COLUMNS[1:])])
+
+
+def _row(values: Any) -> str:
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", lineterminator="\n").writerow(values)
+    return line.getvalue()

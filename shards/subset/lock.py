@@ -1,11 +1,11 @@
-"""Subsets by tag, and the lock file that pins one.
+"""The lock file that pins a subset, and how one is made.
 
-A lock says which dataset, which index version and which selection; and, so that nobody has to believe it, how many
-samples that is and a digest over their keys and pixel hashes. Whoever has the lock gets these samples or an error.
+A lock says which dataset, which index version and which selection; and, so that nobody has to believe it, digests of
+*which samples* these are (in all, and of each source and modality) and of *in which order* they stream (see
+`shards.subset.chosen`). Whoever has the lock gets these samples in this order, or an error that says what differs.
 
-Sampling is by hash: a sample is in when `md5("<seed>:<key>")` is at most a threshold; the lock keeps one threshold
-a group. So the choice depends on the key alone, a larger fraction contains the smaller one, and a reader can decide
-sample by sample without sorting anything.
+Format 1, of earlier releases, has one digest: the SHA-256 over the lines `<key> <pixel_sha256>`, sorted by key. It
+does not pin the order.
 """
 
 from __future__ import annotations
@@ -15,85 +15,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import quote
-from shards.errors import ConfigError, SubsetError
-from shards.schema import MODALITIES
+from shards.errors import SubsetError
 from shards.settings import load_yaml, parse
+from shards.subset.chosen import Chosen, choose_from, run, samples
+from shards.subset.expression import check_expression
+from shards.subset.selection import Selection, predicate
 
 if TYPE_CHECKING:
     import duckdb
 
-GroupColumn = Literal["modality", "source", "anatomy", "licence"]
+__all__ = ["Lock", "LockPart", "Selection", "create", "predicate", "sorted_digest"]
+
+_PREFIX = 4
+"""Hex digits by which hashes are counted before the bucket with the threshold is looked into."""
 
 
-class Selection(BaseModel):
-    """Which samples of a dataset; empty means all.
+class LockPart(BaseModel):
+    """The pinned samples of one source and modality.
 
     Attributes:
-        modality: Modality tags to keep.
-        source: Source ids to keep.
-        anatomy: Body parts to keep.
-        licence: Licences to keep.
-        where: A DuckDB predicate over the index columns, e.g. `width >= 256 AND channels = 1`.
-        fraction: Share of each group to keep.
-        count: Samples of each group to keep (all of a smaller group).
-        per: What a group is, for `fraction` and `count`; empty takes the selection as one group.
-        seed: Seed of the sampling.
+        source: Source id.
+        modality: Modality tag.
+        num_samples: Samples.
+        digest: Digest of these samples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    modality: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
-    anatomy: tuple[str, ...] = ()
-    licence: tuple[str, ...] = ()
-    where: str | None = None
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    count: int | None = Field(default=None, gt=0)
-    per: tuple[GroupColumn, ...] = ("modality",)
-    seed: int = 0
-
-    @field_validator("modality")
-    @classmethod
-    def _known_modalities(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
-        canonical = {tag.lower(): tag for tag in MODALITIES}
-        unknown = [tag for tag in tags if tag.lower() not in canonical]
-        if unknown:
-            raise ValueError(f"no modality {unknown[0]!r}; there are {', '.join(MODALITIES)}")
-        return tuple(canonical[tag.lower()] for tag in tags)
-
-    @model_validator(mode="after")
-    def _one_amount(self) -> Self:
-        if self.fraction is not None and self.count is not None:
-            raise ValueError("give fraction or count, not both")
-        return self
-
-    @property
-    def samples_by_hash(self) -> bool:
-        """Whether only a part of each group is kept."""
-        return self.count is not None or (self.fraction is not None and self.fraction < 1)
-
-    def tag_predicate(self) -> str:
-        """The SQL predicate of the tags and of `where`, without the sampling."""
-        parts = [
-            f"{column} IN ({', '.join(map(quote, values))})"
-            for column in ("modality", "source", "anatomy", "licence")
-            if (values := getattr(self, column))
-        ]
-        if self.where:
-            parts.append(f"({self.where})")
-        return " AND ".join(parts) or "TRUE"
-
-    def group_expression(self) -> str:
-        """The SQL expression of a sample's group."""
-        return f"concat_ws('|', {', '.join(self.per)})" if self.per else "''"
-
-    def hash_expression(self) -> str:
-        """The SQL expression that sampling compares with the threshold."""
-        return f"md5('{self.seed}:' || key)"
+    source: str
+    modality: str
+    num_samples: int
+    digest: str
 
 
 class Lock(BaseModel):
@@ -101,20 +57,25 @@ class Lock(BaseModel):
 
     Attributes:
         format: Version of the lock format.
-        dataset: URL of the dataset.
+        dataset: URL of the dataset; in the file, a path may be relative to the file's folder.
+        dataset_id: Id of the dataset, where it has one.
         index_version: The index version it was made on.
         selection: What was asked for.
         thresholds: Group → largest sampling hash that is in; empty where all are kept.
         num_samples: Samples.
         num_shards: Shards that hold them.
         counts: Samples by modality.
-        digest: `sha256:` over the lines `<key> <pixel_sha256>`, sorted by key.
+        digest: Of the samples.
+        order: Of the plan, which decides the order of an epoch; empty in format 1.
+        parts: The samples by source and modality; empty in format 1.
+        keys: Name of the file beside the lock that lists the samples; empty where there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     dataset: str
+    dataset_id: str | None = None
     index_version: int
     selection: Selection
     thresholds: dict[str, str] = {}
@@ -122,41 +83,61 @@ class Lock(BaseModel):
     num_shards: int
     counts: dict[str, int]
     digest: str
+    order: str = ""
+    parts: tuple[LockPart, ...] = ()
+    keys: str = ""
 
     def predicate(self) -> str:
         """The SQL predicate that picks the samples, one by one."""
         return predicate(self.selection, self.thresholds)
 
-    def write(self, path: Path) -> None:
-        """Write the lock file (YAML)."""
+    @property
+    def unpinned(self) -> str:
+        """One line on what the lock does not pin, being of an earlier format; empty where it pins everything."""
+        if self.order:
+            return ""
+        return "the lock is of an earlier format and does not pin the order; `biovfm subset create` makes one that does"
+
+    def write(self, path: Path, *, relative: bool = False) -> None:
+        """Write the lock file (YAML).
+
+        Args:
+            path: The file.
+            relative: Whether to write the dataset's path relative to the file's folder, so that both can be moved.
+        """
+        import os
+
         import yaml
 
         from shards.files import write_text
 
-        text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=False), sort_keys=False)
+        content = self.model_dump(mode="json", exclude_defaults=self.format == 1)
+        if relative and "://" not in self.dataset:
+            content["dataset"] = os.path.relpath(self.dataset, path.absolute().parent)
+        text = yaml.safe_dump({"format": self.format, **content}, sort_keys=False)
         write_text(path, f"# A pinned subset: `biovfm stream {path.name}` streams it.\n{text}")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a lock file.
+    def read(cls, path: Path | str) -> Self:
+        """Read a lock file; a relative path of its dataset is taken from the file's folder.
 
         Raises:
             ConfigError: It is missing, or not a lock.
         """
-        return parse(cls, load_yaml(path), where=str(path))
+        path = Path(path)
+        lock = parse(cls, load_yaml(path), where=str(path))
+        if "://" in lock.dataset or Path(lock.dataset).is_absolute():
+            return lock
+        return lock.model_copy(update={"dataset": str((path.absolute().parent / lock.dataset).resolve())})
 
 
-def predicate(selection: Selection, thresholds: Mapping[str, str]) -> str:
-    """The SQL predicate of a selection with its sampling thresholds."""
-    if not selection.samples_by_hash:
-        return selection.tag_predicate()
-    cases = " ".join(f"WHEN {quote(group)} THEN {quote(value)}" for group, value in sorted(thresholds.items()))
-    limit = f"CASE {selection.group_expression()} {cases} END" if cases else "''"
-    return f"{selection.tag_predicate()} AND {selection.hash_expression()} <= {limit}"
+def is_lock(url: str | Path) -> bool:
+    """Whether a URL names a lock file rather than a dataset."""
+    return str(url).endswith((".yaml", ".yml"))
 
 
 def create(dataset: Dataset, selection: Selection, *, version: int | None = None) -> Lock:
-    """Pin a selection.
+    """Pin a selection: it is evaluated once, on the whole table, and what came of it is what the lock stands for.
 
     Args:
         dataset: The dataset.
@@ -165,75 +146,95 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
 
     Raises:
         SubsetError: Nothing matches.
-        ConfigError: `where` is no valid predicate.
+        ConfigError: `where` is no valid predicate, or not a deterministic one.
     """
     pinned = dataset.version() if version is None else version
-    with dataset.database("samples", version=pinned) as database:
+    with samples(dataset, pinned) as database:
+        if selection.where:
+            check_expression(database, selection.where)
         thresholds = _thresholds(database, selection) if selection.samples_by_hash else {}
-        facts = _facts(database, predicate(selection, thresholds))
-    if not facts["num_samples"]:
+        chosen = choose_from(database, predicate(selection, thresholds))
+    if not chosen.num_samples:
         raise SubsetError(
-            f"no sample of {dataset.url} (version {pinned}) matches: {selection.tag_predicate()}",
+            f"no sample of {dataset.url} (version {pinned}) matches: {selection.describe()}",
             hint="`biovfm stats` shows the tags that are there",
         )
-    return Lock(dataset=dataset.url, index_version=pinned, selection=selection, thresholds=thresholds, **facts)
+    return Lock(
+        dataset=dataset.url,
+        dataset_id=dataset.id,
+        index_version=pinned,
+        selection=selection,
+        thresholds=thresholds,
+        **facts_of(chosen),
+    )
 
 
-def verify(lock: Lock, dataset: Dataset) -> None:
-    """Recompute a lock from its dataset.
+def facts_of(chosen: Chosen) -> dict[str, Any]:
+    """What a lock states of its samples."""
+    counts: dict[str, int] = {}
+    for part in sorted(chosen.parts, key=lambda part: part.modality):
+        counts[part.modality] = counts.get(part.modality, 0) + part.num_samples
+    parts = tuple(
+        LockPart(source=part.source, modality=part.modality, num_samples=part.num_samples, digest=part.digest)
+        for part in chosen.parts
+    )
+    return {
+        "num_samples": chosen.num_samples,
+        "num_shards": len(chosen.shards),
+        "counts": counts,
+        "digest": chosen.digest,
+        "order": chosen.order_digest(),
+        "parts": parts,
+    }
+
+
+def sorted_digest(dataset: Dataset, version: int, where: str) -> str:
+    """The digest of format 1; it takes a sort of all keys.
 
     Raises:
-        SubsetError: The samples are not the ones that were locked; says what differs.
+        SampleIndexError: There is no such version.
+        ConfigError: The predicate does not work.
     """
-    with dataset.database("samples", version=lock.index_version) as database:
-        facts = _facts(database, lock.predicate())
-    for name, label in (("num_samples", "samples"), ("num_shards", "shards"), ("digest", "digest")):
-        if facts[name] != getattr(lock, name):
-            raise SubsetError(
-                f"{dataset.url} has changed under the lock: {label} {facts[name]}, locked {getattr(lock, name)}",
-                hint="restore the dataset, or make a new lock with `biovfm subset create`",
-            )
-
-
-def _run(database: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    import duckdb
-
-    try:
-        return database.sql(sql)
-    except duckdb.Error as error:
-        raise ConfigError(
-            f"the predicate does not work: {str(error).splitlines()[0]}",
-            hint='--where takes a DuckDB expression over the index columns, e.g. "width >= 256"',
-        ) from error
-
-
-def _thresholds(database: duckdb.DuckDBPyConnection, selection: Selection) -> dict[str, str]:
-    keep = str(selection.count) if selection.count is not None else f"round({selection.fraction} * total)"
-    sql = f"""
-        SELECT member, max(hash) FROM (
-            SELECT {selection.group_expression()} AS member, {selection.hash_expression()} AS hash,
-                row_number() OVER (PARTITION BY member ORDER BY hash) AS rank,
-                count(*) OVER (PARTITION BY member) AS total
-            FROM samples WHERE {selection.tag_predicate()})
-        WHERE rank <= {keep} GROUP BY 1"""  # noqa: S608 - the predicate is the user's own, on a connection that reaches nothing else
-    return dict(_run(database, sql).fetchall())
-
-
-def _facts(database: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
-    by_modality = _run(
-        database,
-        f"SELECT modality, count(*), count(DISTINCT shard) FROM samples WHERE {where} GROUP BY 1 ORDER BY 1",  # noqa: S608
-    ).fetchall()
-    lines = _run(
-        database,
-        f"SELECT key || ' ' || pixel_sha256 || chr(10) AS line FROM samples WHERE {where} ORDER BY key",  # noqa: S608
-    )
     digest = hashlib.sha256()
-    for batch in lines.to_arrow_reader(1 << 16):
-        digest.update("".join(batch.column(0).to_pylist()).encode())
-    return {
-        "num_samples": sum(count for _, count, _ in by_modality),
-        "num_shards": sum(shards for *_, shards in by_modality),
-        "counts": {modality: count for modality, count, _ in by_modality},
-        "digest": f"sha256:{digest.hexdigest()}",
-    }
+    with samples(dataset, version) as database:
+        lines = f"SELECT key || ' ' || pixel_sha256 || chr(10) AS line, key FROM samples WHERE {where}"  # noqa: S608
+        run(database, f"CREATE TEMP TABLE lines AS {lines}")
+        for batch in database.sql("SELECT line FROM lines ORDER BY key").to_arrow_reader(1 << 16):
+            digest.update("".join(batch.column(0).to_pylist()).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _thresholds(database: duckdb.DuckDBPyConnection, selection: Selection) -> Mapping[str, str]:
+    """The largest hash that is in, per group.
+
+    Hashes are counted by their first digits; only those of the bucket that holds the threshold are looked at one by
+    one. So the memory does not grow with the samples.
+    """
+    hashed = f"""SELECT {selection.group_expression()} AS member, {selection.hash_expression()} AS hash
+        FROM samples WHERE {selection.tag_predicate()}"""  # noqa: S608
+    run(
+        database,
+        f"""CREATE OR REPLACE TEMP TABLE buckets AS
+        SELECT member, substr(hash, 1, {_PREFIX}) AS head, count(*) AS num FROM ({hashed}) GROUP BY 1, 2""",  # noqa: S608
+    )
+    keep = str(selection.count) if selection.count is not None else f"round({selection.fraction} * sum(num))"
+    wanted = database.sql(f"SELECT member, {keep}::BIGINT, sum(num)::BIGINT FROM buckets GROUP BY 1").fetchall()  # noqa: S608
+    found: dict[str, str] = {}
+    for member, num, total in wanted:
+        rows = database.execute("SELECT head, num FROM buckets WHERE member = ? ORDER BY head", [member]).fetchall()
+        if num > 0:
+            found[member] = _nth_hash(database, hashed, member, min(num, total), rows)
+    return found
+
+
+def _nth_hash(
+    database: duckdb.DuckDBPyConnection, hashed: str, member: str, num: int, buckets: list[tuple[str, int]]
+) -> str:
+    """The `num`-th hash of a group, from 1."""
+    ends = np.cumsum([size for _, size in buckets])
+    at = int(np.searchsorted(ends, num))
+    before = int(ends[at - 1]) if at else 0
+    sql = f"""SELECT hash FROM ({hashed}) WHERE member = ? AND substr(hash, 1, {_PREFIX}) = ?
+        ORDER BY hash LIMIT 1 OFFSET ?"""  # noqa: S608
+    ((found,),) = database.execute(sql, [member, buckets[at][0], num - before - 1]).fetchall()
+    return str(found)

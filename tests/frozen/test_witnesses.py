@@ -18,7 +18,8 @@ from shards.dataset.verify import verify
 from shards.decode import Crops
 from shards.errors import ConfigError
 from shards.stream.stream import Stream
-from shards.subset import lock as subset
+from shards.subset import Lock
+from shards.subset import verify as verify_lock
 from tests.ingest.material import shard_bytes, tables
 
 DATA = Path(__file__).parent / "data"
@@ -56,8 +57,8 @@ def test_the_dataset_is_sound_and_says_what_it_said(witness: Path) -> None:
 
 
 def test_the_lock_holds_and_streams_in_the_same_order(witness: Path) -> None:
-    lock = subset.Lock.read(witness / "subset.lock.yaml")
-    subset.verify(lock, Dataset.open(str(witness / "dataset")))
+    lock = Lock.read(witness / "subset.lock.yaml")
+    verify_lock(lock, Dataset.open(str(witness / "dataset")))
     order = [json.loads(line) for line in (witness / "order.jsonl").read_text().splitlines()]
     with Stream(
         str(witness / "subset.lock.yaml"), crops=[Crops(size_px=32)], global_batch=8, seed=0, num_epochs=1

@@ -10,10 +10,11 @@ import pytest
 from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import shard_path, shard_tags
 from shards.errors import SampleIndexError, ShardError, SubsetError
-from shards.stream import plan as plans
-from shards.stream.plan import plan_lock, plan_of
+from shards.stream.plan import plan_found, plan_of
 from shards.stream.rows import DENSE_END, OFFSET
-from shards.subset.lock import Selection, create
+from shards.subset import finding
+from shards.subset.finding import find
+from shards.subset.lock import Lock, LockPart, Selection, create
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 
@@ -48,7 +49,7 @@ def test_rows_are_those_of_the_index_in_the_order_of_the_shard(dataset: Dataset)
 
 def test_a_predicate_keeps_the_right_rows(dataset: Dataset) -> None:
     lock = create(dataset, Selection(where="shard_row % 3 = 1"))
-    plan = plan_lock(lock, dataset)
+    plan = plan_found(find(lock, dataset))
     rows = plan.source.rows(range(len(plan.shards)))
     assert [len(found.keys) for found in rows] == plan.counts.tolist()
     assert sum(len(found.keys) for found in rows) == lock.num_samples
@@ -63,12 +64,18 @@ def test_later_jobs_of_the_same_source_are_other_files_of_the_index(tmp_path: Pa
     assert len(set(keys)) == 30
 
 
-def test_a_large_lock_is_checked_by_its_counts(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "VERIFIED_SAMPLES", 10)
+def test_a_large_lock_is_checked_by_its_order(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "VERIFIED_SAMPLES", 10)
     lock = create(dataset, Selection(modality=("CT",)))
-    assert plan_lock(lock, dataset).num_samples == 60
-    with pytest.raises(SubsetError, match="60 samples in 4 shards, locked 61 in 4"):
-        plan_lock(lock.model_copy(update={"num_samples": 61}), dataset)
+    found = find(lock, dataset)
+    assert (found.same_order, found.chosen.digest) == (True, "")
+    assert plan_found(found).digests.samples == lock.digest
+    with pytest.raises(SubsetError, match="alpha CT: changed"):
+        find(lock.model_copy(update={"order": "sha256:0", "digest": "other", "parts": _changed(lock)}), dataset)
+
+
+def _changed(lock: Lock) -> tuple[LockPart, ...]:
+    return tuple(part.model_copy(update={"digest": "other"}) for part in lock.parts)
 
 
 def test_an_empty_dataset_says_so(tmp_path: Path) -> None:
