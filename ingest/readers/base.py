@@ -104,6 +104,11 @@ class Reader(Protocol):
         ...
 
 
+def failed_image(reason: str, detail: str = "", *, frame: str = "", modality: str = "") -> RawImage:
+    """An image that the reader itself rejects; it has no pixels."""
+    return RawImage(pixels=np.zeros((0, 0), np.uint8), frame=frame, modality=modality, fault=reason, detail=detail)
+
+
 def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
     """The intensity range between two percentiles, widened to at least one value; NaN and infinities are left out."""
     values = np.asarray(pixels).ravel(order="K")

@@ -1,4 +1,4 @@
-"""Pixels out of Pillow images, without the copies that numpy would make."""
+"""Pixels out of Pillow images, without the copies that numpy would make, and arrays of pixels as raw images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
+
+from ingest.readers.base import Pixels, RawImage, ReadOptions, percentile_range, window_range
 
 Picture = NDArray[np.uint8]
 """`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
@@ -30,3 +32,36 @@ def shared_pixels(image: Image.Image) -> Picture | None:
         return None
     num_bytes = image.height * image.width * 4
     return np.frombuffer(shared.values.buffers()[1], np.uint8, num_bytes).reshape(image.height, image.width, 4)
+
+
+def gray_or_rgb(image: Image.Image) -> Image.Image:
+    """Gray or RGB; transparency is laid over black, palettes are looked up."""
+    if image.mode in ("L", "RGB", "I;16", "I;16B", "I", "F"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("LA", "La"):
+        return image.convert("LA").getchannel("L")
+    if image.mode in ("RGBA", "PA", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+        rgba = image.convert("RGBA")
+        base = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(base, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def raw_picture(
+    pixels: Pixels, options: ReadOptions, *, frame: str = "", volume: bool = False, jpeg: bytes | None = None
+) -> RawImage:
+    """A gray or RGB array as a raw image; deeper than 8 bits gets a range."""
+    if pixels.dtype == np.uint8:
+        return RawImage(pixels=pixels, frame=frame, part_of_volume=volume, jpeg=jpeg)
+    if pixels.dtype == np.bool_:
+        return RawImage(pixels=pixels.astype(np.uint8) * 255, frame=frame, part_of_volume=volume, bit_depth=1)
+    window = options.window if pixels.ndim == 2 else None
+    low, high = window_range(window) if window else percentile_range(pixels)
+    depth = pixels.dtype.itemsize * 8
+    if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) < 1 << 16:
+        depth = 16
+    return RawImage(
+        pixels=pixels, frame=frame, part_of_volume=volume, bit_depth=depth, low=low, high=high, windowed=bool(window)
+    )

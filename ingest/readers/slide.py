@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import RawImage, ReadOptions, chosen_frames
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
+from ingest.readers.tiff import APERIO_YCBCR, rgb_of_ycbcr
 
 _THUMB_PX = 2048
 _ASSUMED_POWER = 40.0
@@ -56,12 +57,36 @@ def _tiles(slide: Any, options: ReadOptions) -> Iterator[RawImage]:
         top, left = number // columns * step, number % columns * step
         frame = f"y{top:06d}x{left:06d}"
         if _share(tissue, (top, left, step), (height, width)) < rule.min_tissue:
-            yield RawImage(pixels=np.zeros((0, 0), np.uint8), frame=frame, fault="no_tissue")
+            yield failed_image("no_tissue", frame=frame)
             continue
-        tile = np.asarray(slide.read_region((left, top), level, (side, side), as_array=True))[..., :3]
+        try:
+            tile = _region(slide, (left, top), level, (side, side))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # decoders raise anything on a broken tile; the others are sound
+            yield failed_image("undecodable", type(error).__name__, frame=frame)
+            continue
         if side != rule.tile_px:
             tile = cv2.resize(tile, (rule.tile_px, rule.tile_px), interpolation=cv2.INTER_AREA)
         yield RawImage(pixels=np.ascontiguousarray(tile), frame=frame, part_of_volume=True)
+
+
+def _region(slide: Any, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Pixels:
+    """`(H, W, 3)` uint8 RGB of a part of a level; `corner` is in pixels of the full resolution."""
+    axes = slide.properties.get("tiffslide.series-axes", "YXS")
+    pixels = np.asarray(slide.read_region(corner, level, size, as_array=True))
+    if axes == "CYX" and pixels.ndim == 3 and pixels.shape[-1] not in (3, 4):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.dtype != np.uint8:
+        raise RejectError("unsupported", "a slide of more than 8 bits per sample")
+    pixels = np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else pixels[..., :3]
+    return rgb_of_ycbcr(pixels) if _compression(slide, level) == APERIO_YCBCR else np.ascontiguousarray(pixels)
+
+
+def _compression(slide: Any, level: int) -> int:
+    """The compression of a level's tiles, as TIFF numbers it."""
+    series = slide.ts_tifffile.series[slide.properties.get("tiffslide.series-index", 0)]
+    return int(series.levels[level].keyframe.compression)
 
 
 def _power(slide: Any) -> float:
@@ -76,7 +101,7 @@ def _tissue(slide: Any) -> NDArray[np.bool_]:
     """`(h, w)` mask of tissue on a small picture of the whole slide."""
     width, height = slide.dimensions
     level = slide.get_best_level_for_downsample(max(width, height) / _THUMB_PX)
-    small = np.asarray(slide.read_region((0, 0), level, slide.level_dimensions[level], as_array=True))[..., :3]
+    small = _region(slide, (0, 0), level, slide.level_dimensions[level])
     if max(small.shape[:2]) > _THUMB_PX:
         ratio = _THUMB_PX / max(small.shape[:2])
         small = cv2.resize(small, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)

@@ -20,6 +20,7 @@ from ingest.readers.base import (
     RawImage,
     ReadOptions,
     chosen_frames,
+    failed_image,
     percentile_range,
     window_range,
 )
@@ -132,13 +133,7 @@ class _Facts:
         """One frame as a picture, or as its fault."""
         name = f"f{frame.number:04d}" if self.several else ""
         if frame.stored is None:
-            return RawImage(
-                pixels=np.zeros((0, 0), np.uint8),
-                frame=name,
-                modality=self.modality,
-                fault=frame.reason,
-                detail=frame.detail,
-            )
+            return failed_image(frame.reason, frame.detail, frame=name, modality=self.modality)
         pixels, ends, windowed = self._shown(frame.stored, frame.number)
         squared = square_pixels(pixels, *pixel_size(self.dataset, frame.number))
         return RawImage(

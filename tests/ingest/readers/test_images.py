@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,69 @@ def _tiff(pixels: Any, **options: Any) -> bytes:
     bigtiff = options.pop("bigtiff", False)
     tifffile.imwrite(buffer, pixels, bigtiff=bigtiff, **options)
     return buffer.getvalue()
+
+
+def deep_png(pixels: Any) -> bytes:
+    import cv2
+
+    return bytes(cv2.imencode(".png", pixels[..., ::-1] if pixels.shape[2] == 3 else pixels[..., [2, 1, 0, 3]])[1])
+
+
+def test_colour_of_sixteen_bits_keeps_its_levels() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 4096, (96, 128, 3), dtype=np.uint16)
+    (image,) = images(deep_png(pixels))
+    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.bit_depth == 16
+    assert len(np.unique(to_picture(image))) > 200
+    clear = np.dstack([pixels, np.full((96, 128), 32768, np.uint16)])
+    np.testing.assert_allclose(images(deep_png(clear))[0].pixels, pixels / 2, atol=1)
+
+
+def test_colour_of_twelve_bits_in_jpeg_2000_keeps_its_levels() -> None:
+    import imagecodecs
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 4096, (96, 128, 3), dtype=np.uint16)
+    for kind in ("j2k", "jp2"):
+        data = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=kind, reversible=True, bitspersample=12)
+        (image,) = images(bytes(data))
+        assert image.pixels.dtype == np.uint16
+        assert np.corrcoef(image.pixels.ravel(), pixels.ravel())[0, 1] > 0.999
+
+
+def chunk(kind: bytes, content: bytes, *, sound: bool = True) -> bytes:
+    check = zlib.crc32(kind + content) ^ (0 if sound else 1)
+    return len(content).to_bytes(4, "big") + kind + content + check.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        chunk(b"tEXt", b"A\0bc", sound=False),
+        chunk(b"iCCP", b"name\0\0broken", sound=False),
+        chunk(b"eXIf", b"Exif", sound=False),
+        chunk(b"tEXt", b"A\0bc") + chunk(b"zTXt", b"x", sound=False),
+        b"\x7f\xff\xff\xfftEXtA\0b",
+        (2000).to_bytes(4, "big") + b"tEXtA\0bc\1\2\3\4",
+    ],
+)
+def test_damaged_chunks_that_only_describe_cost_no_picture(damage: bytes) -> None:
+    data = encoded(photo(3))
+    (image,) = images(data[:33] + damage + data[33:])
+    np.testing.assert_array_equal(image.pixels, photo(3))
+
+
+def test_damaged_pixels_of_a_png_are_no_picture() -> None:
+    data = encoded(photo(3))
+    middle = data.index(b"IDAT") + 200
+    broken = data[:middle] + bytes(400) + data[middle + 400 :]
+    with pytest.raises((RejectError, OSError, SyntaxError)):
+        images(broken)
+
+
+def test_a_broken_frame_of_a_film_costs_that_frame() -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(photo(number)).quantize(64) for number in range(4)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], disposal=2)
+    assert [image.fault for image in images(buffer.getvalue())] == [""] * 4

@@ -1,0 +1,93 @@
+"""Files whose headers Pillow cannot use: colour of more than 8 bits per sample, and PNGs with damaged side chunks."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Final
+
+import cv2
+import numpy as np
+
+from ingest.readers.base import Pixels
+
+PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
+_NEEDED: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_COLOUR_TYPES: Final = (2, 4, 6)
+"""PNG colour types of which Pillow keeps 8 of 16 bits: RGB, gray with alpha, RGB with alpha."""
+
+_CODESTREAM: Final = b"\xff\x4f\xff\x51"
+_HEAD: Final = 1 << 16
+
+
+def deep_colour(data: bytes) -> Pixels | None:
+    """`(H, W, 3)` uint16 of a PNG or JPEG 2000 file with colour (or gray and alpha) of more than 8 bits.
+
+    Transparency is laid over black, as for 8 bits.
+
+    Returns:
+        None for all other files, and where the decoder has anything to complain of.
+    """
+    if not (_is_deep_png(data) or _is_deep_jpeg2000(data)):
+        return None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        return None
+    colour = pixels[..., 2::-1]
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.float32) / 65535
+        colour = np.rint(colour * alpha).astype(np.uint16)
+    return np.ascontiguousarray(colour)
+
+
+def _is_deep_png(data: bytes) -> bool:
+    return data[:8] == PNG_MAGIC and len(data) > 25 and data[24] == 16 and data[25] in _COLOUR_TYPES
+
+
+def _is_deep_jpeg2000(data: bytes) -> bool:
+    """Whether the first component of a codestream of three or more has more than 8 bits (ISO 15444-1, A.5.1)."""
+    start = data[:_HEAD].find(_CODESTREAM)
+    if start < 0 or (start > 0 and data[4:8] != b"jP  "):
+        return False
+    size = start + 4
+    components, depth = data[size + 36 : size + 38], data[size + 38 : size + 39]
+    return int.from_bytes(components, "big") >= 3 and (depth + b"\0")[0] & 0x7F >= 8
+
+
+def sound_png(data: bytes) -> bytes | None:
+    """The chunks of a PNG that its pixels need, with those left out whose checksum is wrong.
+
+    Chunks that only describe the picture (text, profiles, times) are dropped. A chunk of a wrong length is passed over
+    to the next chunk that the pixels need.
+
+    Returns:
+        None where nothing was to be left out, or no pixels are there.
+    """
+    if data[:8] != PNG_MAGIC:
+        return None
+    kept, position, dropped = [data[:8]], 8, False
+    while position + 12 <= len(data):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        end = position + 12 + length
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        is_sound = end <= len(data) and zlib.crc32(data[position + 4 : end - 4]) == checksum
+        if (kind in _NEEDED and (is_sound or end <= len(data))) or (kind == b"tRNS" and is_sound):
+            kept.append(data[position:end])
+        else:
+            dropped = True
+        if kind == b"IEND":
+            break
+        position = end if is_sound else _next_needed(data, position + 8, end)
+    has_pixels = any(chunk[4:8] == b"IDAT" for chunk in kept[1:])
+    return b"".join(kept) if dropped and has_pixels else None
+
+
+def _next_needed(data: bytes, position: int, end: int) -> int:
+    """Where to go on behind a chunk that is not sound: at its stated end if a chunk begins there, else at the next."""
+    if end + 8 <= len(data) and re.fullmatch(rb"[A-Za-z]{4}", data[end + 4 : end + 8]):
+        return end
+    found = re.search(b"|".join(_NEEDED), data[position:])
+    return position + found.start() - 4 if found else len(data)
