@@ -14,7 +14,7 @@ from ingest.picture.normalise import to_picture
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.images import read
-from ingest.source.spec import FrameRule
+from ingest.source.layout import FrameRule
 from tests.ingest.material import photo
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from ingest.raw.items import RawFile
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.video import _Clock, _turned, read
-from ingest.source.spec import FrameRule
+from ingest.source.layout import FrameRule
 
 av = pytest.importorskip("av")
 
