@@ -8,13 +8,19 @@ EXTRAS := train,dev,s3-server,serve
 export BIOVFM_MEDMNIST_ROOT ?= $(abspath $(wildcard ../shared/data))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint setup system demo-s3 clean
+.PHONY: demo test unit lint setup system demo-s3 clean
 
 demo: setup
 	$(BIN)/biovfm demo --out demo-out
 
+# The quick tests come first: a mistake shows within a minute. Both parts count for the coverage of the packages.
 test: setup lint
-	$(BIN)/pytest
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest --unit -n 2 -q --cov --cov-report=
+	$(BIN)/pytest --heavy --cov --cov-append --cov-report=term
+
+unit: setup
+	$(BIN)/pytest --unit -n 2 -q
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,12 +3,56 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from infra import s3_server as servers
 from shards.errors import ConfigError
+from tests import unit
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--unit` runs the quick tests alone, and holds them to it; `--heavy` runs all the others."""
+    parser.addoption("--unit", action="store_true", help="only tests without processes, servers and training")
+    parser.addoption("--heavy", action="store_true", help="only the tests that --unit leaves out")
+
+
+_GUARD = pytest.StashKey[unit.Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--unit"):
+        config.stash[_GUARD] = unit.Guard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    guard = item.config.stash.get(_GUARD, None)
+    if guard is None:
+        return (yield)
+    guard.active = True
+    try:
+        return (yield)
+    finally:
+        guard.active = False
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    wanted = config.getoption("--unit") and collection_path.name.startswith("test_")
+    return True if wanted and unit.imports_torch(collection_path) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--unit") or config.getoption("--heavy"):
+        wanted = bool(config.getoption("--heavy"))
+        config.hook.pytest_deselected(items=[item for item in items if unit.is_heavy(item) is not wanted])
+        items[:] = [item for item in items if unit.is_heavy(item) is wanted]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return "unit tests: no processes, no servers, no torch" if config.getoption("--unit") else None
 
 
 @pytest.fixture(scope="session")

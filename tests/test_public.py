@@ -62,6 +62,7 @@ def typed_names(package: str) -> set[str]:
     return {alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("package", sorted(SURFACE))
 def test_all_is_complete_and_every_name_is_there(package: str) -> None:
     module = importlib.import_module(package)
@@ -80,12 +81,14 @@ def test_no_public_name_is_that_of_a_module_beside_it(package: str) -> None:
     assert not SURFACE[package] & {path.stem for path in folder.iterdir()}
 
 
+@pytest.mark.process
 def test_importing_the_packages_imports_nothing_heavy() -> None:
     code = f"import sys, json, {', '.join(SURFACE)}; print(json.dumps([n.split('.')[0] for n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not HEAVY & set(json.loads(done.stdout))
 
 
+@pytest.mark.torch
 def test_earlier_names_are_the_same_objects() -> None:
     from shards import stream, torch_dataset
 

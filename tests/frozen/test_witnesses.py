@@ -121,6 +121,7 @@ def test_an_exported_model_is_loaded_by_timm(witness: Path, method: str) -> None
         assert torch.isfinite(model.eval()(torch.zeros(1, 3, 64, 64))).all()
 
 
+@pytest.mark.torch
 def test_a_results_file_is_read(witness: Path) -> None:
     from eval.probes.results import read_results
 

@@ -18,6 +18,7 @@ HEAVY = {"torch", "ray", "duckdb", "pandas", "pyarrow", "deltalake", "cv2", "num
 GROUPS = {"subset": "create", "sources": "show"}
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from infra.cli import main; code = main(['--help']); "
@@ -59,6 +60,7 @@ def test_errors_are_one_line_with_what_to_do_next(
     assert " — " in captured.err
 
 
+@pytest.mark.slow
 def test_the_order_is_something_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
 

@@ -43,6 +43,7 @@ def test_it_listens_on_loopback_alone(s3_server: Server) -> None:
         assert hosts == {"0100007F"}
 
 
+@pytest.mark.process
 def test_its_secret_is_not_shown() -> None:
     server = Server(Path("nowhere"))
     assert server.env["AWS_SECRET_ACCESS_KEY"] not in repr(server)

@@ -12,6 +12,8 @@ from train.backbone import DropPathRows, build_backbone
 from train.export import timm_model, write_export
 from train.recipe import ModelConfig
 
+pytestmark = pytest.mark.torch
+
 VARIANTS = [
     {},
     {"layer_scale": 0.5},

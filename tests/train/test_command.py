@@ -110,6 +110,7 @@ def test_sigterm_and_ctrl_c_save(
     assert (Path(json.loads(out)["export"]) / "model.safetensors").is_file()
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,6 +136,7 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.torch
 def test_a_dataset_that_grew_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = Dataset.create(str(tmp_path / "dataset"))
     add_source(dataset, "demo", "US", [jpeg(number) for number in range(20)])

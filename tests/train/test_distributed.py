@@ -17,7 +17,7 @@ from tests.train import ranks
 from tests.train.recipes import mae_recipe
 from train.distributed import check_batch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
 NAMES = pytest.mark.parametrize("name", list(ranks.recipes()))
 PARALLEL = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 

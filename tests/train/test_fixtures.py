@@ -54,6 +54,8 @@ from train.randomness import Purpose, Share
 from train.recipe import AugmentConfig, HeadConfig
 from train.schedules import Cosine, StepValues, mae_lr, schedule
 
+pytestmark = pytest.mark.torch
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 

@@ -25,6 +25,8 @@ from train.recipe import Recipe, load_recipe
 from train.run import PretrainResult, StepReport, export_run, pretrain
 from train.watch import Watch
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

@@ -11,6 +11,8 @@ from train.methods import build_method
 from train.randomness import Purpose, Share
 from train.recipe import AugmentConfig, Recipe
 
+pytestmark = pytest.mark.torch
+
 
 def share(*, first: int = 0, num: int = 4, images: int = 2, step: int = 3, seed: int = 1) -> Share:
     return Share(seed=seed, step=step, first_unit=first, num_units=num, unit_images=images)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from eval.encoders.encoder import Backbone, load_backbone, pool_tokens
 from shards.errors import CheckpointError, ConfigError
 
+pytestmark = pytest.mark.torch
+
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
 
 

@@ -87,6 +87,7 @@ def test_a_missing_task_says_how_to_get_it(tmp_path: Path) -> None:
     assert "--skip-missing" in caught.value.hint
 
 
+@pytest.mark.torch
 def test_a_download_that_fails_is_a_missing_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import medmnist
 

@@ -15,6 +15,8 @@ from eval.probes.features import Preprocessing, extract, feature_key, to_unit
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:

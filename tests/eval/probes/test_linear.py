@@ -19,6 +19,8 @@ from eval.probes.results import ProbeResult, append_results, read_results
 from shards.errors import ConfigError
 from tests.eval.builders import real_folder, write_archive
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.parametrize("name", ["breastmnist", "bloodmnist", "retinamnist", "chestmnist"])
 def test_every_kind_of_task(tmp_path: Path, name: str) -> None:

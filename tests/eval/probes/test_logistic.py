@@ -10,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from eval.medmnist.tasks import BINARY, MULTI_CLASS, MULTI_LABEL
 from eval.probes.logistic import LogisticPath, Scaler, log_loss
 
+pytestmark = pytest.mark.torch
+
 
 def made_up(rows: int, classes: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)

@@ -18,6 +18,8 @@ from eval.probes.paper import augment, fit_head, make_head, paper_features, prob
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive
 
+pytestmark = pytest.mark.torch
+
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "linear_probe.npz"
 
 

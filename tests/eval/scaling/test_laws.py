@@ -21,6 +21,8 @@ from infra.cli import main
 from shards.errors import ConfigError
 from tests.eval.builders import write_archive
 
+pytestmark = pytest.mark.torch
+
 DATA = Path(__file__).parents[1] / "data"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PAPER = DATA / "auc_by_size_digitised.csv"

@@ -27,6 +27,7 @@ def test_corpus_is_reproducible_and_of_the_stated_sizes(pictures: Path) -> None:
     )
 
 
+@pytest.mark.torch
 def test_report_has_a_figure_for_every_contestant(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--images", str(pictures), "--count", "2", "--rounds", "1", "--only", "library", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

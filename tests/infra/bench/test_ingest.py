@@ -20,6 +20,8 @@ from ingest.source.spec import from_flags
 from shards.dataset.shard_file import read_samples
 from shards.decode import describe_decoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("name", "num_files"), [("photographs", 3), ("photographs-native", 3), ("dicom", 2)])
 def test_ingest_stores_what_the_bare_loop_makes(name: str, num_files: int, tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_both_resamplers_meet_img2dataset(tmp_path: Path) -> None:
     assert commands[0][:-1] == commands[1][:-1]
 
 
+@pytest.mark.process
 def test_img2dataset_is_given_urls_and_asked_what_it_wrote(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
     with served(tmp_path) as base, urllib.request.urlopen(f"{base}/a.jpg") as answer:

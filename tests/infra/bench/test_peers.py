@@ -19,6 +19,8 @@ from infra.bench.peers.report import as_json, as_table, best_peer
 from infra.bench.peers.run import Row
 from shards.stream.stream import Stream
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
 
 

@@ -14,6 +14,8 @@ from infra.bench import pillow_simd
 from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, ingest, photo, write_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:

@@ -31,6 +31,7 @@ def test_a_wire_without_a_limit_only_delays() -> None:
     assert Wire(0.5, 0.0).send(1 << 30, now=1.0) == (1.0, 1.5)
 
 
+@pytest.mark.process
 def test_a_link_changes_no_byte() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 

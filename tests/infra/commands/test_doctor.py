@@ -18,6 +18,7 @@ STEPS = ["list", "conditional put", "range reads", "multipart", "rename", "index
 FAST = StoreSettings(budget_seconds=0.5, connect_seconds=1.0, read_seconds=1.0)
 
 
+@pytest.mark.process
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out

@@ -15,6 +15,8 @@ from eval.probes.results import read_results
 from infra.cli import main
 from tests.eval.builders import write_archive
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).parents[3]
 
 

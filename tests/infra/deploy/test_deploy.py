@@ -16,6 +16,7 @@ SCRIPTS = sorted(DEPLOY.glob("*.sbatch"))
 COMMANDS = {"ingest": ingest, "pretrain": pretrain}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_valid_shell(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)

@@ -27,6 +27,8 @@ from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from train.recipe import load_recipe
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -18,6 +18,8 @@ from shards.dataset.dataset import Dataset
 from tests.browser import open_page
 from tests.shards.builders import small_dataset
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -33,6 +33,7 @@ def medmnist(path: Path, seeds: range, *, side: int, crop: bool) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("side", [28, 64, 128, 224])
 def test_overlap_is_reported_or_excluded(tmp_path: Path, side: int, *, crop: bool) -> None:

@@ -83,7 +83,7 @@ def test_slices_out_of_order_are_no_copy_of_the_volume(head: Any, tmp_path: Path
 
 
 def test_a_copy_that_counts_from_the_other_end_is_one(head: Any, tmp_path: Path) -> None:
-    files = {f"{z:02d}.dcm": dicom(head[..., z].T[::-1], z=-2.0 * z, series="7.7") for z in range(24)}
+    files = {f"{z:02d}.dcm": dicom(head[..., z].T[::-1, ::-1], z=-2.0 * z, series="7.7") for z in range(24)}
     first = write_folder(tmp_path / "a", {"a.nii": nifti(head)})
     second = write_folder(tmp_path / "b", files)
     ingest(first, tmp_path / "d", MR)

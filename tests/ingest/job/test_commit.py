@@ -79,6 +79,8 @@ def _ends_like(quiet: Path, shaken: Path, raw: Path, settings: Path) -> None:
     assert not (shaken / "staging").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_sigterm_leaves_a_job_that_goes_on(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(YAML)
     process = start(raw, tmp_path / "d", tmp_path / "s.yaml")
@@ -181,6 +183,7 @@ def test_a_table_that_is_packed_anew_keeps_the_order_of_its_shards(tmp_path: Pat
     assert verify(Dataset.open(str(tmp_path / "d")), deep=True).problems == ()
 
 
+@pytest.mark.slow
 def test_tasks_that_share_a_job_make_the_same_dataset(raw: Path, tmp_path: Path) -> None:
     run_job(public_spec(), str(raw), str(tmp_path / "whole"), workers=0, settings=SETTINGS)
     reports = [

@@ -108,6 +108,7 @@ def test_slices_are_numbered_along_the_normal_and_share_group_and_range(volume: 
         assert row["raw_path"] in shuffled(volume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit_files", [1, 5, 2048])
 def test_a_series_in_several_archives_and_units_is_one_volume(volume: Any, tmp_path: Path, unit_files: int) -> None:
     files = shuffled(volume)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import webdataset
 
 from ingest.engines.base import Supervision, Task
 from ingest.engines.local import LocalEngine
@@ -97,7 +96,10 @@ def test_index_offsets_point_at_the_images_and_json_repeats_the_row(raw: Path, t
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.torch
 def test_webdataset_reads_every_sample(raw: Path, tmp_path: Path) -> None:
+    import webdataset
+
     ingest(raw, tmp_path / "d", **SMALL)
     urls = [str(tmp_path / "d" / name) for name in shard_bytes(tmp_path / "d")]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil"))
@@ -149,6 +151,7 @@ def test_committed_images_win_over_a_later_source(raw: Path, tmp_path: Path) -> 
     assert row["raw_path"] == "b.png"
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_from_its_finished_units(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "whole", **SMALL)
 

@@ -227,6 +227,7 @@ def test_units_cut_inner_archives_only_where_they_lie_in_place(tmp_path: Path) -
             assert raw.read() == PNG
 
 
+@pytest.mark.slow
 def test_a_bomb_in_two_layers_is_rejected(tmp_path: Path) -> None:
     zeros = b"\0" * (3 << 20)
     layer = {"i.zip": zip_of({f"{i}.png": zeros for i in range(40)})}
@@ -271,6 +272,7 @@ def test_archives_cut_into_parts_are_read_as_one(tmp_path: Path, name: str, suff
     assert outcome(tmp_path) == {f"{name}.{suffix}": "unreadable_archive"}
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("zip") is None, reason="no Info-ZIP on this machine")
 def test_spanned_zips_of_info_zip_are_read_in_place(tmp_path: Path) -> None:
     files = {f"{i}.png": encoded(noise(i)) for i in range(20)} | {"p.png": PNG}

@@ -118,6 +118,7 @@ def test_plain_tar_tools_read_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.torch
 def test_webdataset_reads_every_sample(tmp_path: Path) -> None:
     import webdataset
 

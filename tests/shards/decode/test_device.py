@@ -9,6 +9,8 @@ from shards.decode import Crops, Status, open_decoder
 from shards.errors import ConfigError
 from tests.shards.decode.images import blank, decode, jpeg, jpeg_kinds, picture, psnr
 
+pytestmark = pytest.mark.torch
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 

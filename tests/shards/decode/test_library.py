@@ -135,6 +135,7 @@ def test_without_the_extension_the_library_serves_and_says_so_once(caplog: pytes
         open_decoder("native")
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("without_extension")
 def test_an_extension_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
@@ -147,6 +148,7 @@ def test_an_extension_of_other_sources_is_not_used(tmp_path: Path, monkeypatch: 
     assert "other sources" in str(describe_decoder())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [

@@ -43,6 +43,7 @@ def zoo() -> list[bytes]:
     return [blob for seed, (h, w) in enumerate(SIZES) for blob in jpeg_kinds(picture(h, w, seed)).values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_regions_equal_whole_images_in_thousands_of_consecutive_calls(zoo: list[bytes], mode: str) -> None:
     rng = np.random.default_rng(7)

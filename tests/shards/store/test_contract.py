@@ -18,7 +18,7 @@ STORES = ("local", "memory", "fsspec-memory", "s3-obstore", "s3-fsspec")
 BIG = os.urandom(3 << 20)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.s3) if n.startswith("s3-") else n for n in STORES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     name = request.param
     if name == "local":
@@ -247,6 +247,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("state", "expected"), [("touched", "forkserver"), ("untouched", "content")])
 def test_a_forked_process_fails_clearly_and_never_hangs(bucket: str, tmp_path: Path, state: str, expected: str) -> None:
     open_store(bucket).put_if_absent("a", b"content")

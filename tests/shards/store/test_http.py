@@ -77,6 +77,7 @@ def simple_web() -> Iterator[str]:
     yield from serve(Simple)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("driver", ["obstore", "fsspec"])
 def test_reading_from_a_web_server(web: str, driver: str) -> None:
     store = open_store(web, StoreSettings(driver=driver, **QUICK))  # type: ignore[arg-type]
@@ -88,12 +89,14 @@ def test_reading_from_a_web_server(web: str, driver: str) -> None:
         store.read("nothing")
 
 
+@pytest.mark.process
 def test_a_web_server_is_not_written_to(web: str) -> None:
     store = open_store(web, StoreSettings(**QUICK))  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="new"):
         store.put_if_absent("new", b"x")
 
 
+@pytest.mark.process
 def test_a_server_without_ranges_is_refused_not_believed(simple_web: str) -> None:
     store = open_store(simple_web, StoreSettings(**QUICK))  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="big at offset 1000"):

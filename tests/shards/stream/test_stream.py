@@ -196,6 +196,7 @@ def test_wrong_arguments_say_so(dataset: Dataset, arguments: dict[str, int], mes
         Stream(dataset.url, crops=ONE, **arguments)
 
 
+@pytest.mark.process
 def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Dataset) -> None:
     code = (
         "from shards.stream.stream import Stream; from shards.decode import Crops\n"
@@ -209,6 +210,7 @@ def test_a_loop_left_open_at_the_end_of_the_program_is_no_trouble(dataset: Datas
     assert (process.returncode, process.stdout, process.stderr) == (0, "0\n", "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ending", ["interrupt", "kill"])
 def test_a_process_that_dies_leaves_nothing_that_stops_the_next(dataset: Dataset, ending: str) -> None:
     code = (

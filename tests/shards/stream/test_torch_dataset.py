@@ -14,6 +14,8 @@ from shards.stream.stream import Stream
 from shards.stream.torch_dataset import StreamDataset, channels_first
 from tests.shards.builders import small_dataset
 
+pytestmark = pytest.mark.torch
+
 CROPS = (Crops(num=2, size_px=32), Crops(num=3, size_px=16))
 
 
