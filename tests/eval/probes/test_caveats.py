@@ -15,6 +15,8 @@ from eval.probes.results import ProbeResult
 from shards.errors import SourceError
 from tests.eval.builders import write_archive
 
+pytestmark = pytest.mark.torch
+
 Change = Callable[[dict[str, np.ndarray]], None]
 
 

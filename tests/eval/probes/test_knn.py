@@ -11,6 +11,8 @@ from eval.probes.features import FeatureSet
 from eval.probes.knn import KS, knn_scores, predict_knn
 from eval.probes.metrics import evaluate
 
+pytestmark = pytest.mark.torch
+
 
 def problem(seed: int, kind: Kind, num_classes: int, share: float) -> tuple[FeatureSet, Task]:
     """Overlapping clouds, the first class with a share of its own."""

@@ -431,6 +431,7 @@ def test_by_products_are_counted_by_kind(tmp_path: Path) -> None:
     assert found.ignored == {"._*": 2, "__MACOSX": 2, "Thumbs.db": 2, ".DS_Store": 2, "desktop.ini": 1}
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("tar") is None, reason="no GNU tar on this machine")
 @pytest.mark.parametrize(
     "options", [["--format=gnu"], ["--format=pax", "--sparse-version=1.0"], ["--format=pax", "-z"]]

@@ -71,6 +71,7 @@ def test_a_maze_of_links_is_gone_through_in_linear_time(tmp_path: Path) -> None:
     assert len(found) < 200
 
 
+@pytest.mark.process
 def test_what_is_no_regular_file_is_said_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_folder(tmp_path / "raw", {"z.png": encoded(photo(0))})
     for name in ("f.png", "f.zip"):
@@ -101,6 +102,7 @@ def test_a_file_that_turns_into_a_device_after_the_listing_is_not_read(tmp_path:
             raw.read()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="needs users")
 def test_a_folder_that_may_not_be_entered_is_unavailable(tmp_path: Path) -> None:
     """As another user where this one may enter everything."""

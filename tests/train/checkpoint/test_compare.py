@@ -9,6 +9,8 @@ from tests.train.checkpoint.material import described
 from tests.train.recipes import mae_recipe
 from train.checkpoint import check_digest, check_resumable, setting_changes
 
+pytestmark = pytest.mark.torch
+
 
 def test_every_changed_setting_is_a_line() -> None:
     before = mae_recipe().model_dump(mode="json")

@@ -16,6 +16,8 @@ from tests.train.checkpoint.material import described, saved, trained
 from train.checkpoint import Checkpoints
 from train.recipe import CheckpointConfig
 
+pytestmark = pytest.mark.torch
+
 FROZEN = Path(__file__).parents[2] / "frozen" / "data"
 
 

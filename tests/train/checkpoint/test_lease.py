@@ -14,6 +14,8 @@ from shards.errors import CheckpointError
 from shards.store import LocalStore, MemoryStore, Store
 from train.checkpoint.lease import Lease, Owner, hold_folder
 
+pytestmark = pytest.mark.torch
+
 BEAT, EXPIRES = 0.05, 0.6
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tests.train.checkpoint.material import saved, trained
 from train.checkpoint.tensors import INDEX, DamageError, check_chunks, read_index
 
+pytestmark = pytest.mark.torch
+
 FROZEN = Path(__file__).parents[2] / "frozen" / "data" / "mae" / "checkpoints" / "step-00000003"
 
 
