@@ -107,7 +107,7 @@ def test_subsets_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["digest"] == pinned["digest"]
     assert main(["subset", "export", lock]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "file\traw_path"
+    assert lines[0] == "file\tsource\traw_path\traw_frame\tpixel_sha256"
     assert len(lines) == 11
     copy = str(tmp_path / "copy")
     assert main(["subset", "materialize", lock, copy, "--json"]) == 0

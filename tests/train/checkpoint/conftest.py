@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from train.distributed import join_world
-
 
 @pytest.fixture(autouse=True)
 def world() -> Iterator[None]:
     """Checkpoints are written by a group of processes, be it of one."""
+    from train.distributed import join_world  # torch is imported by the tests that need it
+
     with join_world():
         yield
