@@ -126,6 +126,20 @@ def rejects_schema() -> pa.Schema:
     return pa.schema([pa.field(name, pa.string(), nullable=False) for name in names])
 
 
+def raw_files_schema() -> pa.Schema:
+    """The Arrow schema of `raw_files/`: one row per raw file and job that read it or tried to.
+
+    `raw_path` is that of the index; `size` and `stamp` (a checksum, entity tag or time, empty where unknown) tell
+    whether the file has changed; `state` is `read` or `pending`; `rules` is a digest of all but the raw data that
+    decides a job's result.
+    """
+    import pyarrow as pa
+
+    names = ("source", "raw_path", "stamp", "state", "rules", "job_id")
+    fields = [pa.field(name, pa.string(), nullable=False) for name in names]
+    return pa.schema([*fields[:2], pa.field("size", pa.int64(), nullable=False), *fields[2:]])
+
+
 def fingerprint_schema() -> pa.Schema:
     """The Arrow schema of `fingerprints/`: one row a sample.
 

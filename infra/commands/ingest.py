@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +38,11 @@ def ingest(
     deidentified: bool = False,
     encoding: tuple[str, ...] = (),
     keep_pipeline: bool = False,
+    retry_rejects: str | None = None,
+    allow_incomplete: bool = False,
     settings: Path | None = None,
     only_listed: Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     num_tasks: int | None = None,
     task_index: int | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -81,12 +84,18 @@ def ingest(
     keep_pipeline
         Add to a dataset whose samples an earlier version of the pipeline made: the new samples follow the rules of
         this release, the old ones stay as they are.
+    retry_rejects
+        Try those raw files and frames of the job again that were rejected for this reason (`all`: for any), and only
+        those.
+    allow_incomplete
+        End with exit code 0 although some raw files could not be read now. They stay pending: the same command tries
+        them again.
     settings
         YAML file with ingest settings.
     only_listed
         A data list (`biovfm subset export --format tsv`): take exactly the raw files and frames that it names.
     workers
-        Processes on this machine.
+        Processes on this machine; by default one per core that this command may use. 0 works without any.
     num_tasks
         Processes that share the job, each started with the same command; read from SLURM_ARRAY_TASK_COUNT if not given.
     task_index
@@ -110,7 +119,7 @@ def ingest(
         deidentified=deidentified,
     )
     checked = _settings(settings, spec)
-    with _engine(engine, address, workers, checked) as runner, _watch() as watcher:
+    with _engine(engine, address, _cores() if workers is None else workers, checked) as runner, _watch() as watcher:
         from ingest.job.run import run_job
         from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
@@ -125,16 +134,24 @@ def ingest(
             listed=load_list(only_listed, spec.id) if only_listed else None,
             encoding=read_assignments("--encoding", encoding, example="short_side_px=256"),
             keep_pipeline=keep_pipeline,
+            retry_rejects="" if retry_rejects == "all" else retry_rejects,
             progress=clock,
         )
         clock.stop()
-    if report is not None and not done.pending:
+    if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
     if json_:
         emit(done.to_dict())
     else:
         print_report(done)
+    if done.failed or (done.pending and not allow_incomplete):
+        raise SystemExit(1)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _warn_of_other_modalities(done: JobReport, spec: SourceSpec) -> None:
@@ -243,29 +260,40 @@ def _watch() -> Iterator[Callable[[Progress], None]]:
         bar = bars.add_task("list", total=None, note="")
 
         def show(now: Progress) -> None:
-            note = f"{now.kept:,} kept, {now.rejected:,} rejected" if now.stage == "map" else ""
+            note = f"{now.images:,} images, {now.kept:,} kept, {now.rejected:,} rejected" if now.stage == "map" else ""
             bars.update(bar, description=now.stage, completed=now.done, total=now.total or None, note=note)
 
         yield show
 
 
 def print_report(report: JobReport) -> None:
-    """The counts of a job for people, on standard error."""
-    console = stderr()
+    """The counts of a job for people, on standard output; what to do about it on standard error."""
+    sys.stdout.write("\n".join(_report_lines(report)) + "\n")
+    advice = [f"note: {note}" for note in report.notes]
     if report.pending:
-        console.print(f"{report.source}: this task's units are done; others have some left, nothing is committed yet")
+        advice.append(
+            f"{report.pending:,} raw files could not be read now; run the same command again when they can be, or end "
+            "it with exit code 0 by --allow-incomplete"
+        )
+    if report.failed:
+        advice.append("nothing was kept; --report FILE shows pictures of what was rejected")
+    for line in advice:
+        stderr().print(line, markup=False, soft_wrap=True)
+
+
+def _report_lines(report: JobReport) -> Iterator[str]:
+    if report.unfinished:
+        yield f"{report.source}: this task's units are done; others have some left, nothing is committed yet"
         return
     done = "was ingested before, nothing to do" if report.repeated else f"took {report.seconds:.1f} s"
-    console.print(
-        f"{report.source} → {report.dataset}: {report.files:,} raw files gave {report.items:,} images (or failures) = "
-        f"{report.kept:,} kept + {report.rejected:,} rejected; version {report.version}; {done}"
-    )
-    for modality, count in report.modalities.items():
-        console.print(f"  {count:>10,}  {modality}")
-    for reason, count in report.reasons.items():
-        console.print(f"  {count:>10,}  rejected: {reason}")
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False)
+    yield f"{report.source} → {report.dataset}: version {report.version}; {done}"
+    ignored = sum(report.ignored.values())
+    parts = f"{report.known:,} known + {report.read:,} read + {ignored:,} ignored + {report.pending:,} pending"
+    yield f"{report.files:>10,}  files = {parts}"
+    yield f"{report.items:>10,}  items = {report.kept:,} kept + {report.rejected:,} rejected"
+    yield from (f"{count:>10,}  kept: {modality}" for modality, count in report.modalities.items())
+    yield from (f"{count:>10,}  rejected: {reason}" for reason, count in report.reasons.items())
+    yield from (f"{count:>10,}  ignored: {kind}" for kind, count in report.ignored.items())
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):
-            console.print(f"  {report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}")
+            yield f"{report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}"

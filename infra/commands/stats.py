@@ -41,9 +41,10 @@ def print_summary(summary: Any) -> None:
     _table("samples by source", summary.by_source)
     _table("rejected images by reason", summary.rejects)
     counted = [
-        {name: job.get(name, "") for name in ("job_id", "source", "listed", "kept", "rejected")} for job in summary.jobs
+        {name: job.get(name, "") for name in ("job_id", "source", "files", "items", "kept", "rejected")}
+        for job in summary.jobs
     ]
-    _table("committed jobs (listed = kept + rejected)", counted)
+    _table("committed jobs (items = kept + rejected)", counted)
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -87,7 +87,7 @@ def _pictures(dataset: Dataset, summary: Summary) -> str:
 
 def _sources(summary: Summary) -> str:
     jobs = [
-        [job.get("source", ""), job.get("listed", ""), job.get("kept", ""), job.get("rejected", ""), job["version"]]
+        [*(job.get(name, "") for name in ("source", "files", "items", "kept", "rejected")), job["version"]]
         for job in summary.jobs
     ]
     sources = [[row["source"], row["modality"], row["samples"], row["licence"]] for row in summary.by_source]
@@ -101,8 +101,8 @@ def _sources(summary: Summary) -> str:
     return (
         "<h2>Sources</h2>"
         + render_table(["source", "modality", "images", "licence"], sources)
-        + "<h2>Ingest jobs</h2><p>listed = kept + rejected</p>"
-        + render_table(["source", "listed", "kept", "rejected", "index version"], jobs)
+        + "<h2>Ingest jobs</h2><p>items = kept + rejected</p>"
+        + render_table(["source", "files", "items", "kept", "rejected", "index version"], jobs)
         + "<h2>Rejected, by reason</h2>"
         + render_table(["reason", "what it means", "images"], reasons)
         + "<h3>By source</h3>"

@@ -66,8 +66,12 @@ def job_page(dataset: Dataset, facts: Mapping[str, Any], glimpses: Sequence[Glim
 
 def _figures(facts: Mapping[str, Any]) -> str:
     cards: list[tuple[object, str]] = [
-        (facts["files"], "raw files"),
-        (facts["items"], "images (or failures) = kept + rejected"),
+        (facts["files"], "files = known + read + ignored + pending"),
+        (facts["known"], "known: read by an earlier job"),
+        (facts["read"], "read"),
+        (sum(facts["ignored"].values()), "ignored"),
+        (facts["pending"], "pending: could not be read yet"),
+        (facts["items"], "items = kept + rejected"),
         (facts["kept"], "kept"),
         (facts["rejected"], "rejected, each with its reason"),
         (facts["shards"] or "–", "shards"),
@@ -151,7 +155,7 @@ def _rest(facts: Mapping[str, Any]) -> str:
         parts.append("<h2>In evaluation sets</h2>" + render_table(["task", "images"], rows))
     if facts["ignored"]:
         rows = [[extension, count] for extension, count in sorted(facts["ignored"].items())]
-        parts.append("<h2>Not asked for</h2>" + render_table(["extension", "files"], rows))
+        parts.append("<h2>Ignored</h2>" + render_table(["kind", "files"], rows))
     settings = {name: facts[name] for name in ("settings", "encoding", "spec")}
     text = html.escape(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     parts.append(f"<h2>Settings</h2><pre>{text}</pre>")

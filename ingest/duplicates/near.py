@@ -1,69 +1,132 @@
-"""Near duplicates among the staged images, and between them and what the dataset holds."""
+"""Near duplicates: one rule, by which a job judges what it staged and an audit what a dataset holds.
+
+The steps, in this order: pairs of images of different groups within the radius of their perceptual hashes; of these,
+the ones whose thumbnails correlate; volumes that are there twice go as a whole (`ingest.duplicates.volumes`); of what
+is left an image goes if it is the copy, and no mere neighbour of the copy, of one that stays. The images are looked at
+in the order in which they came (`ingest.duplicates.prints`), and the earlier one stays. So all that is dropped
+resembles something that is kept, and chains of small steps do not run away.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ingest.duplicates.evaluation import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
-from ingest.duplicates.pairs import BANDS, Hashes, as_hashes, bands_of, correlation, near_pairs
-from ingest.duplicates.prints import Prints, Thumbs, scan_prints
-from ingest.duplicates.volumes import LEAST_SLICES, group_codes, staged_slices, vote
+from ingest.duplicates.pairs import as_hashes, correlation, near_pairs
+from ingest.duplicates.prints import Prints, StagedThumbs, committed_prints, staged_prints
+from ingest.duplicates.volumes import LEAST_SLICES, Slices, staged_slices, vote
 from ingest.settings import DedupSettings
-from ingest.staging.context import UnitReport
-from ingest.staging.folder import read_staged
-from ingest.staging.resolution import Drops, Resolution
+from ingest.staging.folder import Staging
+from ingest.staging.report import UnitReport
+from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
 
-_COLUMNS = ("key", "group_id", "phash", "thumb")
 _BATCH_PAIRS = 4096
 _SURE_DISTANCE = 0.001
 """1 - NCC of what is a copy whatever else is close; re-encoding at quality 90 costs less in most pictures."""
 
+Thumbs = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+"""Positions to `(P, 4096)` uint8 thumbnails."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why an image goes.
+
+    Attributes:
+        stays: Key of the image that it is a copy of.
+        bits: Distance of their hashes, 0 for a slice that goes with its volume.
+        ncc: Correlation of their thumbnails, 0 likewise.
+    """
+
+    stays: str
+    bits: int = 0
+    ncc: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What is a near duplicate.
+
+    Attributes:
+        verdicts: Position of each image that goes → why.
+        compared: Pairs of hashes that were compared.
+        skipped_buckets: Buckets that were too crowded to search.
+    """
+
+    verdicts: Mapping[int, Verdict]
+    compared: int
+    skipped_buckets: int
+
+
+def judge(
+    prints: Prints, thumbs: Thumbs, slices_of: Callable[[set[int]], dict[int, Slices]], settings: DedupSettings
+) -> Judgement:
+    """Find the near duplicates among images.
+
+    Args:
+        prints: The images, in the order in which they came; those that cannot be dropped come first.
+        thumbs: Their thumbnails.
+        slices_of: The slices of some groups, by code; for the vote on whole volumes.
+        settings: Radius, correlation, share of a vote and bucket cap.
+    """
+    found = near_pairs(prints.hashes, prints.groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
+    pairs = np.stack([found.first, found.second], axis=1)
+    can_go = prints.places[pairs[:, 1], 0] >= 0
+    pairs, bits = pairs[can_go], found.bits[can_go]
+    scores = _scores(pairs, thumbs)
+    sure = scores >= settings.min_ncc
+    pairs, bits, scores = pairs[sure], bits[sure], scores[sure]
+    of_volumes = pairs[_in_volumes(pairs, prints.groups)] if settings.vote else pairs[:0]
+    matches = ((*_side(prints, a), *_side(prints, b)) for a, b in of_volumes.tolist())
+    voted = _positions(prints, vote(slices_of(set(prints.groups[of_volumes].ravel().tolist())), matches, settings.vote))
+    losers = find_losers(closest_pairs(pairs, scores, prints.groups), voted.keys())
+    stays = {prints.keys[loser]: prints.keys[keeper] for loser, keeper in losers.items()}
+    gone = {position: stays.get(key, key) for position, key in voted.items()}
+    gone |= {loser: prints.keys[keeper] for loser, keeper in losers.items()}
+    known = {
+        (second, prints.keys[first]): (bit, round(ncc, 4))
+        for (first, second), bit, ncc in zip(pairs.tolist(), bits.tolist(), scores.tolist(), strict=True)
+        if second in gone
+    }
+    verdicts = {}
+    for position, key in sorted(gone.items()):
+        bit, ncc = known.get((position, key), (0, 0.0))
+        verdicts[position] = Verdict(stays=key, bits=bit, ncc=ncc)
+    return Judgement(verdicts=verdicts, compared=found.compared, skipped_buckets=found.skipped_buckets)
+
 
 def resolve_near(
-    dataset: Dataset, staging: str, units: Sequence[UnitReport], exact: Resolution, settings: DedupSettings
+    dataset: Dataset, staging: Staging, units: Sequence[UnitReport], exact: Resolution, settings: DedupSettings
 ) -> Resolution:
     """Add near duplicates to a resolution.
 
-    Memory: 100 bytes a staged image, and as much for those committed ones that share a band with one of them.
+    Memory: 100 bytes per staged image, and as much for those committed ones that share a band with one of them.
     """
-    staged = _staged(dataset, staging, units, exact)
+    staged = staged_prints(staging, units, exact)
     if not settings.near or not staged.keys:
         return exact
-    committed = _committed(dataset, staged.hashes)
-    both = Prints(
-        keys=committed.keys + staged.keys,
-        hashes=np.concatenate([committed.hashes, staged.hashes]),
-        groups=np.concatenate([committed.groups, staged.groups]),
-        places=np.concatenate([committed.places, staged.places]),
+    both = committed_prints(dataset, staged.hashes) + staged
+    found = judge(
+        both,
+        StagedThumbs(dataset, staging, units, both),
+        lambda codes: staged_slices(dataset, staging, units, codes),
+        settings,
     )
-    found = near_pairs(both.hashes, both.groups, radius=settings.radius_bits, bucket_cap=settings.bucket_cap)
-    pairs = np.stack([found.first, found.second], axis=1)[found.second >= len(committed.keys)]
-    scores = _scores(pairs, Thumbs(dataset, staging, both))
-    pairs, scores = pairs[scores >= settings.min_ncc], scores[scores >= settings.min_ncc]
-    of_volumes = pairs[in_volumes(pairs, both.groups)] if settings.vote else pairs[:0]
-    codes = set(both.groups[of_volumes].ravel().tolist())
-    matches = ((*_side(both, a), *_side(both, b)) for a, b in of_volumes.tolist())
-    voted = vote(staged_slices(dataset, staging, units, codes), matches, settings.vote)
-    gone = _positions(both, voted)
-    losers = find_losers(closest_pairs(pairs, scores, both.groups), gone.keys())
-    stays = {both.keys[loser]: both.keys[keeper] for loser, keeper in losers.items()}
-    gone |= {loser: both.keys[keeper] for loser, keeper in losers.items()}
     drops = {unit: dict(rows) for unit, rows in exact.drops.items()}
-    for position in sorted(gone):
+    for position, verdict in found.verdicts.items():
         unit, row = (int(n) for n in both.places[position])
-        drops.setdefault(unit, {})[row] = ("near_duplicate", stays.get(gone[position], gone[position]))
-    return Resolution(version=exact.version, drops=drops, skipped_buckets=found.skipped_buckets)
+        drops.setdefault(unit, {})[row] = ("near_duplicate", verdict.stays)
+    return replace(exact, drops=drops, skipped_buckets=found.skipped_buckets)
 
 
 def resolve_overlap(
-    dataset: Dataset, staging: str, units: Sequence[UnitReport], before: Resolution, settings: DedupSettings
+    staging: Staging, units: Sequence[UnitReport], before: Resolution, settings: DedupSettings
 ) -> Resolution:
     """Find the staged images that are in an evaluation set; drop them where the settings say so."""
     if not settings.evaluation:
@@ -72,7 +135,7 @@ def resolve_overlap(
     drops = {unit: dict(rows) for unit, rows in before.drops.items()}
     tasks: Counter[str] = Counter()
     for unit in units:
-        for row, match in _unit_overlap(dataset, staging, unit, evaluation, settings).items():
+        for row, match in _unit_overlap(staging, unit, evaluation, settings).items():
             if row in before.dropped(unit.index):
                 continue
             tasks[match.name.partition("/")[0]] += 1
@@ -82,12 +145,12 @@ def resolve_overlap(
 
 
 def _unit_overlap(
-    dataset: Dataset, staging: str, unit: UnitReport, evaluation: EvaluationSet, settings: DedupSettings
+    staging: Staging, unit: UnitReport, evaluation: EvaluationSet, settings: DedupSettings
 ) -> Mapping[int, Match]:
     if not unit.kept:
         return {}
-    prints = read_staged(dataset.store, staging, unit.index, "prints")
-    samples = read_staged(dataset.store, staging, unit.index, "samples", ["width", "height"])
+    prints = staging.table(unit, "fingerprints")
+    samples = staging.table(unit, "index", ["width", "height"])
     sizes = np.stack([samples["width"].to_numpy(), samples["height"].to_numpy()], axis=1).astype(np.int64)
 
     def whole(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -117,11 +180,11 @@ def _positions(prints: Prints, voted: Mapping[tuple[int, int], str]) -> dict[int
 def _scores(pairs: NDArray[np.int64], thumbs: Thumbs) -> NDArray[np.float32]:
     """How well the thumbnails of each pair correlate."""
     chunks = [pairs[start : start + _BATCH_PAIRS] for start in range(0, len(pairs), _BATCH_PAIRS)]
-    found = [correlation(thumbs.of(chunk[:, 0]), thumbs.of(chunk[:, 1])) for chunk in chunks]
+    found = [correlation(thumbs(chunk[:, 0]), thumbs(chunk[:, 1])) for chunk in chunks]
     return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def in_volumes(pairs: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _in_volumes(pairs: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which pairs are worth a vote: those whose second image has enough others in its group."""
     if not len(pairs):
         return np.zeros(0, bool)
@@ -164,64 +227,3 @@ def find_losers(ordered: NDArray[np.int64], gone: Collection[int]) -> dict[int, 
         if not ({first, second} & losers.keys() or first in gone or second in gone):
             losers[second] = first
     return losers
-
-
-def _staged(dataset: Dataset, staging: str, units: Sequence[UnitReport], exact: Resolution) -> Prints:
-    keys: list[str] = []
-    hashes, groups, places = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
-    for unit in units:
-        if not unit.kept:
-            continue
-        table = read_staged(dataset.store, staging, unit.index, "prints", _COLUMNS[:3])
-        dropped: Drops = exact.dropped(unit.index)
-        rows = [row for row in range(len(table)) if row not in dropped]
-        table = table.take(pa.array(rows, pa.int64()))
-        keys += table["key"].to_pylist()
-        hashes.append(as_hashes(table["phash"].to_pylist()))
-        groups.append(group_codes(table["group_id"].to_pylist()))
-        places.append(np.array([(unit.index, row) for row in rows], np.int64).reshape(-1, 2))
-    return Prints(
-        keys=keys, hashes=np.concatenate(hashes), groups=np.concatenate(groups), places=np.concatenate(places)
-    )
-
-
-def _committed(dataset: Dataset, staged: Hashes) -> Prints:
-    """The committed fingerprints that share a band with a staged one."""
-    wanted = [np.unique(bands_of(staged)[:, band]) for band in range(BANDS)]
-    keys: list[str] = []
-    hashes, groups = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)]
-    for batch in scan_prints(dataset, _COLUMNS[:3]):
-        codes = as_hashes(batch["phash"].to_pylist())
-        bands = bands_of(codes)
-        shares = np.zeros(len(codes), bool)
-        for band in range(BANDS):
-            shares |= np.isin(bands[:, band], wanted[band], assume_unique=False)
-        if shares.any():
-            chosen = batch.filter(pa.array(shares))
-            keys += chosen["key"].to_pylist()
-            hashes.append(codes[shares])
-            groups.append(group_codes(chosen["group_id"].to_pylist()))
-    known = _in_index(dataset, keys)
-    order = np.array(sorted((i for i in range(len(keys)) if keys[i] in known), key=keys.__getitem__), np.int64)
-    return Prints(
-        keys=[keys[i] for i in order],
-        hashes=np.concatenate(hashes)[order],
-        groups=np.concatenate(groups)[order],
-        places=np.full((len(order), 2), -1, np.int64),
-    )
-
-
-def _in_index(dataset: Dataset, keys: Sequence[str]) -> set[str]:
-    """Which keys the index holds: a job that died in its commit may have left fingerprints."""
-    import pyarrow.dataset as ds
-
-    from shards.dataset.query import scan
-
-    table = dataset.table("index")
-    if table is None or not keys:
-        return set()
-    return set(
-        scan(table)
-        .to_table(columns=["key"], filter=ds.field("key").isin(pa.array(keys, pa.string())))["key"]
-        .to_pylist()
-    )

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingest.staging.context import UnitReport
-from ingest.staging.folder import read_staged
+from ingest.staging.folder import Staging
+from ingest.staging.report import UnitReport
 from shards.dataset.dataset import Dataset
 
 LEAST_SLICES: Final = 3
@@ -92,14 +92,16 @@ def _candidates(ranked: Sequence[int], pairs: Iterable[frozenset[int]]) -> list[
     return [(ranked[later], ranked[earlier]) for later, earlier in sorted(known)]
 
 
-def staged_slices(dataset: Dataset, staging: str, units: Sequence[UnitReport], codes: set[int]) -> dict[int, Slices]:
+def staged_slices(
+    dataset: Dataset, staging: Staging, units: Sequence[UnitReport], codes: set[int]
+) -> dict[int, Slices]:
     """The slices of some groups, committed and staged ones."""
     found: dict[int, Slices] = {}
     if codes:
         collect(found, _committed(dataset, codes), codes, kind=0)
     for unit in units if codes else ():
         if unit.kept:
-            table = read_staged(dataset.store, staging, unit.index, "samples", _COLUMNS)
+            table = staging.table(unit, "index", _COLUMNS)
             collect(found, table, codes, kind=1, unit=unit.index)
     return found
 

@@ -32,12 +32,14 @@ class TaskEvent:
     Attributes:
         index: The task.
         step: The step that began; -1 when done.
+        beats: Signs of life of the task so far: each step's begin, and whatever it told on its way.
         done: Whether the task is finished.
         result: What the function returned.
     """
 
     index: int
     step: int = -1
+    beats: int = 0
     done: bool = False
     result: Any = None
 
@@ -47,14 +49,16 @@ class Supervision:
     """How failures are met.
 
     Attributes:
-        step_timeout_seconds: A step that takes longer is killed with its process.
-        step_attempts: Times a step may kill its process before it is given up and skipped.
+        step_timeout_seconds: A step that gives no sign of life for so long is killed with its process.
+        step_attempts: Times a step may bring down a fresh process that nothing else runs beside before it is given up.
         task_attempts: Times a task may raise before the job fails.
+        pause_seconds: How long a task waits before it is tried again after it raised, and twice as long each time.
     """
 
     step_timeout_seconds: float = 600.0
     step_attempts: int = 2
     task_attempts: int = 3
+    pause_seconds: float = 0.5
 
     @classmethod
     def of(cls, limits: LimitSettings) -> Supervision:
@@ -73,10 +77,20 @@ class Engine(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """End what was started for the tasks; another run starts it again."""
+        ...
+
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts failures of tasks and steps, and decides what to do about them."""
+    """Counts failures of tasks and steps, and decides what to do about them.
+
+    A step in which a process dies is under suspicion only: the machine may be to blame, its memory being full of what
+    others do. Its task is tried again in a fresh process, when nothing else runs. A step that brings down such a
+    process `step_attempts` times is given up; whatever else fails is the machine's fault, and ends the job after
+    `task_attempts`.
+    """
 
     rules: Supervision
     skip: dict[int, dict[int, str]] = field(default_factory=dict)
@@ -84,20 +98,35 @@ class Ledger:
     _failures: dict[int, int] = field(default_factory=dict)
 
     def skips(self, index: int) -> Mapping[int, str]:
-        """Steps of a task that are given up → reason."""
+        """Steps of a task that are given up → why."""
         return self.skip.get(index, {})
 
-    def death(self, index: int, step: int, reason: str) -> None:
-        """A process died (or was killed) in `step`; a step that did so too often is skipped from now on."""
+    def pause(self, index: int) -> float:
+        """Seconds that a task is to wait before its next try."""
+        failures = self._failures.get(index, 0)
+        return self.rules.pause_seconds * 2 ** (failures - 1) if failures else 0.0
+
+    def death(self, index: int, step: int, why: str, *, alone: bool) -> None:
+        """A process died (or was killed) in `step`.
+
+        Args:
+            index: The task.
+            step: Its step; negative before the first.
+            why: What happened.
+            alone: Whether the process was a fresh one, and nothing ran beside it.
+
+        Raises:
+            EngineError: The process died before its first step too often.
+        """
         if step < 0:
             self.failure(index, "the worker process died before its first step")
-            return
-        key = (index, step)
-        self._deaths[key] = self._deaths.get(key, 0) + 1
-        if self._deaths[key] >= self.rules.step_attempts:
-            self.skip.setdefault(index, {})[step] = reason
+        elif alone:
+            key = (index, step)
+            self._deaths[key] = self._deaths.get(key, 0) + 1
+            if self._deaths[key] >= self.rules.step_attempts:
+                self.skip.setdefault(index, {})[step] = why
 
-    def failure(self, index: int, error: str) -> None:
+    def failure(self, index: int, error: str, *, hint: str = "") -> None:
         """A task raised.
 
         Raises:
@@ -105,7 +134,8 @@ class Ledger:
         """
         self._failures[index] = self._failures.get(index, 0) + 1
         if self._failures[index] >= self.rules.task_attempts:
+            again = "run the same command again; finished units are kept"
             raise EngineError(
                 f"unit {index} failed {self._failures[index]} times: {error}",
-                hint="mend the cause and run the same command again; finished units are kept",
+                hint=f"{hint or 'remove the cause'}, then {again}",
             )

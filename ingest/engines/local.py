@@ -1,10 +1,11 @@
 """Supervised local processes: a decoder that crashes or hangs costs its own file, never the job.
 
-Each worker is a spawned process with one pipe and one shared number, the step (raw file) that it began last: a write
-to memory, so that a step costs nothing and a worker that dies leaves it behind. When a worker dies or stays on one
-step for too long, the supervisor starts another, tries the task again, and after `step_attempts` deaths on the same
-step tells the task to skip it. Workers stay for the next run of their engine, since starting one takes as long as
-dozens of images, and end when their supervisor does, however that ends.
+Each worker is a spawned process with one pipe and two shared numbers: the step (raw file) that it began last, and how
+many signs of life it gave. They are writes to memory, so that a step costs nothing and a worker that dies leaves them
+behind. When a worker dies, runs out of memory or gives no sign of life for too long, its task is tried again in a fresh
+process when all others are idle, and a step that brings that one down too, `step_attempts` times, is skipped. Workers
+stay for the next run of their engine, since starting one takes as long as dozens of images, and end when their
+supervisor does, however that ends.
 """
 
 from __future__ import annotations
@@ -30,32 +31,40 @@ from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
 from ingest.engines.memory import arrow_from_c, keep_freed
+from shards.errors import BiovfmError, ConfigError, MachineError
 
 _POLL_SECONDS = 0.25
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and what was last seen of it: `step` began no later than `since`."""
+    """A process, and what was last seen of it: it gave `beats` signs of life, the last no later than `since`."""
 
     process: BaseProcess
     pipe: Connection
     begun: ctypes.c_longlong
+    ticks: ctypes.c_longlong
     work: object = None
     task: Task | None = None
-    step: int = -1
+    alone: bool = False
+    beats: int = 0
     since: float = field(default_factory=time.monotonic)
 
 
 class LocalEngine:
-    """Runs tasks on this machine; as a context manager, or by `close`, it ends its processes.
+    """Runs tasks on this machine; as a context manager, or by `release`, it ends its processes.
 
     Args:
         workers: Processes; 0 runs everything in this process, unsupervised (for tests and debuggers).
         rules: How failures are met.
+
+    Raises:
+        ConfigError: The number of workers is negative.
     """
 
     def __init__(self, workers: int = 1, rules: Supervision | None = None) -> None:
+        if workers < 0:
+            raise ConfigError(f"{workers} workers", hint="give --workers 1 or more, or 0 for this process alone")
         self._num = workers
         self._rules = rules or Supervision()
         self._workers: list[_Worker] = []
@@ -66,7 +75,7 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.release()
 
     def start(self, module: str) -> None:
         """Start the processes and let them import a module, while the caller does what comes before the first run."""
@@ -77,50 +86,78 @@ class LocalEngine:
         """Run the tasks; see `Engine`."""
         if self._num == 0:
             return _run_here(function, context, tasks)
-        return self._run_supervised((function, context), tasks)
+        return self._run_supervised(_Run(work=(function, context), todo=deque(tasks), ledger=Ledger(self._rules)))
 
-    def close(self) -> None:
+    def release(self) -> None:
         """End the processes; another run starts new ones."""
         while self._workers:
             _stop(self._workers.pop())
 
-    def _run_supervised(self, work: tuple[Function, Any], tasks: Sequence[Task]) -> Iterator[TaskEvent]:
-        todo = deque(tasks)
-        ledger = Ledger(self._rules)
+    def _run_supervised(self, run: _Run) -> Iterator[TaskEvent]:
         try:
-            while todo or any(worker.task for worker in self._workers):
-                self._hand_out(work, todo, ledger)
+            while run.todo or run.suspects or any(worker.task for worker in self._workers):
+                self._hand_out(run)
                 ready = set(wait([worker.pipe for worker in self._workers], timeout=_POLL_SECONDS))
                 for worker in list(self._workers):
-                    lost = False
-                    if worker.pipe in ready:
-                        event, lost = _receive(worker, ledger, todo)
-                    else:
-                        event = _look(worker)
-                        if worker.step >= 0 and time.monotonic() - worker.since > self._rules.step_timeout_seconds:
-                            _bury(worker, ledger, todo, "timeout")
-                            lost = True
+                    event = _receive(worker, run) if worker.pipe in ready else _look(worker)
+                    if event is None and worker.beats and self._is_stuck(worker):
+                        run.lose(worker, f"no progress for {self._rules.step_timeout_seconds:g} s")
                     if event:
                         yield event
-                    if lost:
+                    if worker.process.exitcode is not None:
                         self._workers.remove(worker)
         finally:
             for worker in [worker for worker in self._workers if worker.task]:
                 _stop(worker)
                 self._workers.remove(worker)
 
-    def _hand_out(self, work: tuple[Function, Any], todo: deque[Task], ledger: Ledger) -> None:
-        idle = [worker for worker in self._workers if worker.task is None]
-        for _ in range(min(len(todo) - len(idle), self._num - len(self._workers))):
-            idle.append(_start(work[0].__module__))
-            self._workers.append(idle[-1])
-        for worker in idle[: len(todo)]:
-            _give(worker, work, todo.popleft(), ledger)
+    def _is_stuck(self, worker: _Worker) -> bool:
+        return worker.task is not None and time.monotonic() - worker.since > self._rules.step_timeout_seconds
+
+    def _hand_out(self, run: _Run) -> None:
+        if any(worker.alone and worker.task for worker in self._workers):
+            return
+        if run.todo:
+            idle = [worker for worker in self._workers if worker.task is None]
+            for _ in range(min(len(run.todo) - len(idle), self._num - len(self._workers))):
+                idle.append(_start(run.work[0].__module__))
+                self._workers.append(idle[-1])
+            for worker in idle[: len(run.todo)]:
+                _give(worker, run, run.todo.popleft())
+        elif run.suspects and not any(worker.task for worker in self._workers):
+            while len(self._workers) >= self._num:
+                _stop(self._workers.pop())
+            fresh = _start(run.work[0].__module__)
+            self._workers.append(fresh)
+            _give(fresh, run, run.suspects.popleft(), alone=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """Tasks under way: `suspects` are those in which a process died; they are tried again alone."""
+
+    work: tuple[Function, Any]
+    todo: deque[Task]
+    ledger: Ledger
+    suspects: deque[Task] = field(default_factory=deque)
+
+    def lose(self, worker: _Worker, why: str) -> None:
+        """A worker has died, or is of no more use."""
+        step = worker.begun.value
+        _stop(worker)
+        if worker.task is not None:
+            self.suspects.append(worker.task)
+            self.ledger.death(worker.task.index, step, why, alone=worker.alone)
 
 
 def _run_here(function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
     for task in tasks:
-        result = function(context, task.payload, _ignore, {})
+        try:
+            result = function(context, task.payload, _ignore, {})
+        except OSError as error:
+            raise MachineError(
+                f"unit {task.index}: {error}", hint="remove the cause and run the command again"
+            ) from error
         yield TaskEvent(index=task.index, done=True, result=result)
 
 
@@ -131,8 +168,8 @@ def _ignore(_step: int) -> None:
 def _start(module: str) -> _Worker:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    begun = RawValue(ctypes.c_longlong, -1)
-    process = spawn.Process(target=_work, args=(theirs, begun, module, os.getpid()), daemon=True)
+    begun, ticks = RawValue(ctypes.c_longlong, -1), RawValue(ctypes.c_longlong, 0)
+    process = spawn.Process(target=_work, args=(theirs, (begun, ticks), module, os.getpid()), daemon=True)
     resource_tracker.ensure_running()  # its start would undo the next line
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process ignores Ctrl-C by itself
     try:
@@ -140,50 +177,48 @@ def _start(module: str) -> _Worker:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
     theirs.close()
-    return _Worker(process=process, pipe=ours, begun=begun)
+    return _Worker(process=process, pipe=ours, begun=begun, ticks=ticks)
 
 
-def _give(worker: _Worker, work: tuple[Function, Any], task: Task, ledger: Ledger) -> None:
-    worker.task, worker.step, worker.since = task, -1, time.monotonic()
-    worker.begun.value = -1
+def _give(worker: _Worker, run: _Run, task: Task, *, alone: bool = False) -> None:
+    worker.task, worker.alone, worker.beats, worker.since = task, alone, 0, time.monotonic()
+    worker.begun.value, worker.ticks.value = -1, 0
     with suppress(BrokenPipeError, ConnectionError):  # a dead worker is noticed on its pipe
-        if worker.work is not work:
-            worker.pipe.send(("work", work))
-            worker.work = work
-        worker.pipe.send(("task", (task.payload, dict(ledger.skips(task.index)))))
+        if worker.work is not run.work:
+            worker.pipe.send(("work", run.work))
+            worker.work = run.work
+        ledger = run.ledger
+        worker.pipe.send(("task", (task.payload, dict(ledger.skips(task.index)), ledger.pause(task.index))))
 
 
 def _look(worker: _Worker) -> TaskEvent | None:
-    """The step that a worker has come to since it was last looked at."""
-    step = worker.begun.value
-    if worker.task is None or step == worker.step:
+    """How a worker got on since it was last looked at."""
+    beats = worker.ticks.value
+    if worker.task is None or beats == worker.beats:
         return None
-    worker.step, worker.since = step, time.monotonic()
-    return TaskEvent(index=worker.task.index, step=step)
+    worker.beats, worker.since = beats, time.monotonic()
+    return TaskEvent(index=worker.task.index, step=worker.begun.value, beats=beats)
 
 
-def _receive(worker: _Worker, ledger: Ledger, todo: deque[Task]) -> tuple[TaskEvent | None, bool]:
-    """One message of a worker, and whether the worker is lost."""
+def _receive(worker: _Worker, run: _Run) -> TaskEvent | None:
+    """One message of a worker."""
     try:
         kind, value = worker.pipe.recv()
     except (EOFError, ConnectionError):
-        _bury(worker, ledger, todo, "crashed")
-        return None, True
+        run.lose(worker, "crashed")
+        return None
     task = worker.task
     assert task is not None
-    worker.task, worker.step = None, -1
+    if kind == "memory":
+        run.lose(worker, "out of memory")
+        return None
+    worker.task = None
     if kind == "error":
-        ledger.failure(task.index, value)
-        todo.append(task)
-        return None, False
-    return TaskEvent(index=task.index, done=True, result=value), False
-
-
-def _bury(worker: _Worker, ledger: Ledger, todo: deque[Task], reason: str) -> None:
-    _stop(worker)
-    if worker.task is not None:
-        ledger.death(worker.task.index, worker.begun.value, reason)
-        todo.appendleft(worker.task)
+        message, hint = value
+        (run.suspects if worker.alone else run.todo).append(task)
+        run.ledger.failure(task.index, message, hint=hint)
+        return None
+    return TaskEvent(index=task.index, done=True, result=value)
 
 
 def _stop(worker: _Worker) -> None:
@@ -192,11 +227,13 @@ def _stop(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, begun: ctypes.c_longlong, module: str, parent: int) -> None:
+def _work(pipe: Connection, shared: tuple[ctypes.c_longlong, ctypes.c_longlong], module: str, parent: int) -> None:
     """The worker process."""
+    begun, ticks = shared
 
     def beat(step: int) -> None:
         begun.value = step
+        ticks.value += 1
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -217,13 +254,28 @@ def _work(pipe: Connection, begun: ctypes.c_longlong, module: str, parent: int) 
         if kind == "work":
             function, context = value
             continue
-        payload, skip = value
+        payload, skip, pause = value
+        time.sleep(pause)
         try:
             result = function(context, payload, beat, skip)
         except Exception as error:  # noqa: BLE001  # whatever it is, the supervisor decides
-            pipe.send(("error", f"{type(error).__name__}: {error}"))
+            pipe.send(("memory", None) if _is_out_of_memory(error) else ("error", _said(error)))
             continue
         pipe.send(("done", result))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, MemoryError):
+        link = link.__cause__
+    return link is not None
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    """Message and hint."""
+    if isinstance(error, BiovfmError):
+        return error.message, error.hint
+    return f"{type(error).__name__}: {error}", ""
 
 
 def _follow(parent: int) -> None:

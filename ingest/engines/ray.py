@@ -37,15 +37,29 @@ class RayEngine:
         self._ray = ray
         self._rules = rules or Supervision()
         self._node_retries = node_retries
-        if not ray.is_initialized():
+        self._address = address
+        self._joined = False
+        self._join()
+
+    def _join(self) -> None:
+        if not self._ray.is_initialized():
+            alone = False if self._address is None else None
             try:
-                ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+                self._ray.init(address=self._address, log_to_driver=False, include_dashboard=alone)
             except (ConnectionError, RuntimeError) as error:
-                raise EngineError(f"no Ray cluster at {address}: {error}", hint="check --address") from error
+                raise EngineError(f"no Ray cluster at {self._address}: {error}", hint="check --address") from error
+            self._joined = True
+
+    def release(self) -> None:
+        """Leave the cluster, where this engine joined it."""
+        if self._joined:
+            self._ray.shutdown()
+            self._joined = False
 
     def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         """Run the tasks; see `Engine`. Steps inside a task are not reported."""
         ray = self._ray
+        self._join()
         remote = ray.remote(num_cpus=1, max_retries=self._node_retries)(_supervised)
         shared = ray.put((function, context, self._rules))
         most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _IN_FLIGHT_PER_CPU
@@ -63,7 +77,7 @@ class RayEngine:
                 except ray.exceptions.RayError as error:
                     raise EngineError(
                         f"unit {index} failed on the cluster: {str(error).splitlines()[-1]}",
-                        hint="mend the cause and run the same command again; finished units are kept",
+                        hint="remove the cause and run the same command again; finished units are kept",
                     ) from error
                 yield TaskEvent(index=index, done=True, result=result)
 

@@ -18,8 +18,15 @@ _UNRECORDED_VERSION = 2
 """That of the datasets whose `dataset.json` names none."""
 
 
-def job_id(spec: SourceSpec, settings: IngestSettings, listing: str, encoding: Encoding, key_check: str) -> str:
-    """The id of a job: the source and 16 hex digits of a hash of all that decides its bytes.
+def rules_of(
+    spec: SourceSpec,
+    settings: IngestSettings,
+    encoding: Encoding,
+    *,
+    key_check: str,
+    listed: Mapping[str, frozenset[str]] | None = None,
+) -> str:
+    """Digest (16 hex digits) of all but the raw data that decides what comes of them.
 
     Fields at their default stay out of it, so a later release that adds a field recognises the jobs of an earlier one.
     """
@@ -27,22 +34,24 @@ def job_id(spec: SourceSpec, settings: IngestSettings, listing: str, encoding: E
         "pipeline": PIPELINE_VERSION,
         "spec": spec.model_dump(mode="json", exclude_defaults=True),
         "settings": settings.model_dump(mode="json", exclude_defaults=True),
-        "listing": listing,
         "encoding": encoding.identity(),
         "key": key_check,
+        "listed": None if listed is None else sorted((path, *sorted(frames)) for path, frames in listed.items()),
     }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{spec.id}-{digest[:16]}"
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def job_id(source: str, rules: str, listing: str) -> str:
+    """The id of a job: the source and 16 hex digits of a hash of rules and raw data.
+
+    Args:
+        source: Source id.
+        rules: `rules_of` the job.
+        listing: Digest of the raw files.
+    """
+    return f"{source}-{hashlib.sha256(f'{rules} {listing}'.encode()).hexdigest()[:16]}"
 
 
 def pipeline_of(dataset: Dataset) -> int:
     """The version of the pipeline whose rules a dataset was made by."""
     return int(dataset.settings.get("pipeline_version", _UNRECORDED_VERSION))
-
-
-def digest_of(listed: Mapping[str, frozenset[str]] | None) -> str:
-    """Digest of a list of images to take; empty without one."""
-    if listed is None:
-        return ""
-    rows = sorted((path, *sorted(frames)) for path, frames in listed.items())
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,16 +1,24 @@
 """The map step: one unit of raw files becomes staged shards and tables, a pure function of its input.
 
-Under `staging/<job>/` a finished unit is `u000012.json` (counts and names, written last: its presence means done),
-three Parquet tables, and the tars. Whatever is wrong with a raw file is a row of rejects.
+Whatever is wrong with a raw file is a row of rejects. A file that cannot be read for now (no right to it, no network)
+is pending. An error of this machine, or of writing, fails the unit, which is tried again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from threading import Thread
+from typing import Final
 
-from ingest.job.unit_writer import UnitWriter
+from ingest.engines.base import Engine, Task, TaskEvent
+from ingest.engines.local import LocalEngine
+from ingest.job.report import Progress, Watcher
+from ingest.job.share import Share
+from ingest.job.unit_writer import Prepared, UnitWriter
 from ingest.picture.fingerprint import fingerprint, pixel_sha256
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
@@ -18,23 +26,111 @@ from ingest.privacy.burned_in import burned_in_policy, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.disguise import HEAD_BYTES, disguise
+from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.source.spec import SourceSpec
-from ingest.staging.context import MapContext, UnitReport
-from ingest.staging.folder import is_local, put_file, unit_name, workplace
+from ingest.staging.context import MapContext
+from ingest.staging.folder import Staging
+from ingest.staging.report import UnitReport
 from ingest.staging.unit import Unit
-from shards.errors import AlreadyExistsError
-from shards.store import Store, open_store
+from shards.errors import MachineError, StoreError
 
-_COMPUTED = frozenset({"CT", "MR"})
+_COMPUTED: Final = frozenset({"CT", "MR"})
 """Never captured from a screen: what is, shows a report or a rendering."""
 
-_ALIKE = (frozenset({"Fundus", "OCT", "OCTA"}), frozenset({"Dermoscopy", "Endoscopy", "Microscopy", "Fundus"}))
+_ALIKE: Final = (
+    frozenset({"Fundus", "OCT", "OCTA"}),
+    frozenset({"Dermoscopy", "Endoscopy", "Microscopy", "Fundus"}),
+)
 """Files of these modalities carry each other's tags (OP for scans of the retina, GM for photographs)."""
 
+_TRIES: Final = 3
+"""Times a unit is mapped whose staged files turn out to be damaged."""
+
 Beat = Callable[[int], None]
-"""Called with the position of the raw file that is about to be read."""
+"""Called with the position of the raw file that is about to be read, and again whenever reading it gets on."""
+
+
+def map_units(
+    engine: Engine, context: MapContext, staging: Staging, units: Sequence[Unit], *, share: Share | None, tell: Watcher
+) -> tuple[Sequence[UnitReport] | None, int]:
+    """Map the units that no earlier run has finished, and those again whose staged files are damaged.
+
+    Returns:
+        All reports in the order of units (None while other tasks have some left), and how many were there already.
+
+    Raises:
+        EngineError: A unit failed each time it was tried.
+        StoreError: What is staged comes back damaged again and again.
+    """
+    resumed = None
+    for _ in range(_TRIES):
+        reports, found = _map_missing(engine, context, staging, units, share=share, tell=tell)
+        resumed = found if resumed is None else resumed
+        if reports is None:
+            return None, resumed
+        damaged = _damaged(engine, context, reports)
+        if not damaged:
+            return reports, resumed
+        for unit in damaged:
+            staging.forget(unit)
+    raise StoreError(
+        f"what unit {damaged[0]} staged is damaged each time it is read again",
+        hint="check the storage and run the same command again",
+    )
+
+
+def _map_missing(
+    engine: Engine, context: MapContext, staging: Staging, units: Sequence[Unit], *, share: Share | None, tell: Watcher
+) -> tuple[Sequence[UnitReport] | None, int]:
+    reports = staging.reports()
+    resumed = len(reports)
+    left = [unit for unit in units if unit.index not in reports]
+    if share is not None:
+        left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
+    Thread(target=import_module, args=("duckdb",)).start()  # settling needs it, and it is large
+    running: dict[int, TaskEvent] = {}
+    total = sum(len(unit.items) for unit in units)
+    tasks = [Task(index=unit.index, payload=unit) for unit in left]
+    for event in engine.run(map_unit, context, tasks) if tasks else ():
+        if event.done:
+            reports[event.index] = event.result
+            running.pop(event.index, None)
+        else:
+            running[event.index] = event
+        tell(_progress(reports.values(), running.values(), total))
+    if share is not None:
+        reports |= staging.reports()
+    if any(unit.index not in reports for unit in units):
+        return None, resumed
+    return [reports[unit.index] for unit in units], resumed
+
+
+def _progress(done: Collection[UnitReport], running: Collection[TaskEvent], total: int) -> Progress:
+    return Progress(
+        stage="map",
+        done=sum(unit.files + unit.pending for unit in done) + sum(max(0, event.step) for event in running),
+        total=total,
+        kept=sum(unit.kept for unit in done),
+        rejected=sum(sum(unit.rejected.values()) for unit in done),
+        images=sum(unit.items for unit in done) + sum(max(0, event.beats - event.step - 1) for event in running),
+    )
+
+
+def _damaged(engine: Engine, context: MapContext, units: Sequence[UnitReport]) -> list[int]:
+    """The units whose staged files are not what their workers wrote, or do not fit their rows."""
+    tasks = [Task(index=unit.index, payload=unit) for unit in units]
+    runner = engine if len(tasks) > 1 else LocalEngine(0)  # checked sooner than a process starts
+    results = {event.index: event.result for event in runner.run(check_unit, context, tasks) if event.done}
+    return sorted(index for index, sound in results.items() if not sound)
+
+
+def check_unit(context: MapContext, unit: UnitReport, beat: Beat, skip: Mapping[int, str]) -> bool:
+    """Compare a unit's staged files with its report (an engine's function)."""
+    del skip
+    beat(0)
+    return context.staging().is_sound(unit)
 
 
 def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) -> UnitReport:
@@ -43,76 +139,65 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
     Args:
         context: The job.
         unit: The raw files.
-        beat: Told the position of each raw file before it is read, so that a crash can be laid at its door.
-        skip: Positions that are given up → reason (`crashed`, `timeout`).
+        beat: Told the position of each raw file before it is read and with each image of it, so that a crash is known
+            to be that file's, and a long file that gets on is not stopped.
+        skip: Positions that are given up → why, as the detail of `over_budget`.
 
     Returns:
         The unit's report, also stored as its completion marker.
 
     Raises:
         ConfigError: This machine lacks what the encoding policy asks for.
+        MachineError: This machine has no space, memory or file handles left.
+        StoreError: What was made could not be stored.
     """
     context.encoding.require()
-    store = open_store(context.dataset_url)
-    root = RawRoot(context.raw_url)
-    with workplace(store, context.staging) as folder, silence():
-        with UnitWriter(context, unit.index, folder, durable=is_local(store, context.staging)) as writer:
-            files = open_items(root, list(unit.items), context.settings.limits)
+    staging = context.staging()
+    with staging.workplace() as folder, silence():
+        with UnitWriter(context, unit.index, folder, durable=staging.is_local) as writer:
+            files = open_items(RawRoot(context.raw_url), list(unit.items), context.settings.limits)
             for position, (item, raw) in enumerate(files):
                 beat(position)
                 writer.begin(item)
                 if position in skip:
-                    writer.reject_file(skip[position])
+                    writer.reject("over_budget", skip[position], modality=tag_of(context.spec, item))
+                    writer.end()
                 else:
-                    _map_file(context, item, raw, writer)
-        report = writer.report(len(unit.items))
-        _publish(store, context.staging, writer, report)
+                    _map_file(context, item, raw, writer, partial(beat, position))
+        report = writer.report()
+        staging.publish(writer.files(), report)
     return report
 
 
-def _publish(store: Store, staging: str, writer: UnitWriter, report: UnitReport) -> None:
-    """Put tars and tables, then the marker; what an earlier, killed try left is replaced."""
-    files = writer.files()
-    store.delete([f"{staging}/{path.name}" for path in files])
-    for path in files:
-        with suppress(AlreadyExistsError):  # another worker mapped the same unit: the same bytes
-            put_file(store, staging, path, f"{staging}/{path.name}")
-    with suppress(AlreadyExistsError):
-        store.put_if_absent(f"{staging}/{unit_name(report.index)}", report.to_json())
+def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter, get_on: Callable[[], None]) -> None:
+    images = _prepared(context, item, raw, writer, get_on)
+    while True:
+        try:
+            prepared = next(images, None)
+        except Exception as error:  # decoders raise anything on broken files; a bad file is data
+            fault = fault_of(error)
+            if isinstance(fault, MachineError):
+                raise fault from error
+            if fault is not None:
+                writer.withhold()
+                return
+            started = writer.num_images > 0
+            reason, detail = _reason(error, started=started)
+            writer.reject(
+                reason, ("" if started else _disguise(raw, reason)) or detail, modality=tag_of(context.spec, item)
+            )
+            break
+        if prepared is None:
+            break
+        writer.add(prepared)
+    writer.end()
 
 
-def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter) -> None:
-    rule = context.spec.layout.rules[item.part]
-    options = ReadOptions(
-        frames=rule.frames,
-        window=rule.window,
-        group_tag=(rule.grouping or context.spec.grouping).tag,
-        limits=context.settings.limits,
-        place=item.place,
-        straight=context.encoding.resampler == "native",
-    )
-    count = 0
-    try:
-        if context.listed is not None and writer.raw_path not in context.listed:
-            raise RejectError("not_listed")
-        if item.kind in ("reject", "unavailable"):
-            raw.open()  # raises what the listing found, whatever readers there are for such a name
-        for image in reader_for(rule.reader, raw.name)(raw, options):
-            count += 1
-            try:
-                _map_image(context, item, image, writer)
-            except RejectError as error:
-                writer.reject(error.reason, error.detail, frame=image.frame, modality=image.modality)
-            writer.items += 1  # what else it raises is counted with the file
-        if count == 0:
-            raise RejectError("no_image")
-    except RejectError as error:
-        writer.reject_file(error.reason, (_disguise(raw, error.reason) if count == 0 else "") or error.detail)
-    except MemoryError:
-        writer.reject_file("out_of_memory")
-    except Exception as error:  # noqa: BLE001  # decoders raise anything on broken files; a bad file is data
-        disguised = _disguise(raw, "unreadable") if count == 0 else ""
-        writer.reject_file("undecodable" if count else "unreadable", disguised or type(error).__name__)
+def _reason(error: Exception, *, started: bool) -> tuple[str, str]:
+    """Why a file, or the rest of one, is rejected."""
+    if isinstance(error, RejectError):
+        return error.reason, error.detail
+    return "undecodable" if started else "unreadable", type(error).__name__
 
 
 def _disguise(raw: RawFile, reason: str) -> str:
@@ -124,13 +209,54 @@ def _disguise(raw: RawFile, reason: str) -> str:
     return ""
 
 
-def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: UnitWriter) -> None:
+def _prepared(
+    context: MapContext, item: RawItem, raw: RawFile, writer: UnitWriter, get_on: Callable[[], None]
+) -> Iterator[Prepared]:
+    """The images of a file that are to be stored; those that are not taken are told the writer."""
+    if context.listed is not None and writer.raw_path not in context.listed:
+        raise RejectError("not_listed")
+    if item.kind in ("reject", "unavailable"):
+        raw.open()  # raises what the listing found, whatever readers there are for such a name
+    rule = context.spec.layout.rules[item.part]
+    options = ReadOptions(
+        frames=rule.frames,
+        window=rule.window,
+        group_tag=(rule.grouping or context.spec.grouping).tag,
+        limits=context.settings.limits,
+        place=item.place,
+        straight=context.encoding.resampler == "native",
+        get_on=get_on,
+    )
+    count = 0
+    for image in reader_for(rule.reader, raw.name)(raw, options):
+        count += 1
+        get_on()
+        if context.retry is not None and not context.retry.takes(writer.raw_path, image.frame):
+            continue
+        try:
+            yield _prepare(context, item, image, writer)
+        except RejectError as error:
+            if fault_of(error) is not None:
+                raise
+            tag = tag_of(context.spec, item, image)
+            writer.reject(error.reason, error.detail, frame=image.frame, modality=tag)
+        except Exception as error:
+            raise RejectError("undecodable", type(error).__name__) from error
+    if count == 0:
+        raise RejectError("no_image")
+
+
+def _prepare(context: MapContext, item: RawItem, image: RawImage, writer: UnitWriter) -> Prepared:
     settings = context.settings
     if image.fault:
         raise RejectError(image.fault, image.detail)
     if context.listed is not None and image.frame not in context.listed[writer.raw_path]:
         raise RejectError("not_listed")
-    modality = _modality(context.spec, item, image)
+    modality = tag_of(context.spec, item, image)
+    if not modality:
+        raise RejectError("unknown_modality", image.modality)
+    if image.captured and modality in _COMPUTED:
+        raise RejectError("screen_capture", "SOPClassUID")
     image, cropped = without_text(image, burned_in_policy(context.spec, settings))
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
@@ -140,26 +266,27 @@ def _map_image(context: MapContext, item: RawItem, image: RawImage, writer: Unit
     digest = pixel_sha256(picture)
     writer.check_new(digest)
     encoded = encode(reduced, context.encoding, jpeg=None if cropped else image.jpeg)
+    height, width = picture.shape[:2]
     prints = fingerprint(reduced.gray)
-    writer.add(image, modality=modality, picture=picture, digest=digest, encoded=encoded, prints=prints)
+    return Prepared(image=image, modality=modality, size=(width, height), digest=digest, encoded=encoded, prints=prints)
 
 
-def _modality(spec: SourceSpec, item: RawItem, image: RawImage) -> str:
-    """The tag of an image by the source's rule; where the source has one tag, the file's own word goes before it."""
+def tag_of(spec: SourceSpec, item: RawItem, image: RawImage | None = None) -> str:
+    """The modality tag of an image, or of a whole file; empty where the source's rule gives none of its tags.
+
+    Where the source has one tag, the file's own word goes before it.
+    """
     part, rule = spec.layout.rules[item.part], spec.modality_rule
     if part.modality:
-        tag = part.modality
-    elif rule is None:
-        tag = image.modality if _contradicts(image.modality, spec.modality[0]) else spec.modality[0]
-    else:
-        tag = item.said_of(image.frame).modality if rule.by == "list" else image.modality
-        if rule.by == "path":
-            tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
-        if tag not in spec.modality:
-            raise RejectError("unknown_modality", tag)
-    if image.captured and tag in _COMPUTED:
-        raise RejectError("screen_capture", "SOPClassUID")
-    return tag
+        return part.modality
+    tag = "" if image is None else image.modality
+    if rule is None:
+        return tag if _contradicts(tag, spec.modality[0]) else spec.modality[0]
+    if rule.by == "list":
+        tag = (item.stated if image is None else item.said_of(image.frame)).modality
+    elif rule.by == "path":
+        tag = next((tag for tag, regex in rule.patterns.items() if re.search(regex, item.inner_path)), "")
+    return tag if tag in spec.modality else ""
 
 
 def _contradicts(stated: str, tag: str) -> bool:

@@ -20,7 +20,6 @@ geometry are no volume and stay single images.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,8 +43,6 @@ from ingest.readers.dicom.header import SliceHeader, normal_of, read_header
 from ingest.source.layout import FrameRule
 from ingest.staging.context import MapContext
 from ingest.staging.unit import Unit
-from shards.errors import AlreadyExistsError
-from shards.store import open_store
 
 BLOCK_BYTES: Final = 64 << 10
 RANGE_SLICES: Final = 16
@@ -153,13 +150,8 @@ def _cached(
     engine: Engine, context: MapContext, function: Any, name: str, tasks: Sequence[Task]
 ) -> dict[int, list[Any]]:
     """The tasks' results, those of earlier runs out of the staging folder."""
-    found = {}
-    store = open_store(context.dataset_url)
-    there = {info.path for info in store.list(f"{context.staging}/{name}/")}
-    for task in tasks:
-        path = _result_path(context, name, task.index)
-        if path in there:
-            found[task.index] = json.loads(store.read(path))
+    wanted = {task.index for task in tasks}
+    found = {index: rows for index, rows in context.staging().results(name).items() if index in wanted}
     left = [task for task in tasks if task.index not in found]
     for event in engine.run(function, context, left) if left else ():
         if event.done:
@@ -167,25 +159,9 @@ def _cached(
     return found
 
 
-def _result_path(context: MapContext, name: str, index: int) -> str:
-    return f"{context.staging}/{name}/u{index:06d}.json"
-
-
-def _kept_result(context: MapContext, name: str, index: int, make: Callable[[], list[Any]]) -> list[Any]:
-    """A result that another process has stored, or ours, stored."""
-    store = open_store(context.dataset_url)
-    path = _result_path(context, name, index)
-    if next((True for info in store.list(path) if info.path == path), False):
-        return list(json.loads(store.read(path)))
-    result = json.loads(json.dumps(make()))
-    with suppress(AlreadyExistsError):
-        store.put_if_absent(path, json.dumps(result).encode())
-    return list(result)
-
-
 def scan_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) -> list[Any]:
     """Read the headers of a unit's DICOM files (an engine's function); rows `[position, header]`."""
-    return _kept_result(context, "headers", unit.index, lambda: list(_scan(context, unit, beat, skip)))
+    return context.staging().result("headers", unit.index, lambda: list(_scan(context, unit, beat, skip)))
 
 
 def _scan(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) -> Iterator[list[Any]]:
@@ -348,7 +324,7 @@ def range_unit(
 ) -> list[Any]:
     """Estimate the intensity ranges of stacks (an engine's function); rows `[stack, low, high]`."""
     unit, samples = payload
-    return _kept_result(context, "ranges", unit, lambda: list(_ranges(context, samples, beat, skip)))
+    return context.staging().result("ranges", unit, lambda: list(_ranges(context, samples, beat, skip)))
 
 
 def _ranges(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ingest.job.list import Listing
-from ingest.job.promote import Pack
-from ingest.staging.context import MapContext, UnitReport
+import pyarrow as pa
+
+from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
 
@@ -26,6 +26,7 @@ class Progress:
         total: All of them; 0 while unknown.
         kept: Images staged so far.
         rejected: Images and files rejected so far.
+        images: Images met so far, those of files that are still being read included.
     """
 
     stage: Stage
@@ -33,6 +34,7 @@ class Progress:
     total: int = 0
     kept: int = 0
     rejected: int = 0
+    images: int = 0
 
 
 Watcher = Callable[[Progress], None]
@@ -40,7 +42,9 @@ Watcher = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """What a job did.
+    """What a job did, over all its attempts.
+
+    Two equations hold: `files` = `known` + `read` + all of `ignored` + `pending`, and `items` = `kept` + `rejected`.
 
     Attributes:
         job_id: The job.
@@ -48,10 +52,14 @@ class JobReport:
         dataset: The dataset's URL.
         version: Index version after the job.
         repeated: The job was committed before; nothing was done now (the counts are of that time).
-        pending: Other tasks that share the job have units left; nothing is committed yet.
-        files: Raw files listed.
-        ignored: Files that no glob or reader asks for, by extension.
-        items: Images, and files (or the rest of one) that could not be read: `kept + rejected`.
+        unfinished: Other tasks that share the job have units left; nothing is committed yet.
+        files: Raw files listed, members of archives one by one.
+        known: Raw files that an earlier job of the source has read by the same rules; they are not read again.
+        read: Raw files read, or found to be broken.
+        ignored: Files that are not asked for, by kind.
+        pending: Raw files that could not be read now; the same command tries them again.
+        changed: Raw files among those read that an earlier job has read in another state.
+        items: What came of the files that were read: images, and files (or the rest of one) that are broken.
         kept: Images that the dataset gained.
         rejected: Images and files in `rejects/`.
         reasons: Rejects by reason.
@@ -71,9 +79,13 @@ class JobReport:
     dataset: str
     version: int
     repeated: bool = False
-    pending: bool = False
+    unfinished: bool = False
     files: int = 0
+    known: int = 0
+    read: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
+    pending: int = 0
+    changed: int = 0
     items: int = 0
     kept: int = 0
     rejected: int = 0
@@ -88,68 +100,33 @@ class JobReport:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing of the raw data is in the dataset: nothing was kept, and nothing was there before."""
+        there = self.kept or self.known or {"duplicate", "near_duplicate"} & self.reasons.keys()
+        return not (there or self.unfinished)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def report_of(
-    context: MapContext,
-    listing: Listing,
-    units: Sequence[UnitReport],
-    resolution: Resolution,
-    packs: Sequence[Pack],
-) -> JobReport:
-    """The counts of a run that is about to commit."""
+def settled_counts(units: Sequence[UnitReport], resolution: Resolution) -> tuple[int, dict[str, int]]:
+    """Images kept, and rejects by reason, of units whose duplicates are resolved."""
     reasons: Counter[str] = Counter()
+    kept = 0
     for unit in units:
         reasons.update(unit.rejected)
-        reasons.update(reason for reason, _ in resolution.dropped(unit.index).values())
-    modalities: Counter[str] = Counter()
-    for pack in packs:
-        modalities[pack.modality] += sum(len(piece.rows) for piece in pack.pieces)
-    kept, rejected = modalities.total(), reasons.total()
-    return JobReport(
-        job_id=context.job_id,
-        source=context.spec.id,
-        dataset=context.dataset_url,
-        version=-1,
-        files=len(listing.items),
-        ignored=dict(listing.ignored),
-        items=sum(unit.items for unit in units),
-        kept=kept,
-        rejected=rejected,
-        reasons=dict(sorted(reasons.items())),
-        modalities=dict(sorted(modalities.items())),
-        shards=len(packs),
-        units=len(units),
-        skipped_buckets=resolution.skipped_buckets,
-        eval_overlap=resolution.overlap,
-    )
+        reasons.update(reason for reason, _ in resolution.rejected(unit.index).values())
+        kept += unit.kept - len(resolution.dropped(unit.index))
+    return kept, dict(sorted(reasons.items()))
 
 
-def committed_report(dataset: Dataset, context: MapContext, listing: Listing, num_units: int) -> JobReport:
-    """The counts of a job that is committed already, read from the tables."""
-    kept = _count_by(dataset, "samples", "modality", context.job_id)
-    reasons = _count_by(dataset, "rejects", "reason", context.job_id)
-    return JobReport(
-        job_id=context.job_id,
-        source=context.spec.id,
-        dataset=dataset.url,
-        version=dataset.version(),
-        repeated=True,
-        files=len(listing.items),
-        ignored=dict(listing.ignored),
-        items=sum(kept.values()) + sum(reasons.values()),
-        kept=sum(kept.values()),
-        rejected=sum(reasons.values()),
-        reasons=reasons,
-        modalities=kept,
-        units=num_units,
-    )
-
-
-def _count_by(dataset: Dataset, name: str, column: str, job: str) -> dict[str, int]:
-    sql = f"SELECT {column}, count(*) FROM {name} WHERE job_id = ? GROUP BY 1 ORDER BY 1"  # noqa: S608 - our own names
-    names, counts = dataset.query(sql, params=[job]).columns
+def count_by(dataset: Dataset, name: str, column: str, jobs: Sequence[str]) -> dict[str, int]:
+    """Rows of a table that some jobs wrote, by the values of a column."""
+    names, counts = dataset.query(
+        f"SELECT {column}, count(*) FROM {name} WHERE job_id IN (SELECT job_id FROM wanted) "  # noqa: S608 - our own names
+        "GROUP BY 1 ORDER BY 1",
+        wanted=pa.table({"job_id": pa.array(jobs, pa.string())}),
+    ).columns
     return dict(zip(names.to_pylist(), counts.to_pylist(), strict=True))

@@ -1,11 +1,8 @@
 """The resolve step: which staged samples stay.
 
 The rule for exact duplicates: an image that the dataset holds already stays, whatever its source; of the others the
-first in the order of the listing (raw path, then frame). Near duplicates likewise, one after the other in that order:
-an image is dropped if one that stays, of another group, is within the radius of its perceptual hash and their
-thumbnails correlate. So all that is dropped resembles something that is kept, and chains of small steps do not run
-away. Before that, volumes that are there twice go as a whole (`ingest.duplicates.volumes`). All of it follows from the
-raw data and the committed index alone.
+first in the order of the listing (raw path, then frame). Near duplicates follow (`ingest.duplicates.near`), and images
+that are in an evaluation set come last. All of it follows from the raw data and the committed index alone.
 """
 
 from __future__ import annotations
@@ -15,29 +12,37 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.staging.context import UnitReport
-from ingest.staging.folder import read_staged
-from ingest.staging.resolution import Drops, Resolution
+from ingest.duplicates.near import resolve_near, resolve_overlap
+from ingest.settings import DedupSettings
+from ingest.staging.folder import Staging
+from ingest.staging.report import UnitReport
+from ingest.staging.resolution import WITHHELD, Drops, Resolution
 from shards.dataset.dataset import Dataset
-from shards.store import Store
 
 
-def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -> Resolution:
+def resolve(dataset: Dataset, staging: Staging, units: Sequence[UnitReport], settings: DedupSettings) -> Resolution:
+    """Decide which staged samples are dropped, and why."""
+    exact = resolve_exact(dataset, staging, units)
+    near = resolve_near(dataset, staging, units, exact, settings)
+    return resolve_overlap(staging, units, near, settings)
+
+
+def resolve_exact(dataset: Dataset, staging: Staging, units: Sequence[UnitReport]) -> Resolution:
     """Find the exact duplicates among the staged samples and against the index.
 
-    Memory: 40 bytes a staged sample, and the hashes that the index shares.
+    Memory: 40 bytes per staged sample, and the hashes that the index shares.
     """
     version = dataset.version()
-    rows = [_hashes(dataset.store, staging, unit) for unit in units if unit.kept]
-    if not rows:
+    units = [unit for unit in units if unit.kept]
+    drops: dict[int, Drops] = {unit.index: dict.fromkeys(unit.withheld, WITHHELD) for unit in units if unit.withheld}
+    if not units:
         return Resolution(version=version)
-    sizes = [len(part) for part in rows]
-    hashes = np.concatenate(rows)
-    unit_of = np.repeat([unit.index for unit in units if unit.kept], sizes)
-    row_of = np.concatenate([np.arange(size) for size in sizes])
+    rows = [np.setdiff1d(np.arange(unit.kept), unit.withheld) for unit in units]
+    hashes = np.concatenate([_hashes(staging, unit)[stays] for unit, stays in zip(units, rows, strict=True)])
+    unit_of = np.repeat([unit.index for unit in units], [len(stays) for stays in rows])
+    row_of = np.concatenate(rows)
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     committed = _committed(dataset, hashes[first])
-    drops: dict[int, Drops] = {}
     for position in np.flatnonzero((first[inverse] != np.arange(len(hashes))) | committed[inverse]):
         which = int(inverse[position])
         detail = "already in the dataset" if committed[which] else hashes[first[which]].tobytes().hex()[:16]
@@ -45,8 +50,8 @@ def resolve_exact(dataset: Dataset, staging: str, units: Sequence[UnitReport]) -
     return Resolution(version=version, drops=drops)
 
 
-def _hashes(store: Store, staging: str, unit: UnitReport) -> NDArray[np.bytes_]:
-    column = read_staged(store, staging, unit.index, "samples", ["pixel_sha256"])["pixel_sha256"]
+def _hashes(staging: Staging, unit: UnitReport) -> NDArray[np.bytes_]:
+    column = staging.table(unit, "index", ["pixel_sha256"])["pixel_sha256"]
     return np.array([bytes.fromhex(text) for text in column.to_pylist()], dtype="V32")
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingest.job.identity import PIPELINE_VERSION, pipeline_of
-from ingest.job.promote import sweep_jobs
 from ingest.picture.encoding import Encoding
+from ingest.staging.folder import sweep_jobs
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
 from shards.settings import parse
@@ -44,12 +44,13 @@ class Target:
         if self.is_pinned:
             return self.dataset
         policy = self.encoding.model_dump()
-        if Dataset.find(self.dataset.url) is None:
+        dataset = Dataset.find(self.dataset.url)
+        if dataset is None:
             dataset = Dataset.create(self.dataset.url, encoding=policy, pipeline_version=self.pipeline_version)
-        else:
-            if pipeline_of(self.dataset) != self.pipeline_version:
-                sweep_jobs(self.dataset)  # staged by other rules
-            dataset = self.dataset.recreate(encoding=policy, pipeline_version=self.pipeline_version)
+        elif dataset.settings == self.dataset.settings:  # as it was when the job looked at it
+            if pipeline_of(dataset) != self.pipeline_version:
+                sweep_jobs(dataset)  # staged by other rules
+            dataset = dataset.recreate(encoding=policy, pipeline_version=self.pipeline_version)
         self.check(dataset)
         return dataset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from contextlib import ExitStack
@@ -14,9 +15,9 @@ from ingest.picture.normalise import Encoded
 from ingest.privacy.pseudonyms import Pseudonyms, group_of
 from ingest.raw.items import RawItem, RejectError
 from ingest.readers import RawImage
-from ingest.readers.pillow import Picture
-from ingest.staging.context import MapContext, UnitReport
-from ingest.staging.folder import unit_name
+from ingest.staging.context import MapContext
+from ingest.staging.folder import unit_file, unit_tar
+from ingest.staging.report import UnitReport
 from ingest.staging.tables import SCHEMAS, TableSpool
 from shards.dataset.shard_file import Sample, ShardFile, ShardWriter
 from shards.schema import modality_folder
@@ -28,16 +29,47 @@ class _OpenShard:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One image that is to be stored.
+
+    Attributes:
+        image: As its file holds it.
+        modality: Its tag.
+        size: Width and height in pixels before it was reduced.
+        digest: SHA-256 (hex) of its canonical pixels.
+        encoded: The stored image.
+        prints: Its fingerprints.
+    """
+
+    image: RawImage
+    modality: str
+    size: tuple[int, int]
+    digest: str
+    encoded: Encoded
+    prints: Prints
+
+
 @dataclass(slots=True)
 class UnitWriter:
-    """The staged tars and tables of one unit, on local disk until they are published."""
+    """The staged tars and tables of one unit, on local disk until they are published.
+
+    Files come one after the other: `begin`, then `add` and `reject` for what comes of it, then `end`, or `withhold`
+    where the file could not be read to its end for now. Whatever `add` raises is an error of this machine.
+    """
 
     context: MapContext
     index: int
     folder: Path
     durable: bool
     raw_path: str = ""
-    items: int = 0
+    _files: int = 0
+    _pending: int = 0
+    _items: int = 0
+    _first: int = 0
+    _withheld: list[int] = field(default_factory=list)
+    _refused: list[tuple[str, str, str, str]] = field(default_factory=list)
+    _digests: list[str] = field(default_factory=list)
     _item: RawItem = field(default_factory=lambda: RawItem(path=""))
     _kept: int = 0
     _rejected: Counter[str] = field(default_factory=Counter)
@@ -54,7 +86,7 @@ class UnitWriter:
 
     def __enter__(self) -> UnitWriter:
         for name, schema in SCHEMAS.items():
-            spool = TableSpool(self.folder / unit_name(self.index, name), schema())
+            spool = TableSpool(self.folder / unit_file(self.index, name), schema())
             self._tables[name] = self._stack.enter_context(spool)
         return self
 
@@ -70,43 +102,67 @@ class UnitWriter:
         """Another raw file starts."""
         self._item = item
         self.raw_path = self._pseudonyms.raw_path(item)
+        self._first = self._kept
+        self._refused.clear()
+        self._digests.clear()
+
+    def end(self) -> None:
+        """The raw file was read."""
+        for reason, detail, frame, modality in self._refused:
+            self._rejected[reason] += 1
+            row = {"source": self.context.spec.id, "modality": modality, "raw_path": self.raw_path, "raw_frame": frame}
+            self._tables["rejects"].add({**row, "reason": reason, "detail": detail, "job_id": self.context.job_id})
+        self._items += self.num_images
+        self._files += 1
+        self._note("read")
+
+    def withhold(self) -> None:
+        """The raw file cannot be read now: nothing that came of it counts, and another run reads it again."""
+        for digest in self._digests:
+            del self._seen[digest]
+        self._withheld += range(self._first, self._kept)
+        self._pending += 1
+        self._note("pending")
+
+    @property
+    def num_images(self) -> int:
+        """What has come of the raw file so far."""
+        return self._kept - self._first + len(self._refused)
+
+    def _note(self, state: str) -> None:
+        item, context = self._item, self.context
+        row = {"source": context.spec.id, "raw_path": self.raw_path, "size": item.size, "stamp": stamp_of(item)}
+        self._tables["raw_files"].add({**row, "state": state, "rules": context.rules, "job_id": context.job_id})
 
     def reject(self, reason: str, detail: str = "", *, frame: str = "", modality: str = "") -> None:
-        """Note a raw file or image that is not taken."""
-        self._rejected[reason] += 1
-        row = {"source": self.context.spec.id, "modality": modality, "raw_path": self.raw_path, "raw_frame": frame}
-        self._tables["rejects"].add({**row, "reason": reason, "detail": detail, "job_id": self.context.job_id})
-
-    def reject_file(self, reason: str, detail: str = "") -> None:
-        """Note a raw file, or the rest of one, that cannot be read."""
-        self.items += 1
-        self.reject(reason, detail)
+        """Note an image that is not taken, or the file (or the rest of it) where it cannot be read."""
+        self._refused.append((reason, detail, frame, modality))
 
     def check_new(self, digest: str) -> None:
         """Raise where the unit holds these pixels already."""
         if digest in self._seen:
             raise RejectError("duplicate", self._seen[digest])
         self._seen[digest] = self._key(digest)
+        self._digests.append(digest)
 
-    def add(
-        self, image: RawImage, *, modality: str, picture: Picture, digest: str, encoded: Encoded, prints: Prints
-    ) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Stage one image."""
+        image, encoded, prints = prepared.image, prepared.encoded, prepared.prints
         group = group_of(self.context.spec, self._item, frame=image.frame, stated=image.group)
         group_id = self._pseudonyms.group_id(group)
-        row = self._row(image, modality, digest, encoded, group_id)
-        height, width = picture.shape[:2]
+        row = self._row(image, prepared.modality, prepared.digest, encoded, group_id)
+        width, height = prepared.size
         meta = {name: value for name, value in row.items() if name not in ("job_id", "extension")}
         meta |= {"raw_width": width, "raw_height": height, "phash": prints.whole.hex()}
         if label := self._item.said_of(image.frame).label:
             meta["label"] = label
         meta |= {name: _number(row[name]) for name in ("window_center", "window_width")}
-        shard = self._shard(modality)
+        shard = self._shard(prepared.modality)
         sample = Sample(key=row["key"], extension=encoded.extension, image=encoded.data, meta=meta)
         place = shard.writer.add(sample)
         placed = {name: getattr(place, name) for name in ("shard_row", "byte_offset", "byte_length", "crc32c")}
-        self._tables["samples"].add({**row, **placed, "shard": shard.name})
-        self._tables["prints"].add(
+        self._tables["index"].add({**row, **placed, "shard": shard.name})
+        self._tables["fingerprints"].add(
             {
                 **{name: row[name] for name in ("key", "source", "group_id", "pixel_sha256")},
                 "phash": prints.whole,
@@ -116,18 +172,21 @@ class UnitWriter:
         )
         self._kept += 1
         if shard.writer.size >= self.context.settings.shard_bytes:
-            self._close_shard(modality)
+            self._close_shard(prepared.modality)
 
-    def report(self, files: int) -> UnitReport:
+    def report(self) -> UnitReport:
         """The counts, once all is written."""
         shards = {name: (self._finished[name].num_samples, self._finished[name].sha256) for name in self._names}
         return UnitReport(
             index=self.index,
-            files=files,
-            items=self.items,
+            files=self._files,
+            pending=self._pending,
+            items=self._items,
             kept=self._kept,
             rejected=dict(sorted(self._rejected.items())),
             shards=shards,
+            tables={name: _digest(spool.path) for name, spool in self._tables.items()},
+            withheld=tuple(self._withheld),
         )
 
     def files(self) -> list[Path]:
@@ -163,7 +222,7 @@ class UnitWriter:
 
     def _shard(self, modality: str) -> _OpenShard:
         if modality not in self._open:
-            name = f"u{self.index:06d}-{modality_folder(modality)}-{len(self._names):04d}.tar"
+            name = unit_tar(self.index, modality_folder(modality), len(self._names))
             self._names.append(name)
             self._open[modality] = _OpenShard(ShardWriter(self.folder / name, durable=self.durable), name)
         return self._open[modality]
@@ -171,6 +230,16 @@ class UnitWriter:
     def _close_shard(self, modality: str) -> None:
         shard = self._open.pop(modality)
         self._finished[shard.name] = shard.writer.close()
+
+
+def stamp_of(item: RawItem) -> str:
+    """What besides its size tells whether a raw file has changed; empty where nothing does."""
+    return f"{item.check:08x}" if item.check else ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _number(value: float) -> float | None:

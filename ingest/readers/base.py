@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -70,6 +70,10 @@ class RawImage:
     source: Image.Image | None = None
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """What the source's spec, the job's settings and the dataset's policy tell a reader.
@@ -81,6 +85,8 @@ class ReadOptions:
         limits: Guards against absurd files.
         place: The file's place in a series, if it has one.
         straight: Decode plain JPEGs into arrays, with no Pillow image on the way.
+        get_on: To be called now and then where much is read before the next image comes (tiles without tissue, frames
+            that are not sampled): a file that gets on is not stopped.
     """
 
     frames: FrameRule = field(default_factory=FrameRule)
@@ -89,6 +95,7 @@ class ReadOptions:
     limits: LimitSettings = field(default_factory=LimitSettings)
     place: Place | None = None
     straight: bool = False
+    get_on: Callable[[], None] = _nothing
 
 
 class Reader(Protocol):

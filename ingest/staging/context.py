@@ -1,14 +1,33 @@
-"""What the units of a job share, and what became of each of them."""
+"""What the units of a job share."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ingest.picture.encoding import Encoding
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
+from ingest.staging.folder import Staging
+from shards.store import open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Rejects that are to be tried again.
+
+    Attributes:
+        wanted: Raw path → rejected frames; an empty frame stands for the file.
+        kept: Raw path → frames of it that the dataset holds.
+    """
+
+    wanted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def takes(self, raw_path: str, frame: str) -> bool:
+        """Whether this image is to be tried again."""
+        frames = self.wanted.get(raw_path, frozenset())
+        return (frame in frames or "" in frames) and frame not in self.kept.get(raw_path, frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +41,9 @@ class MapContext:
         raw_url: Where the raw files lie.
         dataset_url: Where the dataset lies.
         job_id: The job.
-        listed: Raw paths and frames to take (`raw_path` → frames), or None for all.
+        rules: Digest of all but the raw data that decides the job's result.
+        listed: Raw paths and frames to take (`raw_path` → frames), or None for all; others are rejects.
+        retry: The rejects that are tried again, and nothing else; None where it is no retry.
     """
 
     spec: SourceSpec
@@ -31,42 +52,10 @@ class MapContext:
     raw_url: str
     dataset_url: str
     job_id: str
+    rules: str = ""
     listed: Mapping[str, frozenset[str]] | None = None
+    retry: Retry | None = None
 
-    @property
-    def staging(self) -> str:
-        """The job's folder below the dataset."""
-        return f"staging/{self.job_id}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitReport:
-    """What became of a unit.
-
-    Attributes:
-        index: The unit.
-        files: Raw files read.
-        items: Images met, and raw files (or the rest of one) that could not be read.
-        kept: Images staged.
-        rejected: Rejected images and files, by reason.
-        shards: Staged tar → number of samples in it and its SHA-256 (hex), in the order they were begun.
-    """
-
-    index: int
-    files: int
-    items: int
-    kept: int
-    rejected: Mapping[str, int]
-    shards: Mapping[str, tuple[int, str]]
-
-    def to_json(self) -> bytes:
-        """The unit's completion marker."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return json.dumps(values).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> UnitReport:
-        """A report out of its completion marker."""
-        values = json.loads(data)
-        values["shards"] = {name: (count, sha256) for name, (count, sha256) in values["shards"].items()}
-        return cls(**values)
+    def staging(self) -> Staging:
+        """The job's staging folder."""
+        return Staging(open_store(self.dataset_url), self.job_id)

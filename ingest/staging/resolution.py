@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 Drops = dict[int, tuple[str, str]]
 """Row of a unit's samples → `(reason, detail)`."""
+WITHHELD: Final = ("", "")
+"""Why a sample of a pending file is dropped: it is no reject, another run reads the file again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +31,7 @@ class Resolution:
     def dropped(self, unit: int) -> Drops:
         """The dropped rows of a unit."""
         return self.drops.get(unit, {})
+
+    def rejected(self, unit: int) -> Drops:
+        """Those of them that are rejects."""
+        return {row: drop for row, drop in self.dropped(unit).items() if drop != WITHHELD}

@@ -1,4 +1,4 @@
-"""The tables of a job: staged rows, rejects and fingerprints, written in small groups so that memory stays flat."""
+"""The tables of a unit, named as in the dataset; written in small groups so that memory stays flat."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.schema import fingerprint_schema, index_schema, rejects_schema
+from shards.schema import fingerprint_schema, index_schema, raw_files_schema, rejects_schema
 
 GROUP_ROWS = 512
 
 
-SCHEMAS = {"samples": index_schema, "rejects": rejects_schema, "prints": fingerprint_schema}
+SCHEMAS = {
+    "index": index_schema,
+    "rejects": rejects_schema,
+    "fingerprints": fingerprint_schema,
+    "raw_files": raw_files_schema,
+}
+"""The tables of a unit and of a dataset."""
 
 
 class TableSpool:

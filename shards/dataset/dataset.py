@@ -5,6 +5,7 @@
     index/            Delta table, one row a sample; its versions are the dataset's versions
     fingerprints/     Delta table, perceptual hashes and thumbnails
     rejects/          Delta table, one row a rejected image
+    raw_files/        Delta table, one row per raw file that a job read or could not read yet
     staging/<job>/    in flight; readers never look
 
 A commit writes fingerprints and rejects first and the index last: the index row is what makes a sample exist. Each
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from shards.dataset.query import connect, scan
 from shards.dataset.table_files import add_files, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
-from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, rejects_schema
+from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 
@@ -45,6 +46,7 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
     "samples": ("index", index_schema),
     "fingerprints": ("fingerprints", fingerprint_schema),
     "rejects": ("rejects", rejects_schema),
+    "raw_files": ("raw_files", raw_files_schema),
 }
 """Name in a query → folder and columns of a table."""
 _JOB = "biovfm.job"
@@ -274,6 +276,7 @@ class Dataset:
         rows: Rows,
         rejects: Rows,
         fingerprints: Rows | None = None,
+        raw_files: Rows | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> int:
         """Add one job's samples; all of them appear at once.
@@ -287,6 +290,7 @@ class Dataset:
                 modality, source, shard and row; a table is sorted here.
             rejects: Rows of `rejects_schema()`.
             fingerprints: Rows of the fingerprints table.
+            raw_files: Rows of `raw_files_schema()`.
             summary: The job's counts, kept in the commit (see `jobs`).
 
         Returns:
@@ -294,6 +298,8 @@ class Dataset:
         """
         if fingerprints is not None:
             self._append("fingerprints", job_id, fingerprints)
+        if raw_files is not None:
+            self._append("raw_files", job_id, raw_files)
         self.reject(job_id, rejects)
         if not callable(rows):
             order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]

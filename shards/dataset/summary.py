@@ -22,8 +22,8 @@ class Summary:
         by_modality: `modality, sources, groups, samples, bytes` of each modality, most samples first.
         by_source: `source, modality, licence, samples` of each source and modality.
         rejects: `source, reason, images` of the committed jobs.
-        jobs: `job_id, version, source, listed, kept, rejected` of the committed jobs; listed is what the job itself
-            counted, kept and rejected are counted in the tables.
+        jobs: `job_id, version, source, files, items, kept, rejected` of the committed jobs; files and items are what
+            the job itself counted, kept and rejected are counted in the tables.
     """
 
     url: str
@@ -69,7 +69,8 @@ def summarise(dataset: Dataset) -> Summary:
                 "job_id": job["job_id"],
                 "version": job["version"],
                 "source": job.get("source", ""),
-                "listed": job.get("listed", 0),
+                "files": job.get("files", 0),
+                "items": job.get("items", job.get("listed", 0)),
                 "kept": kept.get(job["job_id"], 0),
                 "rejected": rejected.get(job["job_id"], 0),
             }

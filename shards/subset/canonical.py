@@ -66,7 +66,7 @@ def materialize(
     import pyarrow as pa
 
     rows = pa.concat_tables(copied)
-    summary = {"source": "materialize", "digest": lock.digest, "kept": rows.num_rows, "listed": rows.num_rows}
+    summary = {"source": "materialize", "digest": lock.digest, "kept": rows.num_rows, "items": rows.num_rows}
     target.commit(job_id=job_id, rows=rows, rejects=rejects_schema().empty_table(), summary=summary)
     return target
 

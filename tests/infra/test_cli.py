@@ -122,4 +122,4 @@ def test_stats_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     figures = json.loads(capsys.readouterr().out)
     assert figures["num_samples"] == 120
     assert {row["modality"]: row["samples"] for row in figures["by_modality"]} == {"CT": 60, "US": 40, "Fundus": 20}
-    assert all(job["listed"] == job["kept"] + job["rejected"] for job in figures["jobs"])
+    assert all(job["items"] == job["kept"] + job["rejected"] for job in figures["jobs"])

@@ -81,7 +81,7 @@ def add_source(
         job_id=job_id or f"{source}-{modality}",
         rows=pa.Table.from_pylist(rows, schema=index_schema()),
         rejects=rejects_schema().empty_table(),
-        summary={"source": source, "kept": len(rows), "listed": len(rows), "rejected": 0},
+        summary={"source": source, "kept": len(rows), "items": len(rows), "rejected": 0},
     )
     return [row["key"] for row in rows]
 

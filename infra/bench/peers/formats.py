@@ -69,7 +69,7 @@ def _shards(corpus: Corpus, folder: Path) -> None:
         job_id="bench",
         rows=pa.Table.from_pylist(rows, schema=index_schema()),
         rejects=rejects_schema().empty_table(),
-        summary={"source": _SOURCE, "kept": len(rows), "listed": len(rows), "rejected": 0},
+        summary={"source": _SOURCE, "kept": len(rows), "items": len(rows), "rejected": 0},
     )
 
 

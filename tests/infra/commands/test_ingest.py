@@ -34,7 +34,7 @@ def test_ingest_of_a_private_source_makes_a_secret(
     monkeypatch.delenv("BIOVFM_SECRET", raising=False)
     assert main(["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--workers", "0"]) == 0
     assert (tmp_path / "config" / "biovfm" / "secret").stat().st_size == 65
-    assert "3 kept + 1 rejected" in " ".join(capsys.readouterr().err.split())
+    assert "4 items = 3 kept + 1 rejected" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_tasks_that_share_a_job_make_the_same_dataset(raw: Path, tmp_path: Path)
         )
         for index in (2, 0, 1)
     ]
-    assert [report.pending for report in reports] == [True, True, False]
+    assert [report.unfinished for report in reports] == [True, True, False]
     assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "whole")
     assert str(tables(tmp_path / "d")) == str(tables(tmp_path / "whole"))
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from ingest.job import identity
-from ingest.job.identity import job_id
+from ingest.job.identity import job_id, rules_of
 from ingest.picture.encoding import Encoding
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec, from_flags
@@ -17,7 +17,7 @@ SPEC = from_flags(name="mine", modality="CT")
 
 
 def id_of(spec: SourceSpec = SPEC, settings: IngestSettings | None = None, listing: str = "l", key: str = "") -> str:
-    return job_id(spec, settings or IngestSettings(), listing, Encoding(), key)
+    return job_id(spec.id, rules_of(spec, settings or IngestSettings(), Encoding(), key_check=key), listing)
 
 
 def test_a_field_that_a_later_release_adds_changes_no_id() -> None:
@@ -39,7 +39,8 @@ def test_what_decides_the_bytes_decides_the_id(monkeypatch: pytest.MonkeyPatch) 
         id_of(settings=IngestSettings(shard_bytes=1)),
         id_of(listing="m"),
         id_of(key="k"),
-        job_id(SPEC, IngestSettings(), "l", Encoding(jpeg_quality=90), ""),
+        job_id("mine", rules_of(SPEC, IngestSettings(), Encoding(jpeg_quality=90), key_check=""), "l"),
+        job_id("mine", rules_of(SPEC, IngestSettings(), Encoding(), key_check="", listed={"a": frozenset()}), "l"),
     ]
     monkeypatch.setattr(identity, "PIPELINE_VERSION", identity.PIPELINE_VERSION + 1)
     assert len({*others, id_of()}) == len(others) + 1

@@ -221,8 +221,8 @@ def test_unequal_pixel_spacing_is_stretched(volume: Any, tmp_path: Path) -> None
 
 
 def test_a_killed_job_reads_no_header_twice(volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ingest.job.map as module
     import ingest.job.place as series
-    import ingest.job.run as module
 
     raw = write_folder(tmp_path / "raw", shuffled(volume))
     with monkeypatch.context() as broken:

@@ -61,7 +61,7 @@ def raw(tmp_path: Path) -> Path:
 
 def test_counts_add_up_and_every_reject_has_its_reason(raw: Path, tmp_path: Path) -> None:
     report = ingest(raw, tmp_path / "d")
-    assert (report.files, report.items, report.kept, report.rejected) == (48, 48, 40, 8)
+    assert (report.files, report.read, report.items, report.kept, report.rejected) == (49, 48, 48, 40, 8)
     assert report.ignored == {"txt": 1}
     found = tables(tmp_path / "d")
     assert {row["raw_path"]: row["reason"] for row in found["rejects"]} == {
@@ -76,7 +76,7 @@ def test_counts_add_up_and_every_reject_has_its_reason(raw: Path, tmp_path: Path
     }
     assert len(found["index"]) == len(found["fingerprints"]) == 40
     assert all(math.isnan(row["window_center"]) for row in found["index"])
-    assert Dataset.open(str(tmp_path / "d")).jobs()[0]["listed"] == 48
+    assert Dataset.open(str(tmp_path / "d")).jobs()[0]["items"] == 48
 
 
 def test_index_offsets_point_at_the_images_and_json_repeats_the_row(raw: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_crashes_and_hangs_cost_their_own_step_only() -> None:
     found = results(engine, [0, 1, 2])
     assert found[0] == list(range(10))
     assert found[1] == [0, 1, 2, "crashed", 4, 5, 6, "crashed", 8, 9]
-    assert found[2] == [0, 1, 2, 3, 4, "timeout", 6, 7, 8, 9]
+    assert found[2] == [0, 1, 2, 3, 4, "no progress for 1.5 s", 6, 7, 8, 9]
 
 
 def process_id(context: object, payload: int, beat: object, skip: object) -> tuple[object, int]:
