@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from train.backbone import timm_settings
 from train.output import write_file, writing
-from train.recipe import Recipe
+from train.recipe import MaeConfig, Recipe
 
 __all__ = ["timm_config", "timm_model", "timm_weights", "write_export"]
 
@@ -81,7 +81,8 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
     """The hub folder's `config.json`: a registered architecture, our sizes as its arguments, how to normalise."""
     model, size = recipe.model, recipe.image_size_px
     swiglu, registers = model.ffn == "swiglu", model.registers
-    arguments = timm_settings(model, image_size_px=size) | {"global_pool": "token"}
+    pooling = _pooling(recipe)
+    arguments = timm_settings(model, image_size_px=size) | pooling
     if _needs_unit_layer_scale(recipe):
         arguments["init_values"] = 1.0
     if registers:
@@ -94,7 +95,7 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
         "architecture": "vit_giant_patch14_dinov2" if swiglu else "vit_base_patch16_224",
         "num_classes": 0,
         "num_features": arguments["embed_dim"],
-        "global_pool": "token",
+        "global_pool": pooling["global_pool"],
         "model_args": {key: value for key, value in arguments.items() if value is not None},
         "pretrained_cfg": {
             "tag": f"biovfm-{recipe.name}",
@@ -112,6 +113,13 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
         },
         "biovfm": {"recipe": recipe.model_dump(mode="json"), "step": step},
     }
+
+
+def _pooling(recipe: Recipe) -> dict[str, Any]:
+    """What timm's model gives for an image: the mean of the normed patch tokens for MAE, whose losses never see CLS."""
+    if isinstance(recipe.method, MaeConfig):
+        return {"global_pool": "avg", "fc_norm": False}  # else timm would move the norm behind the mean
+    return {"global_pool": "token"}
 
 
 def _card(recipe: Recipe, step: int, dataset: str) -> str:

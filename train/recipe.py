@@ -190,7 +190,8 @@ class RunConfig(_Section):
     """Scale and machinery.
 
     Attributes:
-        steps: Optimiser steps of the run.
+        steps: Optimiser steps of the run; 0 where `epochs` says how long it is.
+        epochs: Passes over the data, whatever the batch and the data; null where `steps` says how long the run is.
         global_batch: Images a step, over all ranks.
         unit_images: Drop-path subsets, masked crops and KoLeo pairs are drawn within units of this many images (the
             reference draws them within each device's batch), so that the numbers do not depend on how many ranks
@@ -203,7 +204,8 @@ class RunConfig(_Section):
         decode_threads: Threads that decode; null lets the stream choose.
     """
 
-    steps: Positive
+    steps: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[float, Field(gt=0)] | None = None
     global_batch: Positive
     unit_images: Positive = 64
     accumulate: Positive = 1
@@ -212,6 +214,13 @@ class RunConfig(_Section):
     compile: bool = False
     checkpoint_activations: bool = False
     decode_threads: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps > 0) == (self.epochs is not None):
+            msg = "give the length of the run as steps (greater than 0) or as epochs, one of them"
+            raise ValueError(msg)
+        return self
 
 
 class CheckpointConfig(_Section):
@@ -278,6 +287,17 @@ class Recipe(_Section):
             return (self.method.crop,)
         return (self.method.global_crops, self.method.local_crops)
 
+    def in_steps(self, num_samples: int) -> Recipe:
+        """The recipe with the length of its run in steps; itself where it has one.
+
+        Args:
+            num_samples: Samples an epoch.
+        """
+        if self.run.epochs is None:
+            return self
+        steps = max(round(self.run.epochs * num_samples / self.run.global_batch), 1)
+        return self.model_copy(update={"run": self.run.model_copy(update={"steps": steps, "epochs": None})})
+
     @property
     def image_size_px(self) -> int:
         """Side of the (global) crop, for which the position embedding is made."""
@@ -303,16 +323,20 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, *, of_earlier_run: bool = False
+) -> Recipe:
     """Read a recipe by name or path and set single values in it.
 
     Args:
         name_or_path: A name from `recipe_names()` or the path of a YAML file.
-        overrides: Dotted keys to values, such as `{"model.size": "small"}`.
+        overrides: Dotted keys to values, such as `{"model.size": "small"}`. `run.steps` takes the place of a recipe's
+            `run.epochs`, and the other way round.
+        of_earlier_run: Accept settings without effect, which earlier releases did not refuse.
 
     Raises:
-        ConfigError: The file is missing or no YAML, or settings are unknown or wrong; all of them are named, with
-            the nearest known key.
+        ConfigError: The file is missing or no YAML, or settings are unknown, wrong or without effect; all of them are
+            named, with the nearest known key.
     """
     where, text = _read(str(name_or_path))
     try:
@@ -323,7 +347,15 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         raise ConfigError(f"{where}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     for key, value in (overrides or {}).items():
         _set(document, key, value, where)
-    return parse(Recipe, document, where=where)
+    for key, other in (("run.steps", "epochs"), ("run.epochs", "steps")):
+        if key in (overrides or {}) and f"run.{other}" not in (overrides or {}):
+            document["run"].pop(other, None)
+    recipe = parse(Recipe, document, where=where)
+    if not of_earlier_run:
+        from train.usage import check_usage
+
+        check_usage(recipe, where=where)
+    return recipe
 
 
 def _read(name: str) -> tuple[str, str]:

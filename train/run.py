@@ -43,6 +43,7 @@ from train.output import write_file, writing
 from train.pictures import save_reconstructions
 from train.recipe import Recipe, load_recipe
 from train.record import Recorder, StepReport
+from train.usage import check_usage
 
 __all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "export_start", "load_recipe", "pretrain"]
 
@@ -116,6 +117,7 @@ def pretrain(
     began = time.perf_counter()
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
+        check_usage(recipe)
         check_batch(recipe, world.size)
         leases = _hold(recipe, world, stack, out, say)
         checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say)
@@ -125,6 +127,9 @@ def pretrain(
         stack.callback(batches.close)
         if found is not None:
             check_digest(found, batches.digest, data=data)
+        recipe = recipe.in_steps(batches.num_samples)
+        if world.is_first:
+            say(_length(recipe, batches.num_samples))
         loop = _assemble(recipe, world, batches, checkpoints, found)
         loop.leases = leases
         stop = stack.enter_context(stop_on_signals())
@@ -170,6 +175,14 @@ def _keep_recipe(out: Path, recipe: Recipe, found: Checkpoint | None, say: Calla
 
 def _part_name(step: int) -> str:
     return f"from-{step:08d}.yaml"
+
+
+def _length(recipe: Recipe, num_samples: int) -> str:
+    run = recipe.run
+    return (
+        f"{run.steps:,} steps of {run.global_batch} images are {run.steps * run.global_batch / num_samples:.4g} epochs "
+        f"of {num_samples:,} images; effective learning rate {recipe.effective_lr:.3g}"
+    )
 
 
 def _project_stream(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
@@ -260,7 +273,7 @@ def export_run(
         raise CheckpointError(
             f"{run} is no run folder: it has no recipe.yaml", hint="give the --out of biovfm pretrain"
         )
-    recipe = load_recipe(run / "recipe.yaml")
+    recipe = load_recipe(run / "recipe.yaml", of_earlier_run=True)
     if step == 0:
         return export_start(recipe, out or run / "export")
     with join_world():

@@ -30,6 +30,9 @@ from train.randomness import Share
 from train.recipe import DinoConfig, MaeConfig, Recipe, load_recipe
 from train.schedules import schedule
 
+IMAGENET_IMAGES = 1_281_167
+"""The epoch of recipes whose length is in epochs: the schedules' values depend on it a little."""
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mae-tiny": ("tiny", {}),
     "dinov2-tiny": ("tiny-dinov2", {"method.centering": "ema"}),
@@ -148,6 +151,7 @@ def both_sides(recipe: Recipe) -> tuple[Callable[[], object], Callable[[], objec
 def our_step(recipe: Recipe, method: DinoV2 | Mae | Any, inputs: Any) -> Callable[[], object]:
     """Forward, backward, clipping, AdamW, EMA as the loop does them."""
     optimizer = build_optimizer(method.network, method.multipliers, recipe.optim)
+    recipe = recipe.in_steps(IMAGENET_IMAGES)
     values = schedule(recipe, recipe.run.steps // 2)
 
     def step() -> float:

@@ -76,10 +76,10 @@ def pretrain(
     if first:
         stderr().print(describe(resolved), soft_wrap=True)
     with progress(disable=json_ or not first) as bar:
-        line = bar.add_task(resolved.name, total=resolved.run.steps, note="")
+        line = bar.add_task(resolved.name, total=resolved.run.steps or None, note="")
 
         def show(report: StepReport) -> None:
-            bar.update(line, completed=report.step, note=note(report.flat()))
+            bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
 
         try:
             result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor, say=notice)
@@ -119,10 +119,11 @@ def notice(line: str) -> None:
 def describe(recipe: Recipe) -> str:
     """What will run, in one line, with the learning rate that follows from the batch."""
     run = recipe.run
+    length = f"{run.epochs:g} epochs in batches" if run.epochs else f"{run.steps:,} steps"
     return (
         f"{recipe.name}: {recipe.method.name}, ViT-{recipe.model.size}/{recipe.model.patch_size} at "
-        f"{recipe.image_size_px} px, {run.steps:,} steps of {run.global_batch} images "
-        f"({run.steps * run.global_batch:,} in all), effective learning rate {recipe.effective_lr:.3g}, "
+        f"{recipe.image_size_px} px, {length} of {run.global_batch} images, "
+        f"effective learning rate {recipe.effective_lr:.3g}, "
         f"{run.precision}, {run.parallel}"
     )
 

@@ -186,7 +186,7 @@ def _plan_run(
         lock_digest=lock.digest,
         num_images=lock.num_samples,
         recipe_file=str(recipe_path.relative_to(out)),
-        steps=resolved.run.steps,
+        steps=resolved.in_steps(lock.num_samples).run.steps,
         params_total=total,
         params_encoder=encoder,
     )

@@ -10,6 +10,7 @@ from shards.errors import ConfigError
 from tests.train.recipes import mae_recipe
 from train.data import stream_crops
 from train.recipe import DinoConfig, Recipe, load_recipe, recipe_names
+from train.schedules import mae_lr, schedule
 
 
 def test_the_promised_recipes_are_there() -> None:
@@ -37,7 +38,30 @@ def test_every_recipe_reads_back_as_it_is_written(name: str, tmp_path: Path) -> 
 def test_effective_learning_rate_and_images_of_the_published_recipes(name: str, lr: float, images: int) -> None:
     recipe = load_recipe(name)
     assert recipe.effective_lr == pytest.approx(lr)
-    assert recipe.run.steps * recipe.run.global_batch == images
+    assert recipe.in_steps(1_280_000).run.steps * recipe.run.global_batch == images
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("mae-paper", 800), ("mae-default", 400)])
+@pytest.mark.parametrize("batch", [64, 256, 4096])
+@pytest.mark.parametrize("num_samples", [50_000, 21_000_000])
+def test_a_recipe_in_epochs_keeps_them_at_any_batch_and_data(
+    name: str, epochs: int, batch: int, num_samples: int
+) -> None:
+    recipe = load_recipe(name, {"run.global_batch": batch}).in_steps(num_samples)
+    assert recipe.run.steps * batch / num_samples == pytest.approx(epochs, rel=1e-3)
+    assert recipe.run.epochs is None
+    middle = schedule(recipe, recipe.run.steps // 2)
+    published = mae_lr(epochs / 2, base=recipe.effective_lr, end=0.0, warmup=40, total=epochs)
+    assert middle.lr == pytest.approx(published, rel=2e-3)
+
+
+def test_steps_and_epochs_take_each_others_place(tmp_path: Path) -> None:
+    assert load_recipe("mae-paper", {"run.steps": 100}).run.epochs is None
+    assert load_recipe("tiny", {"run.epochs": 2.5}).in_steps(128).run.steps == 5
+    path = tmp_path / "both.yaml"
+    path.write_text(load_recipe("tiny").to_yaml().replace("epochs: null", "epochs: 3"))
+    with pytest.raises(ConfigError, match=r"as steps .* or as epochs, one of them"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
@@ -56,7 +80,7 @@ def test_model_and_scale_are_separate_dials(name: str, size: str) -> None:
         ({"method.crop.sizepx": 1}, ["unknown key 'method.crop.sizepx', did you mean 'size_px'?"]),
         (
             {"run.steps": -1, "model.siz": "x"},
-            ["run.steps: Input should be greater than 0", "'model.siz', did you mean 'size'?"],
+            ["run.steps: Input should be greater than or equal to 0", "'model.siz', did you mean 'size'?"],
         ),
         ({"model.patch_size": 7}, ["crops of 64 px are no whole number of 7 px patches"]),
         ({"method.name": "byol"}, ["method", "mae"]),

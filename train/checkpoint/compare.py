@@ -10,6 +10,7 @@ from typing import Any
 from shards.errors import CheckpointError
 from train.checkpoint.record import Checkpoint
 from train.recipe import Recipe
+from train.usage import without_unused
 
 __all__ = ["check_digest", "check_resumable", "code_version", "setting_changes"]
 
@@ -63,7 +64,7 @@ def code_version() -> str:
 def _with_defaults(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     """A stored recipe with the settings that its release did not have yet, at the values that they stand for."""
     try:
-        return Recipe.model_validate(dict(recipe)).model_dump(mode="json")
+        return without_unused(Recipe.model_validate(dict(recipe))).model_dump(mode="json")
     except ValueError:  # it has settings that this release refuses: those differ, and are named
         return recipe
 
