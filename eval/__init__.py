@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from eval.probes.features import extract
     from eval.probes.knn import knn
     from eval.probes.linear import probe
-    from eval.probes.metrics import evaluate
     from eval.probes.paper import probe_paper
     from eval.probes.results import ProbeResult, append_results, read_results
     from eval.scaling.laws import PowerLaw, Slope, correlate, fit_power_law, fit_slopes
     from eval.scaling.measurements import Measurement, read_measurements
     from eval.scaling.task_factors import task_factors
+    from eval.scoring.metrics import evaluate
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -33,7 +33,7 @@ else:
             "append_results": "eval.probes.results",
             "compare": "eval.probes.comparison",
             "correlate": "eval.scaling.laws",
-            "evaluate": "eval.probes.metrics",
+            "evaluate": "eval.scoring.metrics",
             "extract": "eval.probes.features",
             "fit_power_law": "eval.scaling.laws",
             "fit_slopes": "eval.scaling.laws",

@@ -42,6 +42,7 @@ SURFACE = {
         "task_factors",
         "task_names",
     },
+    "eval.probes": {"KS", "append_results", "evaluate", "knn_scores", "predict_knn", "read_results"},
     "ingest": {"load_spec", "run_job"},
     "shards.dataset": {"Dataset"},
     "shards.decode": {"Crops", "Decoder", "DecoderReport", "Mode", "Status", "describe_decoder", "open_decoder"},

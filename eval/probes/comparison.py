@@ -9,7 +9,7 @@ differences seed by seed where both models have the same seeds, else over both d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,10 +17,10 @@ from typing import Any, Final, cast
 import numpy as np
 
 from eval.medmnist.tasks import TASKS, Kind
-from eval.probes.bootstrap import CONFIDENCE, NUM_RESAMPLES, Difference, boot_stats, difference
-from eval.probes.delong import largest_alpha, paired_auc
-from eval.probes.metrics import METRICS, Floats, Labels
 from eval.probes.results import ProbeResult
+from eval.scoring.bootstrap import CONFIDENCE, NUM_RESAMPLES, Difference, boot_stats, difference
+from eval.scoring.delong import largest_alpha, paired_auc
+from eval.scoring.metrics import METRICS, Floats, Labels
 from shards.errors import ConfigError
 
 MEAN: Final = "mean"
@@ -33,7 +33,7 @@ class Comparison:
 
     Attributes:
         task: Name of the task, or `mean`.
-        metric: One of `eval.probes.metrics.METRICS`.
+        metric: One of `eval.scoring.metrics.METRICS`.
         backbone: The model.
         baseline: The first model.
         difference: Model minus baseline, paired over images.
@@ -64,7 +64,7 @@ def compare(
 
     Args:
         results: Of several models; each has its `scores_path`.
-        metric: One of `eval.probes.metrics.METRICS`.
+        metric: One of `eval.scoring.metrics.METRICS`.
         num_resamples: B.
 
     Raises:
@@ -112,7 +112,7 @@ class _Table:
         if len(mine) == len(theirs) == 1:
             found = difference(value, images, confidence=CONFIDENCE)
             return self._comparison(title, name, baseline, found, "bootstrap")
-        found = _with_seeds(value, images, mine, theirs)
+        found = difference_with_seeds(value, images, mine, theirs)
         return self._comparison(title, name, baseline, found, "bootstrap+seeds")
 
     def _by_seed(self, name: str, tasks: Sequence[str]) -> dict[int, float]:
@@ -141,8 +141,17 @@ class _Table:
         )
 
 
-def _with_seeds(value: float, images: Floats, mine: dict[int, float], theirs: dict[int, float]) -> Difference:
-    """The difference of two means over seeds, with both sources of chance."""
+def difference_with_seeds(
+    value: float, images: Floats, mine: Mapping[int, float], theirs: Mapping[int, float]
+) -> Difference:
+    """The difference of two means over seeds, with both sources of chance.
+
+    Args:
+        value: The difference.
+        images: (B,) its values over resamples of the test images.
+        mine: Seed → value of the model.
+        theirs: Seed → value of the baseline.
+    """
     from scipy.stats import norm
     from scipy.stats import t as student
 
@@ -158,7 +167,7 @@ def _with_seeds(value: float, images: Floats, mine: dict[int, float], theirs: di
     return Difference(value=value, lower=lower, upper=upper, p_value=largest_alpha(interval) if value else 1.0)
 
 
-def _seed_error(mine: dict[int, float], theirs: dict[int, float]) -> tuple[float, float]:
+def _seed_error(mine: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float]:
     """Standard error of the difference of the means over seeds, and its degrees of freedom."""
     if set(mine) == set(theirs):
         paired = np.array([mine[seed] - theirs[seed] for seed in mine])
@@ -228,7 +237,7 @@ def side_by_side(results: Sequence[ProbeResult], *, metric: str = "auc") -> list
 
     Args:
         results: Of one or more models.
-        metric: One of `eval.probes.metrics.METRICS`.
+        metric: One of `eval.scoring.metrics.METRICS`.
     """
     names = model_names(results)
     cells: dict[tuple[str, str], list[ProbeResult]] = {}

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from eval.encoders.encoder import Backbone
 from eval.medmnist.data import Task
 from eval.medmnist.tasks import MULTI_LABEL, Kind
-from eval.probes.bootstrap import NUM_RESAMPLES
 from eval.probes.features import Extraction, Features, FeatureSet, Report
 from eval.probes.linear import Prediction, run
-from eval.probes.metrics import Floats, Labels, evaluate
 from eval.probes.results import ProbeResult
+from eval.scoring.bootstrap import NUM_RESAMPLES
+from eval.scoring.metrics import Floats, Labels, evaluate
 from shards.errors import ConfigError
 
 KS: Final = (5, 10, 20, 50, 100, 200)

@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from eval.encoders.encoder import Backbone, load_backbone
 from eval.medmnist.data import Split, Task
-from eval.probes.bootstrap import NUM_RESAMPLES, intervals
 from eval.probes.caveats import caveats, check_classes
-from eval.probes.delong import auc_bounds
 from eval.probes.features import Extraction, Features, FeatureSet, Report, extract, feature_cache
 from eval.probes.logistic import CS, LogisticPath, log_loss
-from eval.probes.metrics import Floats, Labels, best_thresholds, evaluate
 from eval.probes.results import ProbeResult
+from eval.scoring.bootstrap import NUM_RESAMPLES, intervals
+from eval.scoring.delong import auc_bounds
+from eval.scoring.metrics import Floats, Labels, best_thresholds, evaluate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.medmnist.tasks import BINARY, MULTI_LABEL, Kind
-from eval.probes.metrics import Floats, Labels
 from eval.probes.threads import fitting_threads
+from eval.scoring.metrics import Floats, Labels
 
 CS: Final = tuple(10.0**exponent for exponent in range(-7, 3))
 """Inverse penalties that are tried, strong to weak."""

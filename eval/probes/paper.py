@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from eval.encoders.encoder import Backbone, PixelEncoder, load_backbone
 from eval.medmnist.data import Split, Task
 from eval.medmnist.tasks import MULTI_LABEL, Kind
-from eval.probes.bootstrap import NUM_RESAMPLES
 from eval.probes.caveats import check_classes
 from eval.probes.features import Preprocessing, Report, feature_cache, to_unit
 from eval.probes.linear import Prediction, score
 from eval.probes.logistic import probabilities
-from eval.probes.metrics import Floats, Labels
 from eval.probes.results import ProbeResult
+from eval.scoring.bootstrap import NUM_RESAMPLES
+from eval.scoring.metrics import Floats, Labels
 from shards.errors import ConfigError
 
 NUM_EPOCHS: Final = 100

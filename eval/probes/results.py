@@ -19,8 +19,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from eval.probes.bootstrap import Interval
-from eval.probes.delong import Bounds
+from eval.scoring.bootstrap import Interval
+from eval.scoring.delong import Bounds
 from shards.errors import ConfigError
 from shards.files import json_text
 
@@ -50,7 +50,7 @@ class ProbeResult:
         seconds: To fit and predict, from cached features.
         provenance: Digests, sizes, versions and the trainer's own notes.
         scores_path: `.npz` with labels and scores of the test split, for paired comparisons.
-        auc_bounds: Interval of the AUC by the rule of `eval.probes.delong`, with its method; None in older files.
+        auc_bounds: Interval of the AUC by the rule of `eval.scoring.delong`, with its method; None in older files.
         notes: What a reader of the numbers must know, one sentence each.
     """
 

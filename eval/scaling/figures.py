@@ -133,6 +133,47 @@ def plot_correlations(correlations: Sequence[Correlation], axis: str) -> Any | N
     return figure
 
 
+def plot_mixes(points: Sequence[Measurement]) -> Any | None:
+    """Test AUC by pretraining set, a row per set; None where no model was pretrained on two of them.
+
+    The mark is the mean over seeds, the faint ones behind it are the seeds.
+
+    Args:
+        points: Of one task, or means over tasks.
+    """
+    groups: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for point in points:
+        groups[point.algorithm, point.model, point.data_fraction][point.mix].append(point.auc_percent)
+    groups = {key: mixes for key, mixes in groups.items() if len(mixes) > 1}
+    if not groups:
+        return None
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(mix for mixes in groups.values() for mix in mixes))
+    colour = _colours([algorithm for algorithm, _, _ in groups])
+    figure = Figure(figsize=(7.2, 1.0 + 0.42 * len(names)), layout="constrained")
+    panel = figure.add_subplot()
+    for place, ((algorithm, model, fraction), mixes) in enumerate(groups.items()):
+        shift = (place - (len(groups) - 1) / 2) * min(0.16, 0.7 / len(groups))
+        look: dict[str, Any] = {
+            "color": colour[algorithm],
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": "none",
+        }
+        for mix, values in mixes.items():
+            panel.plot(values, [names.index(mix) + shift] * len(values), markersize=3, alpha=0.35, **look)
+        heights = [names.index(mix) + shift for mix in mixes]
+        label = ", ".join([algorithm, model, *([f"fraction {fraction:g}"] if fraction != 1 else [])])
+        panel.plot([np.mean(values) for values in mixes.values()], heights, markersize=6, label=label, **look)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_xlabel("test AUC (%)", fontsize=9)
+    panel.tick_params(axis="x", labelsize=8)
+    panel.grid(axis="x", color="0.9", linewidth=0.6)
+    panel.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def _grid(num_panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 

@@ -5,6 +5,12 @@ slope then shrinks because there is no room, not because the model learns less. 
 `100 - AUC = c · x^slope`, where a negative slope is the share of the remaining error that each factor of x removes.
 Slopes carry t-intervals; with two points there is no interval, and the report says so.
 
+Runs at one x (seeds, repeated configurations) are no independent points: what a size has of its own, all of its runs
+share. So the AUCs at one x are averaged before the logarithm, of a task and of the mean over tasks alike, and the
+degrees of freedom count places on the axis, not runs. Fitted on runs, a 95 % interval of four sizes with three seeds
+each covers far less than it says (`python -m infra.bench.coverage slopes`). A place where every run has reached the
+form's bound (an AUC of 100 has no logarithm of what is missing) is left out of that law and counted.
+
 BioVFM's model size is encoder plus MAE decoder (31.2 M for ViT-T), for both algorithms; the encoder alone (5.5 M) is
 fitted as well.
 """
@@ -14,14 +20,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.probes.metrics import Floats
 from eval.scaling.measurements import MEAN, Measurement, mean_over_tasks
+from eval.scoring.metrics import Floats
 
 Form = Literal["power", "saturating"]
 FORMS: Final[tuple[Form, ...]] = ("power", "saturating")
@@ -44,7 +50,8 @@ class PowerLaw:
         upper: Upper bound.
         p_value: Of a slope of zero.
         r_squared: In logarithms.
-        num_points: Fitted points.
+        num_points: Places on the axis that were fitted.
+        num_runs: Runs behind them.
     """
 
     slope: float
@@ -54,6 +61,7 @@ class PowerLaw:
     p_value: float
     r_squared: float
     num_points: int
+    num_runs: int
 
     def __call__(self, x: Floats) -> Floats:
         """The fitted curve."""
@@ -72,6 +80,7 @@ class Slope:
         form: `power` fits the AUC in percent, `saturating` fits 100 minus it.
         fixed: What else is the same in all its points, e.g. `data_fraction=1, modality=all`.
         law: The fit.
+        num_left_out: Places where every run has reached the form's bound, which has no logarithm.
     """
 
     task: str
@@ -80,6 +89,7 @@ class Slope:
     form: Form
     fixed: str
     law: PowerLaw
+    num_left_out: int = 0
 
     def row(self) -> dict[str, Any]:
         """As one row of a table."""
@@ -119,12 +129,12 @@ class Correlation:
 
 
 def fit_power_law(x: npt.ArrayLike, y: npt.ArrayLike, *, confidence: float = CONFIDENCE) -> PowerLaw:
-    """Least squares of ln y on ln x.
+    """Least squares of ln y on ln x, on the mean y of each x.
 
     Args:
-        x: (N,) positive.
+        x: (N,) positive; runs at one x have equal values.
         y: (N,) positive.
-        confidence: Of the slope's t-interval, N - 2 degrees of freedom.
+        confidence: Of the slope's t-interval; as many degrees of freedom as different x, less two.
 
     Raises:
         ValueError: Fewer than two different x, or a value that has no logarithm.
@@ -134,7 +144,9 @@ def fit_power_law(x: npt.ArrayLike, y: npt.ArrayLike, *, confidence: float = CON
     xs, ys = (np.asarray(values, dtype=np.float64) for values in (x, y))
     if not (np.isfinite(xs).all() and np.isfinite(ys).all() and (xs > 0).all() and (ys > 0).all()):
         raise ValueError("a power law needs positive, finite values")
-    if len(np.unique(xs)) < 2:
+    num_runs = len(xs)
+    xs, ys = means_per_place(xs, ys)
+    if len(xs) < 2:
         raise ValueError("a power law needs two different x")
     log_x, log_y = np.log(xs), np.log(ys)
     centred = log_x - log_x.mean()
@@ -158,7 +170,16 @@ def fit_power_law(x: npt.ArrayLike, y: npt.ArrayLike, *, confidence: float = CON
         p_value=p_value,
         r_squared=1 - float(residual @ residual) / total if total > 0 else 1.0,
         num_points=len(xs),
+        num_runs=num_runs,
     )
+
+
+def means_per_place(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Different x and the mean y at each of them; in the order given where no x occurs twice."""
+    places, of_run = np.unique(x, return_inverse=True)
+    if len(places) == len(x):
+        return x, y
+    return places, np.bincount(of_run, weights=y) / np.bincount(of_run)
 
 
 def fit_slopes(measurements: Sequence[Measurement]) -> list[Slope]:
@@ -168,11 +189,11 @@ def fit_slopes(measurements: Sequence[Measurement]) -> list[Slope]:
     """
     with_mean = [*measurements, *mean_over_tasks(measurements)]
     return [
-        Slope(task=task, algorithm=algorithm, axis=axis, form=form, fixed=fixed, law=law)
+        slope
         for axis in AXES
         for (task, algorithm, fixed), points in _groups(with_mean, axis).items()
         for form in FORMS
-        if (law := _fit(points, axis, form)) is not None
+        if (slope := _slope(points, axis, form, fixed=fixed)) is not None
     ]
 
 
@@ -197,12 +218,30 @@ def fixed_settings(point: Measurement, axis: str) -> str:
     return ", ".join(f"{name}={value}" for name, value in kept.items())
 
 
-def _fit(points: Sequence[Measurement], axis: str, form: Form) -> PowerLaw | None:
-    x = [point.along(axis) for point in points]
-    y = [point.auc_percent if form == "power" else 100 - point.auc_percent for point in points]
-    if len(set(x)) < 2 or min(x) <= 0 or min(y) <= 0:
+def _slope(points: Sequence[Measurement], axis: str, form: Form, *, fixed: str) -> Slope | None:
+    """The law through points of one task and algorithm; None where fewer than two places can be fitted."""
+    placed = [(point.along(axis), point.auc_percent) for point in points if point.along(axis) > 0]
+    x, auc = (np.array(values) for values in zip(*placed, strict=True)) if placed else (np.empty(0), np.empty(0))
+    y = auc if form == "power" else 100 - auc
+    places, means = means_per_place(x, y)
+    fitted = np.isin(x, places[means > 0])
+    if len(np.unique(x[fitted])) < 2:
         return None
-    return fit_power_law(x, y)
+    return Slope(
+        task=points[0].task,
+        algorithm=points[0].algorithm,
+        axis=axis,
+        form=form,
+        fixed=fixed,
+        law=_fit_means(x[fitted], y[fitted]),
+        num_left_out=int((means <= 0).sum()),
+    )
+
+
+def _fit_means(x: Floats, y: Floats) -> PowerLaw:
+    """`fit_power_law`, where single runs may have no logarithm as long as the mean of their place has one."""
+    places, means = means_per_place(x, y)
+    return replace(fit_power_law(places, means), num_runs=len(x))
 
 
 def correlate(slopes: Sequence[Slope], factors: Sequence[dict[str, Any]]) -> list[Correlation]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eval.medmnist.data import Task
 from eval.medmnist.tasks import MULTI_LABEL, TASKS
-from eval.probes.metrics import Labels
+from eval.scoring.metrics import Labels
 
 MAX_IMAGES: Final = 2000
 """Images a task that compressibility and separation look at, drawn with a fixed seed."""

@@ -142,7 +142,7 @@ def knn_monitor(recipe: Recipe, task_name: str, *, data: str | None) -> Monitor:
     from eval.medmnist.data import load_task, task_names
     from eval.probes.features import extract
     from eval.probes.knn import predict_knn
-    from eval.probes.metrics import evaluate
+    from eval.scoring.metrics import evaluate
 
     task = load_task(task_names(task_name)[0], root=data)
 

@@ -12,15 +12,14 @@ from cyclopts import Parameter
 from infra.console import emit, stderr
 from infra.reports.probe import text_table
 from infra.reports.scaling import analyse, write_analysis
+from shards.errors import ConfigError
 
 if TYPE_CHECKING:
     from eval.scaling.laws import Slope
 
 
 def scaling(
-    results: Path,
-    /,
-    *,
+    *results: Path,
     out: Path = Path("scaling"),
     data: str | None = None,
     size: int = 28,
@@ -33,8 +32,9 @@ def scaling(
     Parameters
     ----------
     results
-        CSV with task, algorithm, model, auc or auc_percent; params_total_m, params_encoder_m, num_images,
-        data_fraction, modality and seed where known. `biovfm sweep` writes one.
+        CSV files with task, algorithm, model, auc or auc_percent; params_total_m, params_encoder_m, num_images,
+        data_fraction, modality and seed where known. `biovfm sweep` writes one. A file of means over the tasks by
+        pretraining_data, or of model sizes, may stand beside them.
     out
         Folder for tables (CSV), figures (SVG, PNG) and index.html.
     data
@@ -42,6 +42,8 @@ def scaling(
     size
         Edge of the archive's images in pixels.
     """
+    if not results:
+        raise ConfigError("no table of results given", hint="biovfm scaling sweep/results.csv")
     analysis = analyse(results, data=data, size=size)
     files = write_analysis(analysis, out)
     if json_:
@@ -68,7 +70,8 @@ def _table(slopes: Sequence[Slope]) -> str:
             f"{slope.law.slope:+.4f}"
             + (f" [{slope.law.lower:+.4f}, {slope.law.upper:+.4f}]" if slope.law.num_points > 2 else ""),
             str(slope.law.num_points),
+            str(slope.law.num_runs),
         ]
         for slope in slopes
     ]
-    return text_table(["task", "algorithm", "over", "form", "held fixed", "slope [95 %]", "points"], rows)
+    return text_table(["task", "algorithm", "over", "form", "held fixed", "slope [95 %]", "places", "runs"], rows)

@@ -100,7 +100,7 @@ def sweep(
 def _analyse(results: Path, out: Path, *, data: str | None) -> Path:
     from infra.reports.scaling import analyse, write_analysis
 
-    page = write_analysis(analyse(results, data=data), out)["page"]
+    page = write_analysis(analyse([results], data=data), out)["page"]
     stderr().print(f"page: {page}")
     return page
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.console import stderr
 from infra.web.html import render_page, render_table
+from shards.errors import ConfigError
 from shards.files import write_text
 
 if TYPE_CHECKING:
@@ -31,25 +32,25 @@ class Analysis:
     correlations: Sequence[Correlation]
 
 
-def analyse(results: Path, *, data: str | None = None, size: int = 28) -> Analysis:
-    """Fit everything that a table of results allows.
+def analyse(results: Sequence[Path], *, data: str | None = None, size: int = 28) -> Analysis:
+    """Fit everything that tables of results allow.
 
     Args:
-        results: CSV; see `eval.scaling.measurements.read_measurements`.
+        results: CSV files; see `eval.scaling.measurements.read_tables`.
         data: Folder or URL of the MedMNIST archives, for the properties of their images.
         size: Edge of these images in pixels.
 
     Raises:
-        ConfigError: The table cannot be read.
+        ConfigError: A table cannot be read.
     """
     from eval.scaling.laws import correlate, fit_slopes
-    from eval.scaling.measurements import read_measurements
+    from eval.scaling.measurements import read_tables
 
-    measurements = read_measurements(results)
+    measurements = read_tables(results)
     slopes = fit_slopes(measurements)
     factors = _factors({point.task for point in measurements}, data=data, size=size)
     return Analysis(
-        source=results.name,
+        source=", ".join(path.name for path in results),
         measurements=measurements,
         slopes=slopes,
         factors=factors,
@@ -80,7 +81,17 @@ def write_analysis(analysis: Analysis, out: Path) -> dict[str, Path]:
 
     Returns:
         What → file.
+
+    Raises:
+        ConfigError: The folder cannot be written.
     """
+    try:
+        return _write(analysis, out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}", hint="pass another --out FOLDER") from error
+
+
+def _write(analysis: Analysis, out: Path) -> dict[str, Path]:
     from dataclasses import asdict
 
     from eval.scaling.measurements import MEAN, mean_over_tasks
@@ -113,10 +124,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _figures(analysis: Analysis, points: Sequence[Measurement], out: Path) -> dict[str, list[Path]]:
-    from eval.scaling.figures import plot_correlations, plot_curves, plot_slopes, save
+    from eval.scaling.figures import plot_correlations, plot_curves, plot_mixes, plot_slopes, save
     from eval.scaling.laws import AXES
 
-    drawn: dict[str, Any] = {}
+    drawn: dict[str, Any] = {"mixes": plot_mixes(_summaries(points))}
     for axis in AXES:
         drawn[f"curves_{axis}"] = plot_curves(points, analysis.slopes, axis)
         drawn[f"slopes_{axis}"] = plot_slopes(analysis.slopes, axis)
@@ -124,16 +135,26 @@ def _figures(analysis: Analysis, points: Sequence[Measurement], out: Path) -> di
     return {name: save(figure, out / "figures" / name) for name, figure in drawn.items() if figure is not None}
 
 
+def _summaries(points: Sequence[Measurement]) -> list[Measurement]:
+    """The means over tasks; of one task alone its own results."""
+    from eval.scaling.measurements import MEAN
+
+    means = [point for point in points if point.task == MEAN]
+    return means or (list(points) if len({point.task for point in points}) == 1 else [])
+
+
 def _page(analysis: Analysis, means: Sequence[Measurement], figures: dict[str, list[Path]]) -> str:
     from eval.scaling.figures import AXIS_LABELS, title_of
 
     parts = [_reading(analysis)]
     if means:
-        columns = ["algorithm", "model", "data fraction", "modality", "mean AUC (%)"]
-        rows = [[p.algorithm, p.model, p.data_fraction, p.modality, round(p.auc_percent, 2)] for p in means]
+        columns = ["algorithm", "model", "data fraction", "pretraining set", "seed", "mean AUC (%)"]
+        rows = [[p.algorithm, p.model, p.data_fraction, p.mix, p.seed, round(p.auc_percent, 2)] for p in means]
         parts.append(f"<h2>Mean over tasks</h2>{render_table(columns, rows)}")
     else:
         parts.append(f"<h2>Results</h2>{_result_table(analysis.measurements, title_of)}")
+    if "mixes" in figures:
+        parts.append(f"<h2>By pretraining set</h2>{_svg(figures['mixes'][0])}")
     drawn = {slope.axis for slope in analysis.slopes}
     for axis, label in AXIS_LABELS.items():
         slopes = [slope for slope in analysis.slopes if slope.axis == axis]
@@ -188,20 +209,34 @@ def _interval(lower: float, upper: float, *, digits: int) -> str:
 
 
 def _reading(analysis: Analysis) -> str:
-    seeds = {point.seed for point in analysis.measurements}
     fewest = min((slope.law.num_points for slope in analysis.slopes), default=0)
+    runs = max((slope.law.num_runs / slope.law.num_points for slope in analysis.slopes), default=0)
     return (
         "<p>Each law is a straight line through logarithms. <em>power</em>: AUC = c · x<sup>slope</sup>, as BioVFM "
         "fits it. <em>saturating</em>: 100 − AUC = c · x<sup>slope</sup>; a slope of −0.1 means that ten times x "
-        "leaves 79 % of the error. Intervals are 95 % t-intervals of the fit and know nothing of the noise of one "
-        f"training run: these results have {len(seeds)} seed{'s' if len(seeds) != 1 else ''} a configuration, and the "
-        f"smallest fit has {fewest} points (two points have a slope and no interval). A slope whose interval holds 0 "
-        "shows no scaling; it does not show that there is none.</p>"
+        "leaves 79 % of the error. Runs at one x (seeds, repetitions) are averaged before the fit, since what a size "
+        "has of its own, all of its runs share; intervals are 95 % t-intervals with as many degrees of freedom as "
+        f"there are places, less two. Here are at most {runs:.3g} runs per place, and the smallest fit has {fewest} "
+        "places (two places have a slope and no interval). A place where every run has an AUC of 100 is left out of "
+        "the saturating law and counted. A slope whose interval holds 0 shows no scaling; it does not show that there "
+        "is none.</p>"
     )
 
 
 def _slope_table(slopes: Sequence[Slope], title_of: Callable[[str], str]) -> str:
-    columns = ["task", "algorithm", "form", "held fixed", "slope", "95 % interval", "p", "R²", "points"]
+    columns = [
+        "task",
+        "algorithm",
+        "form",
+        "held fixed",
+        "slope",
+        "95 % interval",
+        "p",
+        "R²",
+        "places",
+        "runs",
+        "left out",
+    ]
     rows = [
         [
             title_of(slope.task),
@@ -213,6 +248,8 @@ def _slope_table(slopes: Sequence[Slope], title_of: Callable[[str], str]) -> str
             f"{slope.law.p_value:.3f}" if slope.law.num_points > 2 else "–",
             f"{slope.law.r_squared:.3f}" if slope.law.num_points > 2 else "–",
             slope.law.num_points,
+            slope.law.num_runs,
+            slope.num_left_out,
         ]
         for slope in slopes
     ]

@@ -9,7 +9,7 @@ from eval.medmnist.data import Split, Task
 from eval.medmnist.tasks import BINARY, MULTI_CLASS, Kind
 from eval.probes.features import FeatureSet
 from eval.probes.knn import KS, knn_scores, predict_knn
-from eval.probes.metrics import evaluate
+from eval.scoring.metrics import evaluate
 
 pytestmark = pytest.mark.torch
 

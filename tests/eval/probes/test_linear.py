@@ -14,8 +14,8 @@ from eval.medmnist.tasks import MULTI_CLASS, MULTI_LABEL, TASKS
 from eval.probes.comparison import compare, load_scores, model_names, side_by_side
 from eval.probes.knn import knn_scores, predict_knn
 from eval.probes.linear import few_shot, probe, run
-from eval.probes.metrics import METRICS, evaluate
 from eval.probes.results import ProbeResult, append_results, read_results
+from eval.scoring.metrics import METRICS, evaluate
 from shards.errors import ConfigError
 from tests.eval.builders import real_folder, write_archive
 

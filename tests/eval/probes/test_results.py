@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.probes.bootstrap import Interval
-from eval.probes.delong import Bounds
 from eval.probes.results import ProbeResult, append_results, read_results
+from eval.scoring.bootstrap import Interval
+from eval.scoring.delong import Bounds
 from shards.errors import ConfigError
 
 

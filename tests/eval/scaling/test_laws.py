@@ -13,8 +13,8 @@ from scipy.stats import linregress
 
 from eval.medmnist.data import load_task
 from eval.medmnist.tasks import TASKS
-from eval.scaling.laws import correlate, fit_power_law, fit_slopes
-from eval.scaling.measurements import MEAN, Measurement, mean_over_tasks, read_measurements
+from eval.scaling.laws import Slope, correlate, fit_power_law, fit_slopes
+from eval.scaling.measurements import MEAN, Measurement, mean_over_tasks, read_measurements, read_tables
 from eval.scaling.parameters import SIZES, encoder_params, encoder_params_m, mae_params
 from eval.scaling.task_factors import davies_bouldin, gzip_ratio, known_factors, task_factors
 from infra.cli import main
@@ -166,7 +166,7 @@ def test_data_size_and_mix_are_axes_where_they_vary() -> None:
         axis: [s for s in slopes if s.axis == axis] for axis in ("num_images", "data_fraction", "num_modalities")
     }
     assert {s.fixed for s in by_axis["data_fraction"]} == {"model=tiny, modality=CT", "model=tiny, modality=CT+MR"}
-    assert {s.law.num_points for s in by_axis["data_fraction"]} == {6}
+    assert {(s.law.num_points, s.law.num_runs) for s in by_axis["data_fraction"]} == {(3, 6)}
     assert {s.fixed for s in by_axis["num_modalities"]} == {
         f"model=tiny, data_fraction={f:g}" for f in (0.25, 0.5, 1.0)
     }
@@ -273,3 +273,84 @@ def test_the_json_says_it_all(written: Path, tmp_path: Path, capsys: pytest.Capt
     result = json.loads(capsys.readouterr().out)
     assert {"slopes", "correlations", "files"} == set(result)
     assert Path(result["files"]["page"]).is_file()
+
+
+def runs(values: dict[tuple[float, int], float], *, task: str = "breastmnist") -> list[Measurement]:
+    """Runs by (millions of parameters, seed) of one task."""
+    return [
+        Measurement(task=task, algorithm="mae", model=f"{size:g}", params_total_m=size, seed=seed, auc_percent=auc)
+        for (size, seed), auc in values.items()
+    ]
+
+
+def law_of(points: list[Measurement], form: str, task: str = "breastmnist") -> Slope | None:
+    found = [s for s in fit_slopes(points) if (s.form, s.task, s.axis) == (form, task, "params_total_m")]
+    return found[0] if found else None
+
+
+def test_seeds_and_repetitions_are_no_further_points() -> None:
+    once = runs({(5, 0): 80, (20, 0): 85, (80, 0): 84, (300, 0): 90})
+    law = law_of(once, "power")
+    thrice = law_of(once * 3, "power")
+    assert law is not None
+    assert thrice is not None
+    assert (thrice.law.num_points, thrice.law.num_runs) == (4, 12)
+    for name in ("slope", "lower", "upper", "p_value"):
+        assert getattr(thrice.law, name) == pytest.approx(getattr(law.law, name))
+
+
+def test_task_and_mean_follow_one_rule() -> None:
+    values = {(size, seed): 80 + 3 * math.log(size) + seed for size in (5, 20, 80) for seed in (0, 1)}
+    both = runs(values) + runs(values, task="bloodmnist")
+    of_task, of_mean = law_of(both, "power"), law_of(both, "power", MEAN)
+    assert of_task is not None
+    assert of_mean is not None
+    assert of_mean.law.slope == pytest.approx(of_task.law.slope)
+    assert (of_mean.law.lower, of_mean.law.num_points) == (pytest.approx(of_task.law.lower), 3)
+
+
+def test_a_perfect_run_does_not_remove_a_law() -> None:
+    values = {(5, 0): 90.0, (20, 0): 95.0, (80, 0): 98.0, (80, 1): 100.0, (300, 0): 99.0}
+    law = law_of(runs(values), "saturating")
+    assert law is not None
+    assert (law.law.num_points, law.law.num_runs, law.num_left_out) == (4, 5, 0)
+    every = law_of(runs(values | {(300, 0): 100.0}), "saturating")
+    assert every is not None
+    assert (every.law.num_points, every.law.num_runs, every.num_left_out) == (3, 4, 1)
+    assert every.law.slope < 0
+    assert law_of(runs({(5, 0): 90.0, (20, 0): 100.0}), "saturating") is None
+
+
+def test_the_papers_tables_come_out_of_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixes = tmp_path / "mixes.csv"
+    mixes.write_text("pretraining_data,mean_auc_percent,source\nUS only,93.25,x\n0.2M,94.22,x\n21M,94.42,x\n")
+    sizes = tmp_path / "sizes.csv"
+    sizes.write_text("size,notebook_x_axis_M,encoder_only_M_incl_fixed_pos_embed\nTiny,31.2,5.52\nHuge,700,630\n")
+    out = tmp_path / "out"
+    assert main(["scaling", str(PAPER), str(mixes), str(sizes), "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len([s for s in found["slopes"] if s["axis"] == "params_total_m" and s["form"] == "power"]) == 26
+    assert (out / "figures" / "mixes.png").stat().st_size > 5000
+    page = (out / "index.html").read_text()
+    assert "By pretraining set" in page
+    assert "US only" in page
+    for command, said in ((["scaling"], "no table of results"), (["scaling", str(sizes)], "no results")):
+        assert main([*command, "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_table_of_sizes_fills_in_what_the_results_lack(tmp_path: Path) -> None:
+    results, sizes = tmp_path / "results.csv", tmp_path / "sizes.csv"
+    results.write_text("task,algorithm,model,auc,params_total_m\nbreast,mae,Own,0.8,\nbreast,mae,Tiny,0.9,30\n")
+    sizes.write_text("size,notebook_x_axis_M\nown,12.5\ntiny,31.2\n")
+    first, second = read_tables([sizes, results])
+    assert (first.params_total_m, second.params_total_m) == (12.5, 30)
+    sizes.write_text("size,notebook_x_axis_M\nown,many\n")
+    with pytest.raises(ConfigError, match="'many' is no number of parameters"):
+        read_tables([results, sizes])
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["scaling", str(PAPER), "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "pass another --out" in capsys.readouterr().err

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.medmnist.tasks import BINARY, Kind
-from eval.probes.bootstrap import CONFIDENCE, Difference, Interval
-from eval.probes.metrics import Floats, Labels
+from eval.scoring.bootstrap import CONFIDENCE, Difference, Interval
+from eval.scoring.metrics import Floats, Labels
 
 Method = Literal["delong", "delong+newcombe", "bootstrap"]
 
@@ -95,8 +95,8 @@ def auc_bounds(labels: Labels, scores: Floats, kind: Kind, *, bootstrap: Interva
     """The interval of a task's AUC by the rule of this module.
 
     Args:
-        labels: As in `eval.probes.metrics.evaluate`.
-        scores: As in `eval.probes.metrics.evaluate`.
+        labels: As in `eval.scoring.metrics.evaluate`.
+        scores: As in `eval.scoring.metrics.evaluate`.
         kind: One of MedMNIST's four kinds.
         bootstrap: The authors' interval, for the kinds that have no other.
     """
@@ -128,7 +128,7 @@ def paired_auc(
     """The first model's AUC minus the second's on the same images; None where the task is not binary.
 
     Args:
-        labels: As in `eval.probes.metrics.evaluate`.
+        labels: As in `eval.scoring.metrics.evaluate`.
         scores: Of the two models, on the same images in the same order.
         kind: One of MedMNIST's four kinds.
         confidence: That the true difference lies within.

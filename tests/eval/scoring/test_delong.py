@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from eval.medmnist.tasks import BINARY, MULTI_CLASS
-from eval.probes.bootstrap import Interval
-from eval.probes.delong import Bounds, Placements, auc_bounds, bounds_of, newcombe_interval, paired_auc
-from eval.probes.metrics import evaluate
+from eval.scoring.bootstrap import Interval
+from eval.scoring.delong import Bounds, Placements, auc_bounds, bounds_of, newcombe_interval, paired_auc
+from eval.scoring.metrics import evaluate
 
 NOTHING = Interval(value=0.5, mean=0.5, lower=0.4, upper=0.6)
 

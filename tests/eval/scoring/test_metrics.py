@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.probes.bootstrap import boot_stats, difference, intervals, order_bounds, paired_difference, resample_counts
-from eval.probes.metrics import METRICS, auc_counts, best_thresholds, evaluate, evaluate_counts
+from eval.scoring.bootstrap import boot_stats, difference, intervals, order_bounds, paired_difference, resample_counts
+from eval.scoring.metrics import METRICS, auc_counts, best_thresholds, evaluate, evaluate_counts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 KINDS = ("binary", "multiclass", "ordinal", "multilabel")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from eval.medmnist.tasks import Kind
-from eval.probes.metrics import METRICS, Floats, Labels, evaluate, evaluate_counts
+from eval.scoring.metrics import METRICS, Floats, Labels, evaluate, evaluate_counts
 
 NUM_RESAMPLES: Final = 1000
 CONFIDENCE: Final = 0.95
@@ -121,8 +121,8 @@ def intervals(
     """Every metric with its interval.
 
     Args:
-        labels: As in `eval.probes.metrics.evaluate`.
-        scores: As in `eval.probes.metrics.evaluate`.
+        labels: As in `eval.scoring.metrics.evaluate`.
+        scores: As in `eval.scoring.metrics.evaluate`.
         kind: One of MedMNIST's four kinds.
         threshold: Chosen on the validation split.
         num_resamples: B.
@@ -152,7 +152,7 @@ def paired_difference(
     """The first model's metric minus the second's, resampled on the same images.
 
     Args:
-        labels: As in `eval.probes.metrics.evaluate`.
+        labels: As in `eval.scoring.metrics.evaluate`.
         scores: Of the two models, on the same images in the same order.
         kind: One of MedMNIST's four kinds.
         metric: One of `METRICS`.

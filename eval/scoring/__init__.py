@@ -1,0 +1,1 @@
+"""Metrics of a classification task and their intervals."""
