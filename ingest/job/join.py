@@ -152,7 +152,7 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
 
 
 def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> Iterator[Row]:
-    plain = not table.key and not table.per_frame and not table.records
+    plain = not table.keys and not table.per_frame and not table.records
     try:
         for _, raw in open_items(root, [item], limits):
             with raw.open() as stream:
@@ -166,7 +166,7 @@ def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> 
 
 
 def _check_columns(row: Row, table: Table, item: RawItem) -> None:
-    needed = (*((table.key,) if table.key else ()), *table.columns)
+    needed = (*table.keys, *table.columns)
     missing = [name for name in needed if name not in row]
     if missing and not table.records:  # records of JSON may lack what they have nothing to say of
         near = difflib.get_close_matches(missing[0], [str(name) for name in row], 1)
@@ -201,11 +201,12 @@ def _word(value: Any) -> str:
 
 
 def _keys_of_row(row: Row, table: Table) -> Iterator[str]:
-    value = row.get(table.key or NAME_COLUMN)
-    for entry in value if isinstance(value, list) else [value]:
-        key = _word(entry).replace("\\", "/")
-        if key:
-            yield _shortened(key.removeprefix("./"), table)
+    for column in table.keys or (NAME_COLUMN,):
+        value = row.get(column)
+        for entry in value if isinstance(value, list) else [value]:
+            key = _word(entry).replace("\\", "/")
+            if key:
+                yield _shortened(key.removeprefix("./"), table)
 
 
 def _keys_of_file(path: str, table: Table) -> Iterator[str]:

@@ -71,18 +71,31 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
 def _asked_for(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:
     """Files that some part takes; where there are tables, those that they select."""
     tables: dict[int, list[RawItem]] = {}
+    rules = spec.layout.rules
     files = _taken(root_of(root, spec), Sieve(spec.layout), settings, ignored, tables)
-    if not spec.layout.tables:
+    if not spec.layout.tables and not any(rule.fallback for rule in rules):
         yield from files
         return
-    found = Compact(files)  # tables may come after the files that they are about
+    num_files: Counter[int] = Counter()
+    found = Compact(_counted(files, num_files))  # tables may come after the files that they are about
     joins = read_tables(root, spec.layout.tables, tables, settings.limits)
+    spare = {number for number, rule in enumerate(rules) if rule.fallback}
+    spare = spare if set(num_files) - spare else set()
     for item in found:
+        if item.part in spare:
+            ignored["copies"] += 1
+            continue
         joined = item if item.kind in ("reject", "unavailable") and not item.member else join_all(item, joins)
         if joined is None:
             ignored[UNLISTED] += 1
         else:
             yield joined
+
+
+def _counted(files: Iterator[RawItem], num_files: Counter[int]) -> Iterator[RawItem]:
+    for item in files:
+        num_files[item.part] += 1
+        yield item
 
 
 def _taken(

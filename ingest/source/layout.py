@@ -126,6 +126,9 @@ class Part(Frozen):
     grouping: Grouping | None = None
     images_per_file: float | None = Field(None, gt=0, description="How many images a file gives on average.")
     optional: bool = Field(False, description="The source is whole without it.")
+    fallback: bool = Field(
+        False, description="The same images in another form: taken only where no other part finds a file."
+    )
 
 
 class Table(Frozen):
@@ -137,7 +140,9 @@ class Table(Frozen):
         description="JSON: the way to the records, `*` for each entry: `cases.*.images.*`. What `*` stood for is in "
         "the columns `@1`, `@2` …",
     )
-    key: str = Field("", description="Column that names the file; empty for text with one name a line.")
+    key: str | tuple[str, ...] = Field(
+        "", description="Column that names the file, or several that name one each; empty for text with a name a line."
+    )
     match: Literal["name", "stem", "path", "pattern"] = Field(
         "name",
         description="What of a file equals the key: its name, its name without extension, the end of its path, or "
@@ -166,11 +171,16 @@ class Table(Frozen):
     def _keys_fit(self) -> Table:
         if (self.match == "pattern") != bool(self.pattern):
             raise ValueError("`pattern` belongs to `match: pattern`, which needs it")
-        if self.per_frame and (self.key or not self.of):
+        if self.per_frame and (self.keys or not self.of):
             raise ValueError("`per_frame` goes by position: it needs `of` and takes no `key`")
-        if not self.per_frame and not self.key and self.columns:
+        if not self.per_frame and not self.keys and not self.records and self.columns:
             raise ValueError("columns need a `key`: the column that names the file")
         return self
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that name files."""
+        return tuple(name for name in ([self.key] if isinstance(self.key, str) else self.key) if name)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,6 +203,7 @@ class Rule:
     grouping: Grouping | None
     images_per_file: float | None
     optional: bool
+    fallback: bool
 
 
 class Layout(Frozen):
@@ -202,7 +213,9 @@ class Layout(Frozen):
         (), description="Names of the files that the source is downloaded as: `images_{001..012}.tar.gz`."
     )
     include: Globs = Field(
-        (), description="Globs on the path below the raw folder, archive names included; empty takes what readers know."
+        (),
+        description="Globs on the path below the raw folder, archive names included; empty takes what readers know. "
+        "`reader: list`: the list's name.",
     )
     exclude: Globs = ()
     left_out: Mapping[Kind, Globs] = Field(
@@ -244,6 +257,7 @@ class Layout(Frozen):
                 grouping=part.grouping,
                 images_per_file=part.images_per_file,
                 optional=part.optional,
+                fallback=part.fallback,
             )
             for part in parts
         )

@@ -41,8 +41,8 @@ def test_all_sources_are_there_with_the_papers_images() -> None:
         ("uw-madison-gi", "case101/case101_day20/scans/slice_0001.png", "case101"),
         ("eyepacs", "train/10_left.jpeg", "10"),
         ("chase-db1", "Image_01L.jpg", "01"),
-        ("hrf", "images/07_dr.JPG", "07"),
-        ("sam-med2d-20m", "images/ct_00__LiTS__case7__x_0012.png", "ct_00__LiTS__case7"),
+        ("hrf", "images/07_dr.JPG", "images/07_dr.JPG"),
+        ("sam-med2d-20m", "images/ct_00__LiTS__case7__x_0012.png", "LiTS__case7"),
         ("fives", "train/1_A.png", "train/1_A.png"),
     ],
 )
