@@ -23,6 +23,7 @@ from ingest.raw.names import archive_kind, ignored_kind
 from ingest.raw.split_archive import Found, join_parts
 from ingest.readers import EXTENSIONS
 from ingest.settings import IngestSettings
+from ingest.source.globs import any_of
 from ingest.source.spec import SourceSpec
 from ingest.staging.unit import Unit
 
@@ -56,8 +57,7 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
     digest = hashlib.sha256()
 
     def digested() -> Iterator[RawItem]:
-        from_list = spec.layout.reader == "list"
-        for item in listed_items(root, settings.limits) if from_list else _asked_for(root, spec, settings, ignored):
+        for item in _listed(root, spec, settings, ignored):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             for stated in item.per_frame:
@@ -66,6 +66,13 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
 
     items = Compact(digested())
     return Listing(items=items, ignored=ignored, digest=digest.hexdigest())
+
+
+def _listed(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:
+    if spec.layout.reader != "list":
+        return _asked_for(root, spec, settings, ignored)
+    include = spec.layout.include
+    return listed_items(root, settings.limits, any_of(include).fullmatch if include else lambda _: True)
 
 
 def _asked_for(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:

@@ -9,7 +9,7 @@ once.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,16 +31,24 @@ _STATED: Final[Mapping[str, tuple[str, ...]]] = {
     "anatomy": ("anatomy", "body_part"),
     "label": ("label",),
 }
+_ROW: Final = "#row "
 _SCHEMES: Final = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "libarchive://")
 
 
-def listed_items(root: RawRoot, limits: LimitSettings) -> Iterator[RawItem]:
+def listed_items(
+    root: RawRoot, limits: LimitSettings, names: Callable[[str], object] = lambda _: True
+) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
+
+    Args:
+        root: The list, or the folder that it lies in.
+        limits: Guards against absurd archives.
+        names: Whether a file below the folder is the list, by its path.
 
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    files = [file.path for file in root.walk()]
+    files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
     if len(files) != 1:
         raise SourceError(f"{root.url} is no list file", hint="give a .csv, .tsv or .parquet file as the raw URL")
     rows = _rows(root, files[0])
@@ -62,9 +70,9 @@ def _rows(root: RawRoot, name: str) -> dict[str, Stated]:
     found: dict[str, Stated] = {}
     try:
         with root.open(name) as stream:
-            for row in table_rows(stream, name):
+            for number, row in enumerate(table_rows(stream, name), 2):
                 path, stated = _entry(root, {str(column or "").strip().lower(): cell for column, cell in row.items()})
-                found.setdefault(path, stated)
+                found.setdefault(path or f"{name}{_ROW}{number}", stated)
     except (ValueError, OSError) as error:
         raise fault_of(error) or SourceError(
             f"{root.url} is no list that can be read: {type(error).__name__}", hint=_SAVE_AS
@@ -76,22 +84,24 @@ _SAVE_AS: Final = "save it as UTF-8 (in Excel: CSV UTF-8), or as Parquet"
 
 
 def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:
-    name = next((name for name in PATH_COLUMNS if row.get(name)), None)
-    if name is None:
+    name = next((name for name in PATH_COLUMNS if row.get(name)), "")
+    if not name and not any(column in row for column in PATH_COLUMNS):
         there = ", ".join(sorted(column for column in row if column))
         raise SourceError(
             f"{root.url} has a row without `path`; its columns are {there}",
-            hint=f"name a column one of {', '.join(PATH_COLUMNS)}, and fill it in every row",
+            hint=f"name a column one of {', '.join(PATH_COLUMNS)}",
         )
     stated = {
         field: next((str(row[column]) for column in columns if row.get(column)), "")
         for field, columns in _STATED.items()
     }
-    return str(row[name]).strip(), Stated(**stated)
+    return str(row.get(name) or "").strip(), Stated(**stated)
 
 
 def _item(root: RawRoot, path: str, stated: Stated) -> RawItem:
     """One file of the list; backslashes are `/` where no file has them in its name."""
+    if _ROW in path:
+        return RawItem(path=path, kind="reject", detail="unreadable:no path in this row", stated=stated)
     if "://" in path:
         return RawItem(path=path, kind="url", stated=stated)
     plain = posixpath.normpath(path.replace("\\", "/"))

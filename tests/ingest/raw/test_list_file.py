@@ -113,3 +113,10 @@ def test_any_bytes_are_a_list_or_an_error_in_words(tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.getbasetemp()
     with suppress(SourceError):
         items_of(folder, "any.csv", b"path,group\n" + data)
+
+
+def test_the_list_may_lie_in_a_folder_and_leave_a_path_empty(tmp_path: Path) -> None:
+    files = {"list.csv": b"path,label\na.png,x\n,y\n", "notes.csv": b"a,b\n", "a.png": encoded(photo(0))}
+    spec = public_spec(layout={"reader": "list", "include": ["list.csv"]})
+    report = ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", spec)
+    assert (report.kept, report.reasons) == (1, {"unreadable": 1})
