@@ -141,6 +141,7 @@ def ingest(
     if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
+    _tell_count(done, spec, raw)
     if json_:
         emit(done.to_dict())
     else:
@@ -152,6 +153,18 @@ def ingest(
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tell_count(done: JobReport, spec: SourceSpec, raw: str) -> None:
+    """Say in one line how many of the source's images were met, and what was left out."""
+    from infra.commands._survey import count_line
+
+    line, far = count_line(spec, done.items)
+    if not line or done.pending:
+        return
+    left = ", ".join(f"{kind} {count:,}" for kind, count in done.ignored.items() if kind in spec.layout.kinds)
+    advice = f"; `biovfm sources check {spec.id} {raw}` says what is there and what is missing" if far else ""
+    stderr().print(f"{'warning: ' if far else ''}{spec.id}: {line}{f'; left out: {left}' if left else ''}{advice}")
 
 
 def _warn_of_other_modalities(done: JobReport, spec: SourceSpec) -> None:

@@ -1,4 +1,4 @@
-"""`biovfm sources` and `biovfm sources show`."""
+"""`biovfm sources`: the catalogue, and a folder held against an entry of it."""
 
 from __future__ import annotations
 
@@ -96,6 +96,43 @@ def show(source: str, /, *, yaml: bool = False, json_: Json = False) -> None:
         _print_yaml(spec)
     else:
         _print_source(spec)
+
+
+@app.command
+def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) -> int:
+    """Hold a folder against the description of its source, before anything is read.
+
+    Says which downloads are there, what each rule takes with examples, what is left out and what no rule knows, how
+    many groups and images that makes of those expected, and what ingest will cost. Exit code 1 where the source is
+    not complete.
+
+    Example: `biovfm sources check chestxray-14 /raw/chestxray-14`
+
+    Parameters
+    ----------
+    source
+        Id of a catalogue source, or a YAML file.
+    raw
+        Folder, archive or fsspec URL of the raw data.
+    deep
+        Look into compressed tars, RAR and 7-Zip archives too, which takes a pass over all of each.
+    """
+    import sys
+    from dataclasses import asdict
+
+    from infra.commands._survey import survey_lines
+    from ingest.job.survey import survey
+    from ingest.raw.items import RawRoot
+    from ingest.settings import IngestSettings
+    from ingest.source.spec import load_spec
+
+    spec = load_spec(source)
+    found = survey(RawRoot(raw), spec, IngestSettings(), deep=deep)
+    if json_:
+        emit({"ok": not found.problems, **asdict(found), "num_files": found.num_files, "num_bytes": found.num_bytes})
+    else:
+        sys.stdout.write("\n".join(survey_lines(found, spec)) + "\n")
+    return 1 if found.problems else 0
 
 
 @app.command

@@ -85,7 +85,11 @@ def join_all(item: RawItem, joins: Sequence[Join]) -> RawItem | None:
 
 
 def read_tables(
-    root: RawRoot, tables: Sequence[Table], found: Mapping[int, Sequence[RawItem]], limits: LimitSettings
+    root: RawRoot,
+    tables: Sequence[Table],
+    found: Mapping[int, Sequence[RawItem]],
+    limits: LimitSettings,
+    missing: list[str] | None = None,
 ) -> list[Join]:
     """All tables of a source.
 
@@ -94,19 +98,29 @@ def read_tables(
         tables: The layout's tables.
         found: Number of the table → the files that it is.
         limits: Guards against absurd files.
+        missing: Gets what is wrong, which is then no error.
 
     Raises:
         SourceError: A table that the layout needs is not there, cannot be read, lacks a column, or selects nothing.
     """
     joins = []
     for number, table in enumerate(tables):
-        files = found.get(number, ())
-        if files:
-            joins.append(read_table(root, table, files, limits))
-        elif not table.optional:
-            hint = "get it from the source: it says which files count, or what they are"
-            raise SourceError(f"{root.url} lacks the table {table.path}", hint=hint)
+        try:
+            joins += _joined(root, table, found.get(number, ()), limits)
+        except SourceError as error:
+            if missing is None:
+                raise
+            missing.append(error.message)
     return joins
+
+
+def _joined(root: RawRoot, table: Table, files: Sequence[RawItem], limits: LimitSettings) -> list[Join]:
+    if files:
+        return [read_table(root, table, files, limits)]
+    if table.optional:
+        return []
+    hint = "get it from the source: it says which files count, or what they are"
+    raise SourceError(f"{root.url} lacks the table {table.path}", hint=hint)
 
 
 def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: LimitSettings) -> Join:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ingest.job.join import join_all, read_tables
+from ingest.job.join import Join, join_all, read_tables
+from ingest.job.leftovers import Leftovers
 from ingest.job.select import TABLE, Sieve
 from ingest.raw.archive_listing import members
 from ingest.raw.compact import Compact
@@ -28,6 +29,9 @@ from ingest.source.spec import SourceSpec
 from ingest.staging.unit import Unit
 
 UNLISTED = "unlisted"
+UNOPENED = "unopened"
+SLOW_ARCHIVES = ("stream", "libarchive")
+"""Kinds of archives without a directory, whose listing takes a pass over all of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,11 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
     Raises:
         SourceError: A table that the layout needs is missing, cannot be read, or selects nothing.
     """
-    ignored: Counter[str] = Counter()
+    leftovers = Leftovers()
     digest = hashlib.sha256()
 
     def digested() -> Iterator[RawItem]:
-        for item in _listed(root, spec, settings, ignored):
+        for item in files_of(root, spec, settings, leftovers):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             for stated in item.per_frame:
@@ -65,36 +69,57 @@ def list_raw(root: RawRoot, spec: SourceSpec, settings: IngestSettings) -> Listi
             yield item
 
     items = Compact(digested())
-    return Listing(items=items, ignored=ignored, digest=digest.hexdigest())
+    return Listing(items=items, ignored=leftovers.counts, digest=digest.hexdigest())
 
 
-def _listed(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:
-    if spec.layout.reader != "list":
-        return _asked_for(root, spec, settings, ignored)
-    include = spec.layout.include
-    return listed_items(root, settings.limits, any_of(include).fullmatch if include else lambda _: True)
+def files_of(
+    root: RawRoot,
+    spec: SourceSpec,
+    settings: IngestSettings,
+    leftovers: Leftovers,
+    *,
+    deep: bool = True,
+    joins: list[Join] | None = None,
+    missing: list[str] | None = None,
+) -> Iterator[RawItem]:
+    """The files that a source's layout and tables ask for, in order, with what the tables say of them.
 
+    Args:
+        root: The raw URL.
+        spec: The source.
+        settings: Limits for archives.
+        leftovers: Gets what is passed over.
+        deep: Whether to look into archives that take a pass over all of each; else they count as `UNOPENED`.
+        joins: Gets the tables.
+        missing: Gets what is wrong with tables, which is then no error: what they would select or say is not known.
 
-def _asked_for(root: RawRoot, spec: SourceSpec, settings: IngestSettings, ignored: Counter[str]) -> Iterator[RawItem]:
-    """Files that some part takes; where there are tables, those that they select."""
+    Raises:
+        SourceError: A table that the layout needs is missing, cannot be read, or selects nothing.
+    """
+    layout = spec.layout
+    if layout.reader == "list":
+        named = any_of(layout.include).fullmatch if layout.include else lambda _: True
+        yield from listed_items(root, settings.limits, named)
+        return
     tables: dict[int, list[RawItem]] = {}
-    rules = spec.layout.rules
-    files = _taken(root_of(root, spec), Sieve(spec.layout), settings, ignored, tables)
-    if not spec.layout.tables and not any(rule.fallback for rule in rules):
+    files = _taken(root_of(root, spec), Sieve(layout), settings, leftovers, tables, deep=deep)
+    if not layout.tables and not any(rule.fallback for rule in layout.rules):
         yield from files
         return
     num_files: Counter[int] = Counter()
     found = Compact(_counted(files, num_files))  # tables may come after the files that they are about
-    joins = read_tables(root, spec.layout.tables, tables, settings.limits)
-    spare = {number for number, rule in enumerate(rules) if rule.fallback}
+    read = read_tables(root, layout.tables, tables, settings.limits, missing)
+    if joins is not None:
+        joins.extend(read)
+    spare = {number for number, rule in enumerate(layout.rules) if rule.fallback}
     spare = spare if set(num_files) - spare else set()
     for item in found:
         if item.part in spare:
-            ignored["copies"] += 1
+            leftovers.add("copies", item.inner_path)
             continue
-        joined = item if item.kind in ("reject", "unavailable") and not item.member else join_all(item, joins)
+        joined = item if item.kind in ("reject", "unavailable") and not item.member else join_all(item, read)
         if joined is None:
-            ignored[UNLISTED] += 1
+            leftovers.add(UNLISTED, item.inner_path)
         else:
             yield joined
 
@@ -106,9 +131,15 @@ def _counted(files: Iterator[RawItem], num_files: Counter[int]) -> Iterator[RawI
 
 
 def _taken(
-    root: RawRoot, sieve: Sieve, settings: IngestSettings, ignored: Counter[str], tables: dict[int, list[RawItem]]
+    root: RawRoot,
+    sieve: Sieve,
+    settings: IngestSettings,
+    leftovers: Leftovers,
+    tables: dict[int, list[RawItem]],
+    *,
+    deep: bool,
 ) -> Iterator[RawItem]:
-    for item in all_items(root, settings):
+    for item in all_items(root, settings, deep=deep):
         kind = item.detail if item.kind == "ignored" else ignored_kind(item.inner_path)
         place = kind or sieve(item)
         if isinstance(place, int):
@@ -117,7 +148,9 @@ def _taken(
         if place == TABLE:
             for number in sieve.tables_of(item):
                 tables.setdefault(number, []).append(item)
-        ignored[place or _extension(item.inner_path)] += 1
+        if not place and not item.member and archive_kind(item.path) in SLOW_ARCHIVES:
+            place = UNOPENED
+        leftovers.add(place or _extension(item.inner_path), item.inner_path)
 
 
 def root_of(root: RawRoot, spec: SourceSpec) -> RawRoot:
@@ -172,7 +205,7 @@ def all_items(root: RawRoot, settings: IngestSettings, *, deep: bool = True) -> 
         special = _special(found)
         if special is not None:
             yield special
-        elif not deep and not found.missing and archive_kind(found.path) in ("stream", "libarchive"):
+        elif not deep and not found.missing and archive_kind(found.path) in SLOW_ARCHIVES:
             yield RawItem(path=found.path, size=found.size)
         elif found.missing or archive_kind(found.path):
             yield from members(root, found, settings.limits)

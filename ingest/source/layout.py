@@ -268,3 +268,8 @@ class Layout(Frozen):
         return ", ".join(
             glob for rule in self.rules for glob in (rule.include or (f"files of the {rule.reader} reader",))
         )
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of files that the layout knows and leaves out, those by tables and forms included."""
+        return frozenset({*self.left_out, "table", "unlisted", "copies"})

@@ -1,0 +1,232 @@
+"""A source held against its description, before anything is read: what is there, what is missing, what is taken.
+
+Reads listings, the directories of archives and the source's own tables. Compressed tars have no directory: they are
+looked into only when asked, since that takes a pass over all of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ingest.job.join import Join
+from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
+from ingest.job.list import UNOPENED, files_of
+from ingest.job.select import path_of
+from ingest.privacy.pseudonyms import group_of
+from ingest.raw.items import RawItem, RawRoot, printable
+from ingest.readers import reader_name
+from ingest.settings import IngestSettings
+from ingest.source.globs import expand, glob_regex
+from ingest.source.layout import Rule
+from ingest.source.spec import SourceSpec
+from shards.errors import SourceError
+
+TOLERANCE: Final = 0.05
+"""Share by which the number of images may differ from what is expected."""
+
+_IMAGES_PER_SECOND: Final[Mapping[str, float]] = {
+    "images": 150.0,
+    "dicom": 50.0,
+    "nifti": 300.0,
+    "nrrd": 300.0,
+    "metaimage": 300.0,
+    "hdf5": 400.0,
+    "numpy": 300.0,
+    "video": 100.0,
+    "slide": 150.0,
+}
+"""Order of magnitude per core for pictures of about 512 pixels; large radiographs take longer."""
+
+_STORED_BYTES: Final = 40_000
+"""Order of magnitude of a stored picture of about 512 pixels."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PartFound:
+    """What one part of the layout takes.
+
+    Attributes:
+        name: The part's name, or its globs.
+        optional: Whether the source is whole without it.
+        num_files: Files taken.
+        num_bytes: Their size.
+        num_images: How many images these give, or None where only reading tells.
+        examples: The first paths.
+    """
+
+    name: str
+    optional: bool
+    num_files: int = 0
+    num_bytes: int = 0
+    num_images: int | None = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """What a folder holds of a source.
+
+    Attributes:
+        source: Its id.
+        downloads: Names of downloads that are there.
+        missing_downloads: Names that are not, where others are.
+        parts: What each part takes.
+        left_out: Kind → files that are no images, of another split, or left out by a table.
+        unknown: Files that no rule knows, by extension.
+        examples: The first paths of each of these kinds.
+        unopened: Compressed tars that were not looked into.
+        tables: Path of each table → rows that count.
+        num_groups: Different groups, or None where only reading tells.
+        largest_group: Files of the largest.
+        num_images: Images that the files give, or None where only reading tells.
+        expected: Images that the source gives when complete, or None where that is not known.
+        problems: Why the source is not complete, a sentence each.
+        warnings: What else is odd.
+    """
+
+    source: str
+    downloads: list[str] = field(default_factory=list)
+    missing_downloads: list[str] = field(default_factory=list)
+    parts: list[PartFound] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    unopened: int = 0
+    tables: dict[str, int] = field(default_factory=dict)
+    num_groups: int | None = 0
+    largest_group: int = 0
+    num_images: int | None = 0
+    expected: int | None = None
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def num_files(self) -> int:
+        """Files taken."""
+        return sum(part.num_files for part in self.parts)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the files taken."""
+        return sum(part.num_bytes for part in self.parts)
+
+
+def survey(root: RawRoot, spec: SourceSpec, settings: IngestSettings, *, deep: bool = False) -> Survey:
+    """Hold a folder against the description of its source.
+
+    Args:
+        root: The raw URL.
+        spec: The source.
+        settings: Limits for archives.
+        deep: Whether to look into compressed tars.
+    """
+    found = Survey(source=spec.id, expected=spec.source_images or spec.expected_images)
+    rules = spec.layout.rules
+    found.parts = [PartFound(name=_name(rule), optional=rule.optional or rule.fallback) for rule in rules]
+    leftovers = Leftovers()
+    joins: list[Join] = []
+    try:
+        files = files_of(root, spec, settings, leftovers, deep=deep, joins=joins, missing=found.problems)
+        _count(files, spec, found)
+    except SourceError as error:
+        found.problems.append(str(error))
+    _sort_out(leftovers, spec, found)
+    found.tables = {join.table.path: join.rows for join in joins}
+    _hold_downloads(root, spec, found)
+    _conclude(found, rules)
+    return found
+
+
+def _name(rule: Rule) -> str:
+    return rule.name or ", ".join(rule.include) or f"files of the {rule.reader} reader"
+
+
+def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey) -> None:
+    groups: dict[int, int] = {}
+    unsure = False
+    for item in files:
+        if item.kind in ("reject", "unavailable") and not item.member:
+            found.problems.append(f"{printable(item.path)} cannot be read: {item.detail.replace(':', ', ')}")
+            continue
+        part, rule = found.parts[item.part], spec.layout.rules[item.part]
+        part.num_files += 1
+        part.num_bytes += item.size
+        if len(part.examples) < NUM_EXAMPLES:
+            part.examples.append(printable(item.inner_path))
+        part.num_images = _with_images_of(item, part.num_images, rule)
+        unsure |= (rule.grouping or spec.grouping).by == "dicom" and not item.stated.group
+        for stated in set(item.per_frame) or (None,):
+            said = stated.group if stated else ""
+            group = hash(said or group_of(spec, item, frame="", stated=""))
+            groups[group] = groups.get(group, 0) + 1
+    found.num_groups = None if unsure else len(groups)
+    found.largest_group = max(groups.values(), default=0)
+    for part, rule in zip(found.parts, spec.layout.rules, strict=True):
+        if rule.images_per_file and not (part.num_images and part.num_images > part.num_files):
+            part.num_images = round(part.num_files * rule.images_per_file)
+
+
+def _with_images_of(item: RawItem, num_images: int | None, rule: Rule) -> int | None:
+    """A number of images and those of one more file; None where only reading tells."""
+    if item.per_frame:
+        return (num_images or 0) + len(item.per_frame)
+    single = reader_name(rule.reader, path_of(item).rpartition("/")[2]) in ("images", "dicom")
+    return num_images + 1 if num_images is not None and single else None
+
+
+def _sort_out(leftovers: Leftovers, spec: SourceSpec, found: Survey) -> None:
+    known = spec.layout.kinds
+    found.unopened = leftovers.counts.pop(UNOPENED, 0)
+    for kind, count in leftovers.counts.most_common():
+        (found.left_out if kind in known else found.unknown)[kind] = count
+    found.examples = {kind: paths for kind, paths in leftovers.examples.items() if kind != UNOPENED}
+
+
+def _hold_downloads(root: RawRoot, spec: SourceSpec, found: Survey) -> None:
+    names = [name for glob in spec.layout.downloads for name in expand(glob)]
+    if not names:
+        return
+    left = {name: glob_regex(name) for name in names}
+    for file in root.walk():
+        for name, pattern in list(left.items()):
+            if pattern.fullmatch(file.path):
+                del left[name]
+        if not left:
+            break
+    found.downloads = [name for name in names if name not in left]
+    if found.downloads and left:
+        found.missing_downloads = list(left)
+        found.problems.append(f"{len(left)} of {len(names)} downloads are missing")
+
+
+def _conclude(found: Survey, rules: Sequence[Rule]) -> None:
+    images = [part.num_images for part in found.parts]
+    found.num_images = None if None in images else sum(image or 0 for image in images)
+    closed = found.unopened > 0
+    if found.num_files == 0 and not closed:
+        found.problems.append("no file is taken")
+    elif len(rules) > 1 and not closed:
+        found.problems += [
+            f"nothing is there of {part.name}" for part in found.parts if not part.num_files and not part.optional
+        ]
+    if closed or not found.num_files or found.num_images is None or not found.expected:
+        return
+    share = found.num_images / found.expected
+    if share < 1 - TOLERANCE:
+        found.problems.append(f"{found.num_images:,} images are {share:.1%} of the {found.expected:,} expected")
+    elif share > 1 + TOLERANCE:
+        found.warnings.append(f"{found.num_images:,} images are {share:.0%} of the {found.expected:,} expected")
+
+
+def hours_on_one_core(found: Survey, spec: SourceSpec) -> float:
+    """Order of magnitude of the time that ingest takes."""
+    rates = [_IMAGES_PER_SECOND.get(rule.reader, 150.0) for rule in spec.layout.rules]
+    parts = zip(found.parts, rates, strict=True)
+    return sum((part.num_images or 0) / rate for part, rate in parts) / 3600
+
+
+def stored_bytes(found: Survey) -> int:
+    """Order of magnitude of the dataset's size."""
+    return (found.num_images or 0) * _STORED_BYTES

@@ -1,0 +1,71 @@
+"""`biovfm sources check` and `new`, and the line that `ingest` says about its source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from tests.ingest.material import encoded, photo, write_folder, zip_of
+from tests.ingest.source.test_trees import ALL
+
+SCREEN_LINES = 30
+PNG = encoded(photo(0))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_check_explains_every_source_within_a_screen(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = ALL[name].write(tmp_path / "raw")
+    code = main(["sources", "check", name, str(raw), "--deep"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= SCREEN_LINES
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
+    assert code == (1 if any("PROBLEM" in line for line in lines) else 0)
+    text = "\n".join(lines)
+    assert all(label in text for label in (name, "taken", "images", "licence", "access", "layout"))
+    assert any(path[-40:] in text for path in ALL[name].images)
+
+
+def test_check_of_ones_own_yaml_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_folder(tmp_path / "raw", {"a.zip": zip_of({"i/1.png": PNG, "m/1.png": PNG})})
+    text = (
+        "id: mine\nmodality: [US]\nlayout: {downloads: [a.zip], include: ['**/i/*'], left_out: {masks: ['**/m/*']}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["sources", "check", str(tmp_path / "mine.yaml"), str(raw), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is True
+    assert (said["num_files"], said["left_out"], said["downloads"]) == (1, {"masks": 1}, ["a.zip"])
+
+
+def test_check_says_what_is_missing_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = ALL["chestxray-14"].write(tmp_path / "raw")
+    assert main(["sources", "check", "chestxray-14", str(raw)]) == 1
+    said = capsys.readouterr().out
+    assert "missing: images_{003..011}.tar.gz" in said
+    assert "--deep" in said
+
+
+def test_check_of_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "check", "hrf", str(tmp_path / "gone")]) == 1
+    assert "no raw data at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("expected", "warns"), [(2, False), (40, True)])
+def test_ingest_says_how_many_images_were_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], expected: int, *, warns: bool
+) -> None:
+    files = {f"i/{n}.png": encoded(photo(n)) for n in range(2)} | {"m/0.png": PNG}
+    raw = write_folder(tmp_path / "raw", files)
+    layout = "{include: ['i/*'], left_out: {masks: ['m/*']}}"
+    text = f"id: mine\nmodality: [US]\ndeidentified: true\nexpected_images: {expected}\nlayout: {layout}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["ingest", str(tmp_path / "mine.yaml"), str(raw), str(tmp_path / "d"), "--workers", "0"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"mine: 2 of {expected} expected images" in said
+    assert "left out: masks 1" in said
+    assert ("warning: mine" in said and "sources check" in said) == warns
