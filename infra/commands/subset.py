@@ -148,10 +148,19 @@ def verify(lock: Path, /, *, dataset: str | None = None, json_: Json = False) ->
 
 
 @app.command
-def materialize(lock: Path, target: str, /, *, dataset: str | None = None, json_: Json = False) -> None:
-    """Copy a subset into a dataset of its own.
+def materialize(
+    lock: Path,
+    target: str,
+    /,
+    *,
+    dataset: str | None = None,
+    workers: int = 1,
+    lock_out: Path | None = None,
+    json_: Json = False,
+) -> None:
+    """Copy a subset into a dataset of its own, in the form that is the same from every packing and secret.
 
-    Example: `biovfm subset materialize ct-us.lock.yaml ./ct-us`
+    Example: `biovfm subset materialize ct-us.lock.yaml ./ct-us --lock-out ct-us-copy.lock.yaml`
 
     Parameters
     ----------
@@ -161,18 +170,29 @@ def materialize(lock: Path, target: str, /, *, dataset: str | None = None, json_
         Folder or URL of the new dataset.
     dataset
         Where the lock's dataset lies now; where the lock says, without it.
+    workers
+        Threads that copy; the bytes do not depend on their number.
+    lock_out
+        Write a lock of the copy too; it is the same for every copy of these samples.
     """
-    from shards.subset.canonical import materialize as copy
-    from shards.subset.lock import Lock
+    from shards.subset import Lock, Selection
+    from shards.subset import create as pin
+    from shards.subset import materialize as copy
+    from shards.subset.keys import keys_of
 
+    pinned = Lock.read(lock)
     with progress(disable=json_) as bar:
-        task = bar.add_task("copying shards", total=None, note="")
+        task = bar.add_task("copying samples", total=None, note="")
         made = copy(
-            Lock.read(lock),
+            pinned,
             target,
             dataset=dataset,
+            keys=keys_of(pinned, lock),
+            workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    if lock_out is not None:
+        pin(made, Selection()).write(lock_out)
     if json_:
         emit({"dataset": made.url, "version": made.version()})
     else:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -88,6 +88,40 @@ class ShardFile:
 def shard_path(source: str, modality: str, sha256: str) -> str:
     """The path of a shard below its dataset, named after its content."""
     return f"shards/{source}/{modality_folder(modality)}/{sha256[:20]}.tar"
+
+
+def canonical_path(source: str, modality: str, position: int, samples: Iterable[tuple[str, str]]) -> str:
+    """The path of a shard of the canonical form, named after its position and its samples.
+
+    Args:
+        source: Source id.
+        modality: Modality tag.
+        position: Number of the shard among those of the source and modality, from 0.
+        samples: Key and pixel SHA-256 of each, in order.
+    """
+    name = f"{position:06d}-{_samples_digest(samples)}"
+    return f"shards/{source}/{modality_folder(modality)}/{name}.tar"
+
+
+def is_named_after(stem: str, sha256: str, samples: Iterable[tuple[str, str]]) -> bool:
+    """Whether a shard has the name of its content.
+
+    Args:
+        stem: Its name without `.tar`.
+        sha256: SHA-256 (hex) of its bytes.
+        samples: Key and pixel SHA-256 of each of its samples, in order, as the index has them.
+    """
+    position, dash, digest = stem.partition("-")
+    if dash and position.isdigit():
+        return digest == _samples_digest(samples)
+    return sha256.startswith(stem)
+
+
+def _samples_digest(samples: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for key, pixel_sha256 in samples:
+        digest.update(f"{key} {pixel_sha256}\n".encode())
+    return digest.hexdigest()[:20]
 
 
 def shard_tags(path: str) -> tuple[str, str]:
@@ -256,6 +290,23 @@ def _read_member(stream: BinaryIO, name: str) -> tuple[str, bytes] | None:
     if len(body) < padded:
         raise ShardError(f"{name}: the tar ends in the middle of {member}", hint=_DAMAGED)
     return member, header + body
+
+
+def json_of(header: bytes, *, key: str, where: str) -> int:
+    """The size of a sample's JSON.
+
+    Args:
+        header: The tar header behind the image.
+        key: Of the sample.
+        where: What to call the place in an error.
+
+    Raises:
+        ShardError: It is not the header of this sample's JSON.
+    """
+    size = _size_of(header)
+    if header != _header(f"{key}.json", size):
+        raise ShardError(f"{where} has no JSON beside it", hint=_DAMAGED)
+    return size
 
 
 def _size_of(header: bytes) -> int:

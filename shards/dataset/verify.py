@@ -259,7 +259,7 @@ def _tell(progress: Progress | None, total: int, done: int) -> None:
 
 def _rows_by_shard(database: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, Rows]]:
     ordered = database.sql(
-        "SELECT shard, shard_row, key, extension, byte_offset, byte_length, crc32c FROM samples"
+        "SELECT shard, shard_row, key, pixel_sha256, extension, byte_offset, byte_length, crc32c FROM samples"
         " ORDER BY shard, shard_row"
     )
     rows = (row for batch in ordered.to_arrow_reader(10_000) for row in batch.to_pylist())

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 
+from shards.dataset.shard_file import is_named_after
 from shards.errors import ShardError, StoreError
 from shards.store import Store
 
@@ -66,7 +67,7 @@ def check_shard(store: Store, shard: str, rows: Rows) -> list[Problem]:
     except (ShardError, StoreError) as error:
         return [Problem(kind="unreadable", path=shard, detail=error.message)]
     name, digest = PurePosixPath(shard).stem, hashed.digest.hexdigest()
-    if not digest.startswith(name):
+    if not is_named_after(name, digest, ((str(row["key"]), str(row["pixel_sha256"])) for row in rows)):
         problems.insert(0, Problem(kind="hash", path=shard, detail=f"its content has SHA-256 {digest[: len(name)]}…"))
     return problems
 

@@ -85,8 +85,8 @@ class _Pending:
 class Stream:
     """Batches of a dataset or a lock, epoch after epoch.
 
-    Iterating goes on from the current position, for ever or for `num_epochs`; leaving the loop, an exception in it and
-    `close` all stop the threads. An array of a batch is used again only when nobody holds it any more.
+    Iterating goes on from the current position, for ever or to the end of `num_epochs`. Leaving the loop, an exception
+    in it and `close` all stop the threads. An array of a batch is used again only when nobody holds it any more.
 
     Args:
         url: A dataset (its newest version) or a lock file.
@@ -105,7 +105,8 @@ class Stream:
         mode: `fast` decodes at a reduced size where that is enough; `exact` decodes in full.
         last: What becomes of the samples that fill no batch.
         on_bad: `substitute` replaces an unreadable sample by another one, the same on any topology; `raise` stops.
-        num_epochs: Stop after so many epochs (counted from epoch 0).
+        num_epochs: A loop over the stream ends after so many epochs (counted from epoch 0), and the next loop goes on
+            with the next ones; for ever where None.
         prefetch: Batches under way, at least 1.
         mixture: Weights by modality or source; the samples as they are where None.
         cache: Folder for blocks of remote shards, kept for the next run; in memory where None.
@@ -148,6 +149,8 @@ class Stream:
         self.dataset, self.plan = plan_of(
             url, dataset=None if dataset is None else str(dataset), accept_packing=accept_packing
         )
+        if num_epochs is not None and num_epochs < 1:
+            raise ConfigError(f"num_epochs={num_epochs}: a loop has at least one epoch", hint="leave it out for ever")
         for note in self.plan.notes:
             _log.warning("%s: %s", url, note)
         self._accept_packing = accept_packing
@@ -285,7 +288,8 @@ class Stream:
 
     def _walk(self) -> Iterator[tuple[int, int, Order]]:
         epoch, index = self.epoch, self.batch
-        while self.num_epochs is None or epoch < self.num_epochs:
+        end = None if self.num_epochs is None else (epoch // self.num_epochs + 1) * self.num_epochs
+        while end is None or epoch < end:
             order = self._order_of(epoch)
             for number in range(index, order.num_batches):
                 yield epoch, number, order

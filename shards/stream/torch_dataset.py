@@ -23,6 +23,10 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     Each batch is a dictionary: `views`, a list of `(B, num, C, size_px, size_px)` uint8 tensors, channels-last in
     memory; `keys`, `epoch` and `index`.
 
+    A loop ends where the stream's `num_epochs` end, and the next loop goes on with the next epochs, so that
+    `for epoch in range(10): for batch in loader:` over a stream with `num_epochs=1` sees every epoch once. `len` is the
+    number of batches of such a loop.
+
     Args:
         stream: The stream; its position is the dataset's.
     """
@@ -44,11 +48,16 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
                 "index": batch.index,
             }
 
-    def state_dict(self) -> dict[str, int]:
+    def __len__(self) -> int:
+        if self.stream.num_epochs is None:
+            raise TypeError("a stream without num_epochs goes on for ever; make it with num_epochs=1 for a length")
+        return self.stream.num_epochs * self.stream.batches_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
         """The position of the next batch."""
         return self.stream.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a position."""
         self.stream.load_state_dict(state)
 

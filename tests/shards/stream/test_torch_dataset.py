@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from shards.decode import Crops
+from shards.errors import ConfigError
 from shards.stream.stream import Stream
 from shards.stream.torch_dataset import StreamDataset, channels_first
 from tests.shards.builders import small_dataset
@@ -57,4 +60,39 @@ def test_worker_processes_are_refused(url: str, tmp_path: Path) -> None:
     dataset = StreamDataset(Stream(url, crops=CROPS, global_batch=24))
     loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
     with pytest.raises(Exception, match="num_workers=0"):
+        next(iter(loader))
+
+
+def test_a_second_loop_is_the_next_epoch(url: str) -> None:
+    loader = DataLoader(StreamDataset(Stream(url, crops=CROPS, global_batch=24, num_epochs=1)), batch_size=None)
+    assert len(loader) == 5
+    seen = [[(batch["epoch"], batch["index"]) for batch in loader] for _ in range(3)]
+    assert seen == [[(epoch, index) for index in range(5)] for epoch in range(3)]
+
+
+def test_a_loop_that_was_left_is_finished_before_the_next_begins(url: str) -> None:
+    dataset = StreamDataset(Stream(url, crops=CROPS, global_batch=24, num_epochs=2))
+    assert len(dataset) == 10
+    assert len(list(zip(range(7), dataset, strict=False))) == 7
+    assert [(batch["epoch"], batch["index"]) for batch in dataset] == [(1, 2), (1, 3), (1, 4)]
+    assert next(iter(dataset))["epoch"] == 2
+
+
+def test_an_endless_stream_has_no_length(url: str) -> None:
+    with pytest.raises(TypeError, match="num_epochs=1 for a length"):
+        len(StreamDataset(Stream(url, global_batch=24)))
+
+
+def test_pickling_says_what_to_do(url: str) -> None:
+    dataset = StreamDataset(Stream(url, global_batch=24))
+    for attempt in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(ConfigError, match=r"state_dict\(\).*num_workers=0"):
+            attempt(dataset)  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_spawned_workers_are_refused_in_one_line(url: str) -> None:
+    dataset = StreamDataset(Stream(url, crops=CROPS, global_batch=24))
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    with pytest.raises(ConfigError, match="num_workers=0"):
         next(iter(loader))
