@@ -51,6 +51,11 @@ class DedupSettings(BaseModel):
         description="Share of two groups' slices whose match, in order, drops the later group; 0: none.",
     )
     bucket_cap: int = Field(1000, ge=2, description="Hash buckets larger than this are cut again, then skipped.")
+    neighbours: Literal["keep", "drop"] = Field(
+        "keep",
+        description="Near duplicates among files of one folder that are numbered neighbours, or of which many are "
+        "alike: slices or frames stored as single pictures. Without effect where the source states groups.",
+    )
     evaluation: tuple[str, ...] = Field((), description="MedMNIST .npz files to compare with (any of their sizes).")
     evaluation_policy: Literal["report", "exclude"] = Field(
         "report", description="Images that match a test image: count them, or reject them as eval_overlap."

@@ -145,7 +145,9 @@ def ingest(
     if json_:
         emit(done.to_dict())
     else:
-        print_report(done)
+        sys.stdout.write("\n".join(report_lines(done)) + "\n")
+    for line in _advice(done):
+        stderr().print(line, markup=False, soft_wrap=True)
     if done.failed or (done.pending and not allow_incomplete):
         raise SystemExit(1)
 
@@ -279,9 +281,8 @@ def _watch() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def print_report(report: JobReport) -> None:
-    """The counts of a job for people, on standard output; what to do about it on standard error."""
-    sys.stdout.write("\n".join(_report_lines(report)) + "\n")
+def _advice(report: JobReport) -> list[str]:
+    """What the user should know or do beside the counts."""
     advice = [f"note: {note}" for note in report.notes]
     if report.pending:
         advice.append(
@@ -290,11 +291,11 @@ def print_report(report: JobReport) -> None:
         )
     if report.failed:
         advice.append("nothing was kept; --report FILE shows pictures of what was rejected")
-    for line in advice:
-        stderr().print(line, markup=False, soft_wrap=True)
+    return advice
 
 
-def _report_lines(report: JobReport) -> Iterator[str]:
+def report_lines(report: JobReport) -> Iterator[str]:
+    """The counts of a job for people."""
     if report.unfinished:
         yield f"{report.source}: this task's units are done; others have some left, nothing is committed yet"
         return

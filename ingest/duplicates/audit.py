@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ingest.duplicates.evaluation import centre_thumbs, find_overlap, load_evaluation
 from ingest.duplicates.near import Thumbs, judge
 from ingest.duplicates.pairs import as_hashes
-from ingest.duplicates.prints import Prints, arrival, committed_thumbs
+from ingest.duplicates.prints import Prints, arrival, committed_thumbs, standing_of
 from ingest.duplicates.volumes import Slices, collect, group_codes
 from ingest.settings import DedupSettings
 from shards.dataset.dataset import Dataset
@@ -71,6 +71,7 @@ def audit(dataset: Dataset, *, settings: DedupSettings | None = None, evaluation
         hashes=as_hashes(rows["phash"].to_pylist()),
         groups=group_codes(rows["group_id"].to_pylist()),
         places=np.stack([np.zeros(len(rows), np.int64), np.arange(len(rows), dtype=np.int64)], axis=1),
+        standing=standing_of(rows),
     )
 
     def thumbs(positions: NDArray[np.int64]) -> NDArray[np.uint8]:

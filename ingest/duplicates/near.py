@@ -1,10 +1,11 @@
 """Near duplicates: one rule, by which a job judges what it staged and an audit what a dataset holds.
 
 The steps, in this order: pairs of images of different groups within the radius of their perceptual hashes; of these,
-the ones whose thumbnails correlate; volumes that are there twice go as a whole (`ingest.duplicates.volumes`); of what
-is left an image goes if it is the copy, and no mere neighbour of the copy, of one that stays. The images are looked at
-in the order in which they came (`ingest.duplicates.prints`), and the earlier one stays. So all that is dropped
-resembles something that is kept, and chains of small steps do not run away.
+the ones whose thumbnails correlate; neighbours in a folder are set apart (`ingest.duplicates.neighbours`); volumes that
+are there twice go as a whole (`ingest.duplicates.volumes`); of what is left an image goes if it is the copy, and no
+mere neighbour of the copy, of one that stays. The images are looked at in the order in which they came
+(`ingest.duplicates.prints`), and the earlier one stays. So all that is dropped resembles something that is kept, and
+chains of small steps do not run away.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.duplicates.evaluation import EvaluationSet, Match, centre_thumbs, find_overlap, load_evaluation
+from ingest.duplicates.neighbours import belong_together
 from ingest.duplicates.pairs import as_hashes, correlation, near_pairs
 from ingest.duplicates.prints import Prints, StagedThumbs, committed_prints, staged_prints
 from ingest.duplicates.volumes import LEAST_SLICES, Slices, staged_slices, vote
@@ -57,11 +59,13 @@ class Judgement:
         verdicts: Position of each image that goes → why.
         compared: Pairs of hashes that were compared.
         skipped_buckets: Buckets that were too crowded to search.
+        kept_neighbours: Images that resemble another of their folder and are kept (`ingest.duplicates.neighbours`).
     """
 
     verdicts: Mapping[int, Verdict]
     compared: int
     skipped_buckets: int
+    kept_neighbours: int = 0
 
 
 def judge(
@@ -82,6 +86,9 @@ def judge(
     scores = _scores(pairs, thumbs)
     sure = scores >= settings.min_ncc
     pairs, bits, scores = pairs[sure], bits[sure], scores[sure]
+    copies = ~belong_together(pairs, prints.standing) if settings.neighbours == "keep" else np.ones(len(pairs), bool)
+    alike = set(pairs[~copies, 1].tolist())
+    pairs, bits, scores = pairs[copies], bits[copies], scores[copies]
     of_volumes = pairs[_in_volumes(pairs, prints.groups)] if settings.vote else pairs[:0]
     matches = ((*_side(prints, a), *_side(prints, b)) for a, b in of_volumes.tolist())
     voted = _positions(prints, vote(slices_of(set(prints.groups[of_volumes].ravel().tolist())), matches, settings.vote))
@@ -98,7 +105,12 @@ def judge(
     for position, key in sorted(gone.items()):
         bit, ncc = known.get((position, key), (0, 0.0))
         verdicts[position] = Verdict(stays=key, bits=bit, ncc=ncc)
-    return Judgement(verdicts=verdicts, compared=found.compared, skipped_buckets=found.skipped_buckets)
+    return Judgement(
+        verdicts=verdicts,
+        compared=found.compared,
+        skipped_buckets=found.skipped_buckets,
+        kept_neighbours=len(alike - verdicts.keys()),
+    )
 
 
 def resolve_near(
@@ -122,7 +134,7 @@ def resolve_near(
     for position, verdict in found.verdicts.items():
         unit, row = (int(n) for n in both.places[position])
         drops.setdefault(unit, {})[row] = ("near_duplicate", verdict.stays)
-    return replace(exact, drops=drops, skipped_buckets=found.skipped_buckets)
+    return replace(exact, drops=drops, skipped_buckets=found.skipped_buckets, kept_neighbours=found.kept_neighbours)
 
 
 def resolve_overlap(

@@ -6,13 +6,14 @@ raw path and frame; then the staged ones in the order of the listing. Of two nea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ingest.duplicates.neighbours import Neighbourhood, neighbourhood_of
 from ingest.duplicates.pairs import BANDS, Hashes, as_hashes, bands_of
 from ingest.duplicates.volumes import group_codes
 from ingest.picture.fingerprint import THUMB_PX
@@ -33,12 +34,14 @@ class Prints:
         hashes: `(N, 4)` uint64.
         groups: `(N,)` int64 codes of the group ids.
         places: `(N, 2)` int64: unit and row of images that may be dropped, `(-1, -1)` of those that stay.
+        standing: `(N, 3)` int64: where their files stand among others (`ingest.duplicates.neighbours`).
     """
 
     keys: list[str]
     hashes: Hashes
     groups: NDArray[np.int64]
     places: NDArray[np.int64]
+    standing: NDArray[np.int64]
 
     def __add__(self, other: Prints) -> Prints:
         return Prints(
@@ -46,6 +49,7 @@ class Prints:
             hashes=np.concatenate([self.hashes, other.hashes]),
             groups=np.concatenate([self.groups, other.groups]),
             places=np.concatenate([self.places, other.places]),
+            standing=np.concatenate([self.standing, other.standing]),
         )
 
 
@@ -53,6 +57,7 @@ def staged_prints(staging: Staging, units: Sequence[UnitReport], exact: Resoluti
     """The fingerprints of the staged images that are no exact duplicates."""
     keys: list[str] = []
     hashes, groups, places = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
+    standing = [np.empty((0, 3), np.int64)]
     for unit in units:
         if not unit.kept:
             continue
@@ -64,8 +69,14 @@ def staged_prints(staging: Staging, units: Sequence[UnitReport], exact: Resoluti
         hashes.append(as_hashes(table["phash"].to_pylist()))
         groups.append(group_codes(table["group_id"].to_pylist()))
         places.append(np.array([(unit.index, row) for row in rows], np.int64).reshape(-1, 2))
+        names = staging.table(unit, "neighbours", Neighbourhood._fields)
+        standing.append(np.stack([names[name].to_numpy()[rows] for name in Neighbourhood._fields], axis=1))
     return Prints(
-        keys=keys, hashes=np.concatenate(hashes), groups=np.concatenate(groups), places=np.concatenate(places)
+        keys=keys,
+        hashes=np.concatenate(hashes),
+        groups=np.concatenate(groups),
+        places=np.concatenate(places),
+        standing=np.concatenate(standing),
     )
 
 
@@ -85,26 +96,36 @@ def committed_prints(dataset: Dataset, staged: Hashes) -> Prints:
             keys += chosen["key"].to_pylist()
             hashes.append(codes[shares])
             groups.append(group_codes(chosen["group_id"].to_pylist()))
-    ranks = _ranks(dataset, keys)
+    rows = _index_rows(dataset, keys)
+    ranks = {str(key): rank for rank, key in enumerate(rows["key"].to_pylist())}
     order = np.array(sorted((i for i in range(len(keys)) if keys[i] in ranks), key=lambda i: ranks[keys[i]]), np.int64)
+    standing = standing_of(rows)[[ranks[keys[i]] for i in order]]
     return Prints(
         keys=[keys[i] for i in order],
         hashes=np.concatenate(hashes)[order],
         groups=np.concatenate(groups)[order],
         places=np.full((len(order), 2), -1, np.int64),
+        standing=standing,
     )
 
 
-def _ranks(dataset: Dataset, keys: Sequence[str]) -> Mapping[str, int]:
-    """The rank of those keys that the index holds: a job that died in its commit may have left fingerprints."""
-    if not keys:
-        return {}
+def _index_rows(dataset: Dataset, keys: Sequence[str]) -> pa.Table:
+    """The index rows of some keys, in the order in which their images came.
+
+    A job that died in its commit may have left fingerprints of others.
+    """
     found = dataset.query(
-        "SELECT key, job_id, raw_path, raw_frame FROM samples WHERE key IN (SELECT key FROM wanted)",
+        "SELECT key, source, job_id, raw_path, raw_frame FROM samples WHERE key IN (SELECT key FROM wanted)",
         wanted=pa.table({"key": pa.array(sorted(set(keys)), pa.string())}),
     )
-    names = found["key"].to_pylist()
-    return {names[row]: rank for rank, row in enumerate(arrival(dataset, found))}
+    return found.take(pa.array(arrival(dataset, found), pa.int64()))
+
+
+def standing_of(rows: pa.Table) -> NDArray[np.int64]:
+    """`(N, 3)`: where the files of index rows stand among others, as far as their published paths tell."""
+    files = zip(*(rows[name].to_pylist() for name in ("source", "raw_path", "raw_frame")), strict=True)
+    places = [Neighbourhood() if frame else neighbourhood_of(of, _listed_path(path)) for of, path, frame in files]
+    return np.array(places, np.int64).reshape(-1, 3)
 
 
 def arrival(dataset: Dataset, rows: pa.Table) -> list[int]:

@@ -243,6 +243,12 @@ def _summary(job: _Job, units: Sequence[UnitReport], settled: Settled) -> dict[s
 
 def _notes(settled: Settled, *, pending: int, retried: bool) -> tuple[str, ...]:
     notes = []
+    if settled.resolution.kept_neighbours:
+        notes.append(
+            f"{settled.resolution.kept_neighbours:,} near duplicates were kept: their files are numbered neighbours, "
+            "or many files of their folder are alike, as slices or frames of one examination are. --group folder "
+            "states that a folder belongs together; `dedup: {neighbours: drop}` in --settings drops them"
+        )
     if settled.crowded:
         notes.append(
             f"other jobs committed during each of {TRIES} tries: near duplicates between this job and the last of them "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ingest.duplicates.neighbours import Neighbourhood, neighbourhood_of
 from ingest.picture.fingerprint import Prints
 from ingest.picture.normalise import Encoded
 from ingest.privacy.pseudonyms import Pseudonyms, group_of
@@ -18,7 +19,7 @@ from ingest.readers import RawImage
 from ingest.staging.context import MapContext
 from ingest.staging.folder import unit_file, unit_tar
 from ingest.staging.report import UnitReport
-from ingest.staging.tables import SCHEMAS, TableSpool
+from ingest.staging.tables import STAGED_SCHEMAS, TableSpool
 from shards.dataset.shard_file import Sample, ShardFile, ShardWriter
 from shards.schema import modality_folder
 
@@ -85,7 +86,7 @@ class UnitWriter:
         self._pseudonyms = Pseudonyms(self.context.spec, self.context.settings)
 
     def __enter__(self) -> UnitWriter:
-        for name, schema in SCHEMAS.items():
+        for name, schema in STAGED_SCHEMAS.items():
             spool = TableSpool(self.folder / unit_file(self.index, name), schema())
             self._tables[name] = self._stack.enter_context(spool)
         return self
@@ -170,9 +171,17 @@ class UnitWriter:
                 "thumb": prints.thumb.tobytes(),
             }
         )
+        self._tables["neighbours"].add(self._neighbourhood(image)._asdict())
         self._kept += 1
         if shard.writer.size >= self.context.settings.shard_bytes:
             self._close_shard(prepared.modality)
+
+    def _neighbourhood(self, image: RawImage) -> Neighbourhood:
+        """Where the image stands among other files; nowhere where something says what belongs together."""
+        spec, item = self.context.spec, self._item
+        grouping = spec.layout.rules[item.part].grouping or spec.grouping
+        alone = grouping.by == "file" and not (image.frame or item.place or item.said_of(image.frame).group)
+        return neighbourhood_of(spec.id, item.inner_path) if alone else Neighbourhood()
 
     def report(self) -> UnitReport:
         """The counts, once all is written."""

@@ -100,7 +100,7 @@ def group_of(spec: SourceSpec, item: RawItem, *, frame: str, stated: str) -> str
     if rule.by == "none":
         return f"{item.raw_path}#{frame}"
     if rule.by == "folder":
-        return item.inner_path.rpartition("/")[0] or item.path
+        return item.inner_path.rpartition("/")[0] or "."
     if rule.by == "path":
         found = re.search(rule.pattern, item.inner_path)
         if found:

@@ -20,12 +20,14 @@ class Resolution:
         version: The index version that was looked at.
         drops: Unit → its dropped rows.
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
+        kept_neighbours: Images that resemble another of their folder and are kept.
         overlap: Evaluation task → staged images that match one of its images.
     """
 
     version: int
     drops: Mapping[int, Drops] = field(default_factory=dict)
     skipped_buckets: int = 0
+    kept_neighbours: int = 0
     overlap: Mapping[str, int] = field(default_factory=dict)
 
     def dropped(self, unit: int) -> Drops:

@@ -25,6 +25,15 @@ SCHEMAS = {
 """The tables of a unit and of a dataset."""
 
 
+def neighbours_schema() -> pa.Schema:
+    """The Arrow schema of the staged table `neighbours`: where the file of each sample stands among others."""
+    return pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("folder", "series", "number")])
+
+
+STAGED_SCHEMAS = {**SCHEMAS, "neighbours": neighbours_schema}
+"""The tables of a unit: those of a dataset, and one that is not committed, since it tells of file names."""
+
+
 class TableSpool:
     """A Parquet file that grows row by row.
 
