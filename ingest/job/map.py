@@ -205,7 +205,7 @@ def _disguise(raw: RawFile, reason: str) -> str:
     if reason not in ("unreadable", "undecodable", "unsupported", "no_image"):
         return ""
     with suppress(Exception):  # it cannot be read at all: the reader's own word stands
-        return disguise(raw.head(HEAD_BYTES))
+        return disguise(raw.head(HEAD_BYTES), raw.name)
     return ""
 
 

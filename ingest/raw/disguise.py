@@ -19,26 +19,28 @@ _TEXTS: Final = (
     (b'{"message', "an error message of a server, not the file: download it again"),
 )
 _MAGICS: Final = (
-    (b"Rar!\x1a\x07", "a RAR archive under another name"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive under another name"),
-    (b"PK\x03\x04", "a zip archive, or the first part of one"),
-    (b"\x1f\x8b", "gzip data under another name"),
-    (b"BZh", "bzip2 data under another name"),
-    (b"\xfd7zXZ\0", "xz data under another name"),
-    (b"\x28\xb5\x2f\xfd", "zstd data under another name"),
-    (b"%PDF-", "a PDF document"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
+    (b"Rar!\x1a\x07", "a RAR archive under another name", ("rar",)),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive under another name", ("7z",)),
+    (b"PK\x03\x04", "a zip archive, or the first part of one", ("zip", "npz")),
+    (b"\x1f\x8b", "gzip data under another name", ("gz", "tgz")),
+    (b"BZh", "bzip2 data under another name", ("bz2", "tbz2")),
+    (b"\xfd7zXZ\0", "xz data under another name", ("xz", "txz")),
+    (b"\x28\xb5\x2f\xfd", "zstd data under another name", ("zst", "tzst")),
+    (b"%PDF-", "a PDF document", ("pdf",)),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", ("doc", "xls")),
 )
 
 
-def disguise(head: bytes) -> str:
-    """What a file of these first bytes is, in our own words; empty where they say nothing.
+def disguise(head: bytes, name: str = "") -> str:
+    """What a file of these first bytes is, in our own words; empty where they say nothing new.
 
     Args:
         head: The first `HEAD_BYTES` of the file, or all of it.
+        name: Its name: what a name promises is no disguise.
     """
     if head and not head.strip(b"\0"):
         return "nothing but zeros: an unfinished download" if len(head) >= HEAD_BYTES else ""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     found = next((words for start, words in _TEXTS if text.startswith(start)), "")
-    return found or next((words for magic, words in _MAGICS if head.startswith(magic)), "")
+    extension = name.lower().rpartition(".")[2]
+    return found or next((w for magic, w, own in _MAGICS if head.startswith(magic) and extension not in own), "")

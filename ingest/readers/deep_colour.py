@@ -28,7 +28,7 @@ def deep_colour(data: bytes) -> Pixels | None:
     Returns:
         None for all other files, and where the decoder has anything to complain of.
     """
-    if not (_is_deep_png(data) or _is_deep_jpeg2000(data)):
+    if not is_deep(data):
         return None
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -41,6 +41,11 @@ def deep_colour(data: bytes) -> Pixels | None:
         alpha = pixels[..., 3:].astype(np.float32) / 65535
         colour = np.rint(colour * alpha).astype(np.uint16)
     return np.ascontiguousarray(colour)
+
+
+def is_deep(data: bytes) -> bool:
+    """Whether a file is a PNG or JPEG 2000 of colour (or gray and alpha) of more than 8 bits per sample."""
+    return _is_deep_png(data) or _is_deep_jpeg2000(data)
 
 
 def _is_deep_png(data: bytes) -> bool:

@@ -3,6 +3,9 @@
 The k-space reconstruction is that of Roemer et al. 1990, "The NMR phased array": each coil's k-space goes through a
 centred, orthonormal inverse FFT, the magnitudes are squared, summed over coils, and the root taken; the centre of the
 field of view is cut out where the file states its size.
+
+Arrays whose values lie in other files (external storage, external links, virtual datasets of other files) are refused:
+whoever wrote the file would choose which file of this machine is read.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ingest.raw.budget import claim_array
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, wanted_arrays
+from ingest.readers.hdf5_links import own_array
 from ingest.readers.stacks import array_images
 
 _FIRST = ("reconstruction_rss", "reconstruction_esc", "images", "image", "x", "data")
@@ -31,13 +36,15 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
             raise RejectError("unreadable", type(error).__name__) from error
         with file:
             name = next(iter(wanted_arrays(options.frames, file)), "") or _choose(h5py, file)
-            if name not in file or not isinstance(file[name], h5py.Dataset):
+            array = own_array(file, name)
+            if array is None:
                 raise RejectError("no_image", "no array of images")
+            claim_array(array.chunks or (), array.dtype, options.limits, "a chunk", copies=2)
             group = _patient(file)
-            if np.issubdtype(file[name].dtype, np.complexfloating):
-                yield from _kspace_images(file, file[name], options, group)
+            if np.issubdtype(array.dtype, np.complexfloating):
+                yield from _kspace_images(file, array, options, group)
             else:
-                yield from array_images(file[name], options, group=group)
+                yield from array_images(array, options, group=group)
 
 
 def _choose(h5py: Any, file: Any) -> str:
@@ -68,8 +75,10 @@ def _kspace_images(file: Any, kspace: Any, options: ReadOptions, group: str) -> 
     """`(slices, coils, H, W)` or, of one coil, `(slices, H, W)`."""
     if len(kspace.shape) not in (3, 4):
         raise RejectError("unsupported", "k-space of other dimensions")
+    claim_array(kspace.shape[1:], kspace.dtype, options.limits, "k-space of a slice", copies=4)
     size = _field_of_view(file)
     numbers = list(chosen_frames(kspace.shape[0], options.frames))
+    claim_array((len(numbers), *kspace.shape[-2:]), 4, options.limits, "reconstructed slices", copies=2)
     slices = [root_sum_of_squares(np.asarray(kspace[number]), size) for number in numbers]
     low, high = percentile_range(np.stack(slices)) if slices else (0.0, 1.0)
     for number, pixels in zip(numbers, slices, strict=True):
@@ -100,9 +109,10 @@ def root_sum_of_squares(kspace: Pixels, size: tuple[int, int] | None = None) -> 
 
 def _field_of_view(file: Any) -> tuple[int, int] | None:
     """Height and width of the reconstruction, from the ISMRMRD header; nothing else of that header is looked at."""
-    if "ismrmrd_header" not in file:
+    found = own_array(file, "ismrmrd_header")
+    if found is None or found.size > 1:
         return None
-    header = file["ismrmrd_header"][()]
+    header = found[()]
     text = header.decode("utf-8", "replace") if isinstance(header, bytes) else str(header)
     space = re.search(r"<reconSpace>.*?<matrixSize>\s*<x>(\d+)</x>\s*<y>(\d+)</y>", text, re.DOTALL)
     return (int(space[1]), int(space[2])) if space else None

@@ -16,9 +16,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
-from ingest.readers.deep_colour import deep_colour, sound_png
+from ingest.readers.deep_colour import deep_colour, is_deep, sound_png
 from ingest.readers.pillow import gray_or_rgb, pixels_of, raw_picture
 from ingest.readers.tiff import MAGIC, read_tiff
 
@@ -27,6 +28,13 @@ Image.MAX_IMAGE_PIXELS = None  # the limit of the settings is checked on the hea
 _PLUGINS: Final = (Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)  # Pillow loads these late
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "WEBP")
 _ORIENTATION: Final = 0x0112
+_TRANSPARENT: Final = ("RGBA", "LA", "PA", "RGBa", "La")
+_COPIES: Final = 2
+_COPIES_OF_FRAMES: Final = 4
+"""Frames that Pillow keeps of a moving picture, each in colour."""
+
+_DEEP_BYTES: Final = 32
+"""Bytes per pixel that colour of 16 bits takes, with what laying its transparency over black needs."""
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
@@ -40,6 +48,7 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     image, data = _open(data)
     with image:
         _check_size(image.size, options)
+        _check_budget(image, data, options)
         count = 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
         if count == 1:
             yield _one(image, data, options)
@@ -73,6 +82,22 @@ def _open(data: bytes) -> tuple[Image.Image, bytes]:
 def _check_size(size: tuple[int, int], options: ReadOptions) -> None:
     if size[0] * size[1] > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{size[0]}x{size[1]} pixels")
+
+
+def _check_budget(image: Image.Image, data: bytes, options: ReadOptions) -> None:
+    """Raise RejectError where decoding and the arrays that are made of it would take too much memory."""
+    width, height = image.size
+    copies = _COPIES + (_COPIES_OF_FRAMES if image.format in ("GIF", "WEBP", "PNG") and _is_animated(image) else 0)
+    value = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}.get(image.mode, 1)
+    channels = len(image.getbands()) if image.mode != "P" else 3
+    extra = 4 if image.mode in _TRANSPARENT or "transparency" in image.info else 0
+    decoder = 4 * channels if image.format == "JPEG2000" else 0  # OpenJPEG holds 32 bits per value
+    deep = _DEEP_BYTES if is_deep(data) else 0
+    claim(width * height * (value * channels * copies + extra * 2 + decoder + deep), options.limits, "an image")
+
+
+def _is_animated(image: Image.Image) -> bool:
+    return bool(getattr(image, "is_animated", False))
 
 
 def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:

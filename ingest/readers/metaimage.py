@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions
 from ingest.readers.detached import data_names, inflate, read_beside
@@ -97,6 +98,7 @@ def _data(
     dtype = np.dtype((">" if big else "<") + kind)
     wanted = voxels * dtype.itemsize
     packed = header.get("CompressedData", "").lower() == "true"
+    claim(raw.size + wanted * 2, options.limits, "a volume")
     data = _bytes(header, listed, stream, raw, wanted, packed=packed)
     values = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
     return values.reshape([*reversed(shape), channels]).transpose([*range(len(shape) - 1, -1, -1), len(shape)])

@@ -13,10 +13,12 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions
 from ingest.readers.detached import data_names, inflate, read_beside
 from ingest.readers.volumes import AS_STORED, Grid, grid_slices
+from ingest.settings import LimitSettings
 
 _TYPES: Final = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -41,6 +43,8 @@ _ENCODINGS: Final = {
 _SHORT: Final = {"r": 0, "l": 0, "a": 1, "p": 1, "s": 2, "i": 2}
 _COLOURS: Final = ("rgb-color", "rgba-color", "3-color", "4-color")
 _MOST_LINES: Final = 1 << 17
+_COPIES: Final = {"text": 40, "hex": 5}
+"""How many times its bytes a volume takes while it is read; 2 for the other encodings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         values = int(np.prod(header.sizes, dtype=object))
         if values > options.limits.max_voxels:
             raise RejectError("decompression_bomb", "x".join(map(str, header.sizes)) + " voxels")
-        data = _data(header, stream, raw, values)
+        claim(raw.size, options.limits, "the file")
+        data = _data(header, stream, raw, values, options.limits)
     yield from grid_slices(grid_of(header, data), options)
 
 
@@ -117,13 +122,15 @@ def _sizes(fields: Mapping[str, str]) -> tuple[int, ...]:
     return sizes
 
 
-def _data(header: Header, stream: BinaryIO, raw: RawFile, values: int) -> Pixels:
+def _data(header: Header, stream: BinaryIO, raw: RawFile, values: int, limits: LimitSettings) -> Pixels:
     """`sizes` values, the first axis the fastest."""
     kind = _TYPES.get(header.get("type").lower())
     encoding = _ENCODINGS.get(header.get("encoding").lower(), "")
     if not kind or not encoding:
         raise RejectError("unsupported", "type or encoding")
     dtype = np.dtype((">" if header.get("endian").lower() == "big" else "<") + kind)
+    skipped = max(0, _count(header, "byte")) if encoding in ("gzip", "bzip2") else 0
+    claim(values * dtype.itemsize * _COPIES.get(encoding, 2) + skipped, limits, "a volume")
     detached = header.get("data file", "datafile")
     if detached:
         names = data_names(detached, header.listed)
@@ -150,8 +157,7 @@ def _numbers(text: bytes, dtype: np.dtype[Any]) -> Pixels:
 def _unpacked(header: Header, data: bytes, encoding: str, wanted: int) -> bytes:
     """One file's bytes without the skipped lines and bytes."""
     lines, skip = (_count(header, name) for name in ("line", "byte"))
-    for _ in range(min(lines, len(data))):
-        data = data[data.find(b"\n") + 1 :]
+    data = data[_after_lines(data, lines) :]
     if encoding == "hex":
         return _from_hex(data)
     if encoding in ("gzip", "bzip2"):
@@ -159,6 +165,20 @@ def _unpacked(header: Header, data: bytes, encoding: str, wanted: int) -> bytes:
     if encoding == "text":
         return data
     return data[-wanted:] if skip < 0 else data[skip:]
+
+
+def _after_lines(data: bytes, lines: int) -> int:
+    """Where the data begin after so many lines.
+
+    Raises:
+        RejectError: There are fewer.
+    """
+    at = 0
+    for _ in range(lines):
+        at = data.find(b"\n", at) + 1
+        if at == 0:
+            raise RejectError("unreadable", "fewer lines than are to be skipped")
+    return at
 
 
 def _from_hex(data: bytes) -> bytes:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.raw.budget import claim_array
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
 from ingest.readers.tiff import APERIO_YCBCR, rgb_of_ycbcr
@@ -50,9 +51,10 @@ def _tiles(slide: Any, options: ReadOptions) -> Iterator[RawImage]:
     rows, columns = height // step, width // step
     if rows * columns == 0:
         raise RejectError("too_small", f"{width}x{height} at {scale:g} pixels a tile pixel")
-    tissue = _tissue(slide)
+    tissue = _tissue(slide, options)
     level = slide.get_best_level_for_downsample(scale)
     side = max(1, round(step / slide.level_downsamples[level]))
+    claim_array((side, side), 4, options.limits, "a tile", copies=2)
     for number in chosen_frames(rows * columns, rule):
         top, left = number // columns * step, number % columns * step
         frame = f"y{top:06d}x{left:06d}"
@@ -97,10 +99,11 @@ def _power(slide: Any) -> float:
     return _MICRONS_AT_1X / float(microns) if microns else _ASSUMED_POWER
 
 
-def _tissue(slide: Any) -> NDArray[np.bool_]:
+def _tissue(slide: Any, options: ReadOptions) -> NDArray[np.bool_]:
     """`(h, w)` mask of tissue on a small picture of the whole slide."""
     width, height = slide.dimensions
     level = slide.get_best_level_for_downsample(max(width, height) / _THUMB_PX)
+    claim_array(slide.level_dimensions[level], 4, options.limits, "the smallest level of a slide", copies=2)
     small = _region(slide, (0, 0), level, slide.level_dimensions[level])
     if max(small.shape[:2]) > _THUMB_PX:
         ratio = _THUMB_PX / max(small.shape[:2])

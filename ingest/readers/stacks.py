@@ -6,10 +6,11 @@ The source may name the axes in another order (`ingest.source.layout.FrameRule.a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from ingest.raw.budget import claim_array
 from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
@@ -48,6 +49,13 @@ def _fitting_axes(shape: Any, orders: tuple[str, ...]) -> str:
     return ""
 
 
+_COPIES: Final = 3
+"""Arrays of an image's size that are held while it becomes a picture."""
+
+_RANGE_VALUES: Final = 1 << 18
+"""Values of each of the images from which a shared range is estimated."""
+
+
 def array_images(
     array: Any,
     options: ReadOptions,
@@ -78,6 +86,7 @@ def array_images(
     height, width = shape[-tail : len(shape) - tail + 2]
     if height * width > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{width}x{height} pixels")
+    claim_array(shape[-tail:], array.dtype, options.limits, "an image", copies=_COPIES)
     leading = shape[: len(shape) - tail]
     count = int(np.prod(leading, dtype=np.int64)) if leading else 1
     shared = _shared_range(array, leading, count, load, options) if one_range and count > 1 else None
@@ -125,5 +134,8 @@ def _shared_range(
     if array.dtype == np.uint8 or options.window is not None or array.dtype == np.bool_:
         return None
     picked = sorted({int(i) for i in np.linspace(0, count - 1, 32)})
-    parts = [load(array[tuple(int(i) for i in np.unravel_index(number, leading))]).ravel() for number in picked]
+    parts = []
+    for number in picked:
+        values = load(array[tuple(int(i) for i in np.unravel_index(number, leading))]).ravel()
+        parts.append(values[:: max(1, values.size // _RANGE_VALUES)].copy())
     return percentile_range(np.concatenate(parts))

@@ -18,14 +18,19 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from ingest.raw.budget import claim
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
 from ingest.readers.pillow import gray_or_rgb, raw_picture
+from ingest.readers.tiff_directories import check_directories
 
 MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 APERIO_YCBCR: Final = 33003
 """Compression of Aperio's JPEG 2000 tiles of YCbCr; those of RGB are 33005."""
+
+_COPIES: Final = 3
+"""Arrays of a page's size that are held while it becomes a picture."""
 
 _SOURCE_LENS: Final = 65421
 _LABEL_WORD: Final = re.compile(r"(?<![a-z])(label|macro|overview|barcode|thumbnail|probability)(?![a-z])")
@@ -41,6 +46,7 @@ def read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
     """
     import tifffile
 
+    check_directories(data)
     try:
         tiff = tifffile.TiffFile(io.BytesIO(data))
         pages: list[Any] = list(tiff.pages)
@@ -64,6 +70,7 @@ def read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
 def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str) -> Iterator[RawImage]:
     if page.imagewidth * page.imagelength > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
+    claim(page.nbytes * _COPIES, options.limits, "a page")
     try:
         planes = _planes(data, page)
     except RejectError as error:
@@ -163,6 +170,7 @@ def _stack_planes(data: bytes, tiff: Any, stack: _Stack, options: ReadOptions) -
     size = int(np.prod(page.shape)) * dtype.itemsize
     if page.imagewidth * page.imagelength > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
+    claim(size * _COPIES, options.limits, "a plane")
     held = min(count, max(0, len(data) - stack.offset) // size)
     for number in chosen_frames(held, options.frames):
         flat = np.frombuffer(data, dtype, size // dtype.itemsize, stack.offset + number * size)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ingest.raw.budget import claim_array
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, failed_image
 from ingest.readers.volumes import square_pixels
@@ -41,6 +42,7 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
             video.thread_type = "NONE"
             if video.width * video.height > options.limits.max_pixels:
                 raise RejectError("decompression_bomb", f"{video.width}x{video.height} pixels")
+            claim_array((video.height, video.width), 3, options.limits, "a frame", copies=4)
             try:
                 yield from _sampled(_decoded(av, container, video), video, options)
             except av.FFmpegError as error:

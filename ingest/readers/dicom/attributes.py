@@ -6,11 +6,20 @@ hash.
 
 from __future__ import annotations
 
+import io
+import zlib
 from functools import cache
 from typing import Any, BinaryIO, Final
 
+from ingest.raw.budget import claim, claim_array
 from ingest.raw.items import RejectError
 from ingest.settings import LimitSettings
+
+_META_BYTES: Final = 4096
+_META_LENGTH: Final = b"\x02\0\0\0UL\x04\0"
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_COPIES: Final = 3
+"""Arrays of a frame's size that are held while it becomes a picture."""
 
 PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -51,8 +60,12 @@ def _allowed_tags() -> list[Any]:
     return [Tag(name) for name in ALLOWED]
 
 
-def parse(stream: BinaryIO) -> Any:
+def parse(stream: BinaryIO, limits: LimitSettings) -> Any:
     """The allowed attributes of a file.
+
+    Args:
+        stream: The file.
+        limits: How much it may be inflated to, where its syntax is the deflated one.
 
     Raises:
         RejectError: It is no DICOM file.
@@ -61,12 +74,35 @@ def parse(stream: BinaryIO) -> Any:
     from pydicom.errors import InvalidDicomError
 
     accept_any_value()
+    claim(stream.seek(0, io.SEEK_END), limits, "the file")
+    stream.seek(0)
+    _check_deflated(stream, limits)
     try:
         dataset = pydicom.dcmread(stream, force=True, specific_tags=_allowed_tags())
     except (InvalidDicomError, OSError, ValueError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
         raise RejectError("unreadable", type(error).__name__) from error
     _add_transfer_syntax(dataset)
     return dataset
+
+
+def _check_deflated(stream: BinaryIO, limits: LimitSettings) -> None:
+    """Raise RejectError where a file of the deflated syntax inflates to more than may be held."""
+    head = stream.read(_META_BYTES)
+    stream.seek(0)
+    if _DEFLATED not in head:
+        return
+    at = head.find(_META_LENGTH)
+    if at < 0 or len(head) < at + 12:
+        return
+    stream.seek(at + 12 + int.from_bytes(head[at + 8 : at + 12], "little"))
+    inflater, size = zlib.decompressobj(wbits=-15), 0
+    while not inflater.eof and (packed := inflater.unconsumed_tail or stream.read(1 << 16)):
+        try:
+            size += len(inflater.decompress(packed, 1 << 22))
+        except zlib.error:
+            break  # the parser says what is wrong
+        claim(size * 2, limits, "deflated data")
+    stream.seek(0)
 
 
 def check_image(dataset: Any, limits: LimitSettings) -> None:
@@ -80,6 +116,10 @@ def check_image(dataset: Any, limits: LimitSettings) -> None:
         raise RejectError("decompression_bomb", f"{columns}x{rows} pixels")
     if rows * columns * num_frames(dataset) > limits.max_voxels:
         raise RejectError("decompression_bomb", "too many frames")
+    samples, bits = number_of(dataset, "SamplesPerPixel", 1), number_of(dataset, "BitsAllocated", 8)
+    if not (1 <= samples <= 4 and 1 <= bits <= 64):
+        raise RejectError("unreadable", f"{samples} samples per pixel of {bits} bits")
+    claim_array((rows, columns, samples), -(-bits // 8), limits, "a frame", copies=_COPIES)
 
 
 def _add_transfer_syntax(dataset: Any) -> None:

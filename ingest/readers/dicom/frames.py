@@ -9,6 +9,7 @@ import numpy as np
 
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels
+from ingest.readers.codestream import codestream_size
 from ingest.readers.dicom.attributes import code_of, num_frames, number_of
 
 _BROKEN: Final = (ValueError, AttributeError, KeyError, OSError, TypeError, IndexError, EOFError, AssertionError)
@@ -35,6 +36,7 @@ def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
         RejectError: No frame can be decoded for a reason that is the file's, not a frame's.
     """
     count = num_frames(dataset)
+    _check_codestreams(dataset, count)
     there = _whole_frames(dataset, count)
     if there == 0:
         raise RejectError("undecodable", "fewer bytes than a frame")
@@ -62,6 +64,24 @@ def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
     missing = len(numbers) - met
     if missing:
         yield Frame(numbers[met], None, "missing_frames", f"{missing} of {count} stated frames are not in the file")
+
+
+def _check_codestreams(dataset: Any, count: int) -> None:
+    """Raise RejectError where a compressed frame states another size than the header: decoders believe the frame."""
+    from pydicom.encaps import generate_frames
+
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in dataset:
+        return
+    stated = number_of(dataset, "Rows", 0), number_of(dataset, "Columns", 0)
+    try:
+        for data in generate_frames(dataset.PixelData, number_of_frames=count):
+            size = codestream_size(data)
+            if size is not None and size != stated:
+                raise RejectError(
+                    "undecodable", f"a frame of {size[1]}x{size[0]}, the header says {stated[1]}x{stated[0]}"
+                )
+    except _BROKEN:
+        return  # broken frames have their turn one by one
 
 
 def _reason(dataset: Any, error: BaseException) -> str:

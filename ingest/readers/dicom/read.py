@@ -65,7 +65,7 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     if options.place is not None and not options.place.taken:
         raise RejectError("not_chosen", "the frame rule of the source")
     with raw.open() as stream:
-        dataset = parse(stream)
+        dataset = parse(stream, options.limits)
         fault = object_fault(dataset)
         if fault:
             raise RejectError(*fault)
@@ -88,7 +88,7 @@ def gray_values(raw: RawFile, options: ReadOptions) -> Pixels:
         RejectError: It cannot be decoded.
     """
     with raw.open() as stream:
-        dataset = parse(stream)
+        dataset = parse(stream, options.limits)
         check_image(dataset, options.limits)
         stored = next(stored_frames(dataset, range(1))).stored
         if stored is None:

@@ -6,12 +6,18 @@ none.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels
 from ingest.readers.dicom.attributes import frame_item, number_of
+
+_DISCRETE: Final = 0
+_INDIRECT: Final = 2
+_MOST_ENTRIES: Final = 1 << 17
+"""Entries of a palette: 65,536, and as many again for tables that are sloppily made."""
 
 
 def modality_values(stored: Pixels, dataset: Any, number: int) -> Pixels:
@@ -104,10 +110,29 @@ def without_padding(stored: Pixels, values: Pixels, dataset: Any) -> Pixels:
     return kept if kept.size else values
 
 
+def _check_segments(dataset: Any, colour: str) -> None:
+    """Raise RejectError where a segmented table (PS3.3 C.7.9.2) would expand to more than a table can hold."""
+    data = dataset.get(f"Segmented{colour}PaletteColorLookupTableData")
+    descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
+    if not isinstance(data, bytes) or not descriptor:
+        return
+    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2") if int(descriptor[2]) == 16 else np.frombuffer(data, "u1")
+    at, entries, longest = 0, 0, 1
+    while at + 1 < len(words) and entries <= _MOST_ENTRIES:
+        code, count = int(words[at]), int(words[at + 1])
+        length = count * longest if code == _INDIRECT else count
+        entries, longest = entries + length, max(longest, length)
+        at += {_DISCRETE: 2 + count, _INDIRECT: 4}.get(code, 3)
+    if entries > _MOST_ENTRIES:
+        raise RejectError("unreadable", f"a palette of more than {_MOST_ENTRIES} entries")
+
+
 def palette(stored: Pixels, dataset: Any) -> Pixels:
     """RGB uint8; 16-bit tables keep their high byte, unless they only fill the low one."""
     from pydicom.pixels.processing import apply_color_lut
 
+    for colour in ("Red", "Green", "Blue"):
+        _check_segments(dataset, colour)
     rgb = np.asarray(apply_color_lut(stored, dataset))[..., :3]
     if rgb.dtype != np.uint8:
         rgb = (rgb >> 8 if rgb.max(initial=0) > 255 else rgb).astype(np.uint8)
