@@ -45,5 +45,5 @@ def check_directories(data: bytes) -> int:
 def _number(data: bytes, at: int, form: str) -> int:
     try:
         return int(struct.unpack_from(form, data, at)[0])
-    except struct.error:
+    except (struct.error, OverflowError):
         return 0
