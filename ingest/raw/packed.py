@@ -207,7 +207,7 @@ def inflate(data: bytes, limits: LimitSettings) -> bytes:
         RejectError: It is broken, or grows too large.
     """
     parts: list[bytes] = []
-    size, most = 0, min(limits.max_file_bytes, limits.decoded_bytes)
+    size, most = 0, min(limits.max_file_bytes, limits.decoded_bytes // 2)  # joining the parts holds them twice
     try:
         stream = unpacked(cast("BinaryIO", io.BytesIO(data)), len(data), limits)
         while part := stream.read(_CHUNK_BYTES * 8):

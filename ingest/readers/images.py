@@ -28,10 +28,14 @@ Image.MAX_IMAGE_PIXELS = None  # the limit of the settings is checked on the hea
 _PLUGINS: Final = (Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)  # Pillow loads these late
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "WEBP")
 _ORIENTATION: Final = 0x0112
-_TRANSPARENT: Final = ("RGBA", "LA", "PA", "RGBa", "La")
-_COPIES: Final = 2
-_COPIES_OF_FRAMES: Final = 4
-"""Frames that Pillow keeps of a moving picture, each in colour."""
+_BYTES_PER_PIXEL: Final = {"1": 4, "L": 4, "P": 10, "RGB": 10, "YCbCr": 10, "CMYK": 14, "I;16": 10, "I;16B": 10}
+"""What a pixel takes until it is a picture, by mode: the image of Pillow (32 bits for colour), the array, its luma."""
+
+_MOST_BYTES_PER_PIXEL: Final = 25
+"""The same where transparency is laid over black, or values have 32 bits."""
+
+_BYTES_OF_FRAMES: Final = 16
+"""Bytes per pixel of the frames that Pillow keeps of a moving picture."""
 
 _DEEP_BYTES: Final = 32
 """Bytes per pixel that colour of 16 bits takes, with what laying its transparency over black needs."""
@@ -87,17 +91,16 @@ def _check_size(size: tuple[int, int], options: ReadOptions) -> None:
 def _check_budget(image: Image.Image, data: bytes, options: ReadOptions) -> None:
     """Raise RejectError where decoding and the arrays that are made of it would take too much memory."""
     width, height = image.size
-    copies = _COPIES + (_COPIES_OF_FRAMES if image.format in ("GIF", "WEBP", "PNG") and _is_animated(image) else 0)
-    value = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}.get(image.mode, 1)
-    channels = len(image.getbands()) if image.mode != "P" else 3
-    extra = 4 if image.mode in _TRANSPARENT or "transparency" in image.info else 0
-    decoder = 4 * channels if image.format == "JPEG2000" else 0  # OpenJPEG holds 32 bits per value
-    deep = _DEEP_BYTES if is_deep(data) else 0
-    claim(width * height * (value * channels * copies + extra * 2 + decoder + deep), options.limits, "an image")
-
-
-def _is_animated(image: Image.Image) -> bool:
-    return bool(getattr(image, "is_animated", False))
+    per_pixel = _BYTES_PER_PIXEL.get(image.mode, _MOST_BYTES_PER_PIXEL)
+    if "transparency" in image.info:
+        per_pixel = _MOST_BYTES_PER_PIXEL
+    if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
+        per_pixel += _BYTES_OF_FRAMES
+    if image.format == "JPEG2000":
+        per_pixel += 4 * len(image.getbands())  # OpenJPEG holds 32 bits per value
+    if is_deep(data):
+        per_pixel += _DEEP_BYTES
+    claim(width * height * per_pixel, options.limits, "an image")
 
 
 def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
