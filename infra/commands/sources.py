@@ -1,4 +1,4 @@
-"""`biovfm sources`: the catalogue, and a folder held against an entry of it."""
+"""`biovfm sources`: the catalogue, a folder held against an entry of it, and downloads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from infra.commands.sources_fetch import fetch
 from infra.console import emit, stderr
 
 if TYPE_CHECKING:
     from ingest.source.spec import SourceSpec
 
 app = App(name="sources", help="List the catalogue of public sources, show what to download from where.")
+
+app.command(fetch)
 
 Json = Annotated[bool, Parameter(name="--json")]
 

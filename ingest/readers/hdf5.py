@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from ingest.readers.hdf5_links import own_array
 from ingest.readers.stacks import array_images
 
 _FIRST = ("reconstruction_rss", "reconstruction_esc", "images", "image", "x", "data")
+_FREE_BYTES: Final = 64 << 20
+"""What the values of any file may take, however small it is: arrays may be left unwritten."""
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
@@ -39,6 +41,8 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
             array = own_array(file, name)
             if array is None:
                 raise RejectError("no_image", "no array of images")
+            if array.nbytes > max(_FREE_BYTES, raw.size * options.limits.max_ratio):
+                raise RejectError("decompression_bomb", f"{array.nbytes} bytes of values in a file of {raw.size}")
             claim_array(array.chunks or (), array.dtype, options.limits, "a chunk", copies=2)
             group = _patient(file)
             if np.issubdtype(array.dtype, np.complexfloating):

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -75,6 +76,34 @@ class Terms(Frozen):
     redistribution: Allowed = "unknown"
 
 
+class Link(Frozen):
+    """A file that anybody may download directly."""
+
+    url: str = Field(description="`https://…` or `http://…`.")
+    name: str = Field("", description="File name in the raw folder; else the last part of the URL's path.")
+    sha256: str = Field("", pattern=r"^([0-9a-fA-F]{64})?$", description="Checksum of the file, hex.")
+    size: int | None = Field(None, ge=0, description="Bytes of the file.")
+
+    @property
+    def file_name(self) -> str:
+        """The file's name in the raw folder."""
+        return self.name or unquote(urlsplit(self.url).path).rpartition("/")[2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_a_file_of_the_web(self) -> Link:
+        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).netloc:
+            raise ValueError("give an https:// or http:// URL")
+        name = self.file_name
+        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ValueError("the URL ends with no file name: give one as `name`")
+        return self
+
+
 class SourceSpec(Frozen):
     """One source of images."""
 
@@ -88,6 +117,9 @@ class SourceSpec(Frozen):
     licence_confidence: Literal["high", "medium", "low", "unknown"] = "unknown"
     access: Literal["open", "registration", "credentialed", "gated", "mixed", "unknown"] = "unknown"
     url: str = Field("", description="Page from which the source is obtained, under its own terms.")
+    links: tuple[Link, ...] = Field(
+        (), description="Open, direct links to the files of the source; `biovfm sources fetch` downloads them."
+    )
     host: str = ""
     year: int | None = None
     citation: str = Field("", description="What to cite.")

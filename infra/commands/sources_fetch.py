@@ -1,0 +1,97 @@
+"""`biovfm sources fetch`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from cyclopts import Parameter
+
+from infra.console import emit, progress
+
+if TYPE_CHECKING:
+    from ingest.source.spec import SourceSpec
+
+
+def fetch(
+    source: str, folder: Path, /, *, workers: int = 4, json_: Annotated[bool, Parameter(name="--json")] = False
+) -> int:
+    """Download a source's files into a folder where they have open, direct links; print the steps for the others.
+
+    An interrupted download goes on where it stopped. Exit code 1: a file could not be downloaded, or steps are left
+    for you.
+
+    Example: `biovfm sources fetch kvasir-capsule raw/kvasir-capsule`
+
+    Parameters
+    ----------
+    source
+        Id of a catalogue source, or a YAML file.
+    folder
+        Where to download to.
+    workers
+        Downloads at a time; one host serves two of them at most.
+    """
+    from ingest.source.fetch import fetch as fetch_links
+    from ingest.source.spec import load_spec
+
+    spec = load_spec(source)
+    with _Bars() as bars:
+        found = fetch_links(spec.links, folder, workers=workers, tell=bars.tell) if spec.links else []
+    steps = _steps(spec, folder) if not spec.links or spec.access != "open" else []
+    failed = [one for one in found if one.state == "failed"]
+    if json_:
+        emit({"source": spec.id, "folder": str(folder), "files": [asdict(one) for one in found], "steps": steps})
+    else:
+        lines = [f"{one.state:<10}  {one.name}  {one.error or f'{one.size:,} bytes'}" for one in found]
+        sys.stdout.write("\n".join([*lines, *steps]) + "\n")
+    return 1 if failed or steps else 0
+
+
+class _Bars:
+    """A bar per download on standard error."""
+
+    def __init__(self) -> None:
+        self._progress = progress()
+        self._tasks: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def tell(self, name: str, done: int, size: int) -> None:
+        """Show how far a download is, in MiB."""
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(_escape(name), total=None, note="MiB")
+            self._progress.update(self._tasks[name], completed=done >> 20, total=(size >> 20) or None)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _steps(spec: SourceSpec, folder: Path) -> list[str]:
+    """What a person has to do to get a source, or the rest of one."""
+    ways = {
+        "registration": "register there, and accept the terms",
+        "credentialed": "apply for credentials there, and wait for the approval",
+        "gated": "ask for access there, and wait for the approval",
+        "mixed": "read there which parts are open, and ask for the others",
+    }
+    steps = [f"open {spec.url or 'the page of the source (unknown to the catalogue)'}"]
+    steps += [ways[spec.access]] if spec.access in ways else []
+    packed = f" (packed as {spec.archive})" if spec.archive else ""
+    steps.append(f"download {spec.layout.wanted}{packed} into {folder}; archives stay packed")
+    steps.append(f"biovfm sources check {spec.id} {folder}")
+    steps.append(f"biovfm ingest {spec.id} {folder} DATASET")
+    return [f"{number}. {step}" for number, step in enumerate(steps, 1)]
