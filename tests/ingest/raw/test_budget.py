@@ -198,6 +198,12 @@ def test_what_a_header_tells_is_claimed_before_it_is_allocated(name: str) -> Non
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
+def test_arrays_that_were_never_written_are_no_data() -> None:
+    raw = RawFile.of_bytes(hdf5((64, 2000, 2000)), "a.h5")
+    with pytest.raises(RejectError, match="decompression_bomb"):
+        list(reader_for("auto", raw.name)(raw, ReadOptions()))
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_files_that_lie_about_themselves_end_early(name: str) -> None:
     file, data = BROKEN[name]()
