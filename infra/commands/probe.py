@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from infra.commands._probing import DEFAULTS, Options, probe_all
+from collections.abc import Sequence
+from functools import cache as cache_once
+from pathlib import Path
+
+from infra.commands._probing import DEFAULTS, Options, ProbeOptions, check_checkpoints, probe_all, show_all
 from shards.errors import ConfigError
 
 PAPER_PX = 224
@@ -17,9 +21,17 @@ def probe(
     paper_protocol: bool = False,
     train_mode_backbone: bool = False,
     epochs: int = 100,
+    labels: Path | None = None,
+    lock: str | None = None,
+    label: tuple[str, ...] = (),
+    ordinal: bool = False,
+    dataset: str | None = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Linear probes of frozen backbones on MedMNIST, with intervals; several models are compared pair by pair.
+    """Linear probes of frozen backbones on MedMNIST or on labelled images of your own, with intervals.
+
+    Several models are compared pair by pair. With --labels and --lock the task is your own: whole groups (patients)
+    are dealt to training, validation and test, so that none is on two sides.
 
     Example: `biovfm probe runs/demo random:runs/demo --tasks breast,retina --data ~/medmnist --out results.jsonl`
 
@@ -40,6 +52,16 @@ def probe(
         stochastic depth stays on while the head trains. Off, because it makes DINOv2 and MAE incomparable.
     epochs
         With --paper-protocol: epochs.
+    labels
+        CSV of your own labels: a column key, raw_path or group_id, label columns, and split where it is fixed.
+    lock
+        With --labels: the lock (or dataset) that holds the images; they are cut to squares of --size, else 224 px.
+    label
+        With --labels: a label column; repeat for several of zeros and ones. All other columns without it.
+    ordinal
+        With --labels: the classes are ordered.
+    dataset
+        With --lock: where its dataset lies now.
     """
     from eval.medmnist.data import Task
     from eval.probes.features import Report
@@ -70,7 +92,44 @@ def probe(
             checkpoint, [task], seeds=repeated, shots=shots, num_resamples=resamples, report=report, **extraction
         )
 
+    if labels is not None and lock is not None:
+        check_checkpoints(checkpoints, command="probe")
+        _check_own(options)
+
+        def load() -> Task:
+            from eval.labelled.table import read_labels
+            from eval.labelled.task import load_labelled
+
+            table = read_labels(labels, columns=label, ordinal=ordinal)
+            size_px = options.choice.size_px(PAPER_PX)
+            return load_labelled(lock, table, size_px=size_px, seed=seed or 0, cache=options.cache, dataset=dataset)
+
+        show_all(checkpoints, {labels.stem: cache_once(load)}, classify, options)
+        return
+    _check_alone(labels=labels, lock=lock, label=label, ordinal=ordinal, dataset=dataset)
     probe_all(checkpoints, options, classify, command="probe", size_px=PAPER_PX if paper_protocol else None)
+
+
+def _check_own(options: ProbeOptions) -> None:
+    """Refuse what belongs to MedMNIST beside labels of the user's own."""
+    options.check()
+    choice = options.choice
+    given = {"--tasks": choice.tasks != "all", "--data": choice.data is not None, "--skip-missing": choice.skip_missing}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise ConfigError(f"{wrong[0]} is for MedMNIST's tasks, not for --labels", hint=f"leave {wrong[0]} out")
+
+
+def _check_alone(
+    *, labels: Path | None, lock: str | None, label: Sequence[str], ordinal: bool, dataset: str | None
+) -> None:
+    if (labels is None) != (lock is None):
+        missing, there = ("--lock", "--labels") if labels else ("--labels", "--lock")
+        raise ConfigError(
+            f"{there} needs {missing}", hint="biovfm probe RUN --labels labels.csv --lock subset.lock.yaml"
+        )
+    given = {"--label": bool(label), "--ordinal": ordinal, "--dataset": dataset is not None}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise ConfigError(f"{wrong[0]} belongs to --labels", hint="biovfm probe --help")
 
 
 def _check(*, seeds: int, shots: int | None, epochs: int, paper: bool, train_mode: bool) -> None:

@@ -56,7 +56,7 @@ def scaling(
         )
         return
     sys.stdout.write(_table(analysis.slopes))
-    stderr().print(f"page: {files['page']}")
+    stderr().print(f"page: {files['page']}", markup=False, soft_wrap=True)
 
 
 def _table(slopes: Sequence[Slope]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from infra.commands._probing import check_writable
 from infra.console import emit, stderr
 from shards.errors import ConfigError
 
@@ -56,7 +57,7 @@ def sweep(
     """
     from infra.sweep.grid import read_grid
     from infra.sweep.launch import run_on_ray, submit_slurm, write_slurm_script
-    from infra.sweep.plan import make_plan, read_plan
+    from infra.sweep.plan import PLAN, make_plan, read_plan
     from infra.sweep.run import collect as collect_results
     from infra.sweep.run import execute, run_pending
 
@@ -64,7 +65,9 @@ def sweep(
     if len(chosen) > 1:
         raise ConfigError(f"{' and '.join(chosen)} exclude one another", hint="give one of them")
     if submit and not slurm:
-        raise ConfigError("--submit belongs to --slurm")
+        raise ConfigError("--submit belongs to --slurm", hint="add --slurm")
+    if grid:
+        check_writable(out / PLAN, option="--out")
     planned = make_plan(read_grid(grid), out) if grid else read_plan(out)
     failed: list[str] = []
     script: Path | None = None
@@ -74,7 +77,9 @@ def sweep(
             execute(planned, run)
     elif slurm:
         script = write_slurm_script(planned)
-        stderr().print(submit_slurm(script) if submit else f"submit it with: sbatch {script}", soft_wrap=True)
+        stderr().print(
+            submit_slurm(script) if submit else f"submit it with: sbatch {script}", markup=False, soft_wrap=True
+        )
     elif ray:
         failed = run_on_ray(planned, ray, tell=_tell)
     elif not plan and not collect:
@@ -101,18 +106,18 @@ def _analyse(results: Path, out: Path, *, data: str | None) -> Path:
     from infra.reports.scaling import analyse, write_analysis
 
     page = write_analysis(analyse([results], data=data), out)["page"]
-    stderr().print(f"page: {page}")
+    stderr().print(f"page: {page}", markup=False, soft_wrap=True)
     return page
 
 
 def _nth(plan: Plan, number: int) -> PlannedRun:
     if not 0 <= number < len(plan.runs):
-        raise ConfigError(f"there is no run {number}", hint=f"0 to {len(plan.runs) - 1}")
+        raise ConfigError(f"there is no run {number}", hint=f"pass --only 0 to --only {len(plan.runs) - 1}")
     return plan.runs[number]
 
 
 def _tell(run: PlannedRun, what: str) -> None:
-    stderr().print(f"{run.id}: {what}", soft_wrap=True)
+    stderr().print(f"{run.id}: {what}", markup=False, soft_wrap=True)
 
 
 def _table(plan: Plan) -> str:

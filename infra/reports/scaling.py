@@ -71,7 +71,7 @@ def _factors(tasks: set[str], *, data: str | None, size: int) -> list[dict[str, 
         try:
             rows.append(task_factors(load_task(task, size=size, root=data)) if data else known_factors(task))
         except TaskNotFoundError as error:
-            stderr().print(f"no images: {error.message}")
+            stderr().print(f"no images: {error.message}", markup=False, soft_wrap=True)
             rows.append({**known_factors(task), **unknown})
     return rows
 

@@ -1,0 +1,69 @@
+"""`biovfm report`: what is wrong with its arguments is one line, before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from tests.shards.builders import small_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    small_dataset(str(tmp_path / "data"))
+    return str(tmp_path / "data")
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("")
+    return folder
+
+
+def test_a_run_that_is_none_fails(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, said in (
+        (tmp_path / "nowhere", "there is no run folder"),
+        (tmp_path / "data", "holds no training run"),
+        (empty(tmp_path / "empty"), "holds no training run"),
+    ):
+        out = tmp_path / "report.html"
+        assert main(["report", dataset, "--run", str(run), "--out", str(out)]) == 2
+        captured = capsys.readouterr()
+        assert said in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+        assert not out.exists()
+
+
+def test_an_out_that_cannot_be_written_is_one_line(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["report", dataset, "--out", str(tmp_path / "file" / "report.html")]) == 2
+    assert "pass another --out" in capsys.readouterr().err
+
+
+def test_the_answer_is_on_standard_output(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.html"
+    assert main(["report", dataset, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert main(["report", dataset, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(out), "bytes": out.stat().st_size}
+
+
+def test_probes_stand_beside_published_figures(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Path(__file__).parents[2] / "frozen" / "data" / "results.jsonl"
+    out = tmp_path / "report.html"
+    assert main(["report", dataset, "--results", str(results), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert "published, other protocol" in page
+    assert "Doerrich et al." in page
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{\n")
+    assert main(["report", dataset, "--results", str(broken), "--out", str(out)]) == 2
+    assert "is no probe result" in capsys.readouterr().err
