@@ -8,7 +8,10 @@ EXTRAS := train,dev,s3-server,serve
 export BIOVFM_MEDMNIST_ROOT ?= $(abspath $(wildcard ../shared/data))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test unit lint setup system demo-s3 clean
+SECONDS ?= 60
+DEBIAN := gcc libc6-dev libjpeg62-turbo-dev chromium
+
+.PHONY: demo test unit fuzz lint setup system demo-s3 clean
 
 demo: setup
 	$(BIN)/biovfm demo --out demo-out
@@ -26,6 +29,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Both harnesses of the C code under the sanitizers; needs clang with its runtime.
+fuzz: setup
+	@$(MAKE) --no-print-directory system DEBIAN="clang libclang-rt-14-dev"
+	$(BIN)/python -m tests.shards.native.fuzz --seconds $(SECONDS)
 
 demo-s3: setup
 	$(BIN)/biovfm demo --s3 --out demo-out-s3
@@ -45,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard shards/native
 system:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  missing=""; \
-	  for p in gcc libc6-dev libjpeg62-turbo-dev chromium; do \
+	  for p in $(DEBIAN); do \
 	    dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	  if [ -n "$$missing" ]; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \

@@ -22,6 +22,10 @@ LIBRARY = "_biovfm_decode.so"
 """File name of the shared library, beside the sources."""
 _FLAGS = ["-std=c11", "-O3", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra"]
 _FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+_HARDENING = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+_LINKING = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"] if sys.platform == "linux" else []
+_LINKING += ["-Wl,-rpath,$ORIGIN"] if sys.platform == "linux" else []
+"""A wheel carries its libjpeg-turbo beside the library; elsewhere the loader goes on to the system's."""
 
 
 class BuildError(Exception):
@@ -55,6 +59,7 @@ def build(folder: Path = HERE) -> Path:
     command = [
         *_compiler(),
         *_FLAGS,
+        *_HARDENING,
         f"-DBV_SOURCE={source_digest()}",
         *include,
         *extra,
@@ -62,7 +67,7 @@ def build(folder: Path = HERE) -> Path:
         str(temporary),
         *sources,
     ]
-    command += [*shlex.split(os.environ.get("LDFLAGS", "")), *link, "-lm"]
+    command += [*_LINKING, *shlex.split(os.environ.get("LDFLAGS", "")), *link, "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
         if done.returncode:
