@@ -79,6 +79,9 @@ def _show(report: Report, removed: Sequence[Orphan]) -> None:
         lines.append(f"{number(len(report.problems), 'problem')}: bring these objects back from a copy")
     else:
         lines.append("sound" if report.deep else "sound, as far as names and sizes tell; --deep reads every byte")
+    if report.num_unhashed_files:
+        count = number(report.num_unhashed_files, "table file")
+        lines.append(f"{count} of an older release or of a rewritten table: no hash was kept, its structure was read")
     if report.orphans:
         total = size(sum(orphan.size for orphan in report.orphans))
         done = f"{len(removed)} removed" if removed else "--remove-orphan-objects removes old ones"

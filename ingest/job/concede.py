@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from shards.dataset.dataset import Dataset
+from shards.dataset.dataset import CONCEDED, Dataset
 from shards.schema import rejects_schema
 
 
@@ -38,9 +38,9 @@ def _lost_rows(dataset: Dataset, job: str) -> pa.Table:
         return pa.table({})
     return dataset.query(
         "SELECT source, modality, raw_path, raw_frame, 'duplicate' AS reason, "
-        "'committed at the same time by another job' AS detail, job_id, pixel_sha256 FROM samples "
+        "? AS detail, job_id, pixel_sha256 FROM samples "
         "WHERE job_id = ? AND pixel_sha256 IN (SELECT pixel_sha256 FROM samples JOIN earlier USING (job_id)) "
         "ORDER BY pixel_sha256",
-        params=[job],
+        params=[CONCEDED, job],
         earlier=pa.table({"job_id": pa.array(earlier, pa.string())}),
     )

@@ -19,7 +19,7 @@ from ingest.engines.local import LocalEngine
 from ingest.job.report import Progress, Watcher
 from ingest.job.share import Share
 from ingest.job.unit_writer import Prepared, UnitWriter
-from ingest.picture.fingerprint import fingerprint, pixel_sha256
+from ingest.picture.fingerprint import fingerprint
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
 from ingest.privacy.burned_in import burned_in_policy, without_text
@@ -35,6 +35,7 @@ from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from ingest.staging.unit import Unit
 from shards.errors import MachineError, StoreError
+from shards.pixels.digest import pixel_sha256
 
 _COMPUTED: Final = frozenset({"CT", "MR"})
 """Never captured from a screen: what is, shows a report or a rendering."""

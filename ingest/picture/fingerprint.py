@@ -9,7 +9,6 @@ a tenth of the decoding.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -42,15 +41,6 @@ class Prints:
     whole: bytes
     centre: bytes
     thumb: NDArray[np.uint8]
-
-
-def pixel_sha256(picture: Picture) -> str:
-    """SHA-256 (hex) of `HxWxC`, a zero byte, and the pixels in row order."""
-    height, width = picture.shape[:2]
-    channels = 1 if picture.ndim == 2 else picture.shape[2]
-    digest = hashlib.sha256(f"{height}x{width}x{channels}\0".encode())
-    digest.update(np.ascontiguousarray(picture).data)
-    return digest.hexdigest()
 
 
 def fingerprint(picture: Picture) -> Prints:

@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.query import connect, scan
-from shards.dataset.table_files import add_files, write_files
+from shards.dataset.query import connect, scan, told_plainly
+from shards.dataset.table_files import add_files, require_inside, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
+from shards.store.options import require_plain
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,6 +50,8 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
     "raw_files": ("raw_files", raw_files_schema),
 }
 """Name in a query → folder and columns of a table."""
+CONCEDED = "committed at the same time by another job"
+"""The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
 _JOB = "biovfm.job"
 _SUMMARY = "biovfm.summary"
 
@@ -96,6 +99,7 @@ class Dataset:
         Raises:
             SampleIndexError: It has another format version.
         """
+        require_plain(url)
         store = open_store(url)
         try:
             settings = json.loads(store.read(_SETTINGS))
@@ -119,6 +123,7 @@ class Dataset:
             encoding: The encoding policy of a new dataset; one that exists keeps its own.
             pipeline_version: The version of the ingest pipeline whose rules a new dataset follows, where it is known.
         """
+        require_plain(url)
         settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "dataset_id": str(uuid.uuid4()),
@@ -156,23 +161,29 @@ class Dataset:
         """One of the Delta tables (`index`, `fingerprints`, `rejects`), or None where nothing was written yet.
 
         Raises:
-            SampleIndexError: `version` is not there (any more).
+            SampleIndexError: `version` is not there (any more), the log is damaged, or it names a file elsewhere.
+            StoreError: The storage failed.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         options = self._storage_options()
         try:
-            return DeltaTable(self.table_url(name), version=version, storage_options=options)
+            with told_plainly(self.url):
+                table = DeltaTable(self.table_url(name), version=version, storage_options=options)
+                require_inside(table, f"{self.url}/{name}")
         except TableNotFoundError:
             if version is None:
                 return None
             raise SampleIndexError(f"{self.url} has no {name}/ table yet", hint="ingest something first") from None
         except DeltaError as error:
-            raise SampleIndexError(
-                f"{self.url}: version {version} of {name}/ cannot be read ({str(error).splitlines()[0]})",
-                hint="`biovfm stats` shows the newest version; a vacuum may have removed this one",
-            ) from error
+            which = "the log" if version is None else f"version {version}"
+            hint = "run `biovfm verify` on the dataset; bring the log back from a copy"
+            if version is not None:
+                hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
+            text = str(error).splitlines()[0]
+            raise SampleIndexError(f"{self.url}: {which} of {name}/ cannot be read ({text})", hint=hint) from error
+        return table
 
     def version(self) -> int:
         """The index version: it grows by one with every committed job; -1 while there is none."""
@@ -240,7 +251,7 @@ class Dataset:
         Raises:
             SampleIndexError: There is no such version (any more).
         """
-        with connect() as database:
+        with told_plainly(self.url), connect() as database:
             for name in names:
                 folder, schema = TABLE_NAMES[name]
                 pinned = name == "samples" and version is not None

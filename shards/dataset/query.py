@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from shards.errors import SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
+from shards.store.calls import HINTS
+from shards.store.options import redact
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +41,41 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
     return database
+
+
+@contextmanager
+def told_plainly(url: str) -> Iterator[None]:
+    """Turn what DuckDB, Arrow and deltalake say of tables that cannot be read into one line.
+
+    Args:
+        url: The dataset.
+
+    Raises:
+        StoreError: The storage failed, after the retries that `storage_options` asks for.
+        SampleIndexError: A file of a table is damaged or missing.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except (duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
+        text = _plain(str(error))
+        if any(word in text for word in _NETWORK):
+            raise StoreError(f"{url}: {text}", hint=HINTS["transient"]) from error
+        of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
+        if not of_table:
+            raise
+        raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
+
+
+_NETWORK = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "error sending request")
+
+
+def _plain(text: str) -> str:
+    """The message in one line, without colours and without the client's own way of drawing causes."""
+    text = re.sub(r"\x1b\[[0-9;]*m|↳", "", text).partition("\n\nDebug source")[0]
+    return redact(" ".join(text.split()))[:400]
 
 
 def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:

@@ -18,8 +18,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from shards.errors import AlreadyExistsError, SampleIndexError
 from shards.schema import DISTINCT_COLUMNS
@@ -126,6 +127,23 @@ def _add_columns(table: DeltaTable, wanted: Schema) -> None:
         table.update_incremental()
 
 
+def require_inside(table: DeltaTable, url: str) -> None:
+    """Check that every file that a table names lies in the table's folder.
+
+    Raises:
+        SampleIndexError: The log names a file elsewhere, which a dataset of ours never does.
+    """
+    import pyarrow as pa
+
+    for path in pa.table(table.get_add_actions(flatten=True))["path"].to_pylist():
+        plain = PurePosixPath(unquote(path))
+        if plain.is_absolute() or ".." in plain.parts or re.match(r"[A-Za-z][\w+.-]*:", str(plain)):
+            raise SampleIndexError(
+                f"{url}: its log names a file outside the dataset: {path}",
+                hint="do not use this dataset: somebody has changed its log",
+            )
+
+
 def _pieces(rows: pa.RecordBatchReader, partition_by: Sequence[str]) -> Iterator[tuple[Values, pa.RecordBatch]]:
     """The runs of rows of one partition, without the partition columns."""
     import pyarrow as pa
@@ -179,8 +197,12 @@ def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _name(partition: Mapping[str, str], job_id: str, number: int, file: Path) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    folders = [f"{name}={_plain(value)}" for name, value in partition.items()]
-    return "/".join([*folders, f"part-{_plain(job_id)}-{number:05d}-{digest}.parquet"])
+    return "/".join([*partition_folders(partition), f"part-{_plain(job_id)}-{number:05d}-{digest}.parquet"])
+
+
+def partition_folders(partition: Mapping[str, str]) -> list[str]:
+    """The folders that the files of a partition lie in."""
+    return [f"{name}={_plain(value)}" for name, value in partition.items()]
 
 
 def _plain(text: str) -> str:
@@ -197,11 +219,11 @@ def _action(path: str, file: Path, partition: Mapping[str, str], metadata: pq.Fi
         partition_values=partition,
         modification_time=int(time.time() * 1000),
         data_change=True,
-        stats=json.dumps(_bounds(metadata)),
+        stats=json.dumps(bounds_of(metadata)),
     )
 
 
-def _bounds(metadata: pq.FileMetaData) -> Mapping[str, Any]:
+def bounds_of(metadata: pq.FileMetaData) -> Mapping[str, Any]:
     """What a reader needs to skip the file: rows, and the least and greatest value of columns of text and integers.
 
     Real numbers have none: a NaN lies outside any bounds, and readers do not agree on how it compares.

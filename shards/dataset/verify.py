@@ -2,16 +2,17 @@
 
 The quick check compares the index with a listing: every table file and every shard is there and long enough, every
 row of a shard has its place, no key stands twice, and what lies there without being in a table. The deep check reads
-every shard once: its SHA-256 against its name, the structure of the tar, and each image's place and CRC-32C against
-its index row. It costs one pass over the bytes; memory stays below one sample a thread plus one shard's rows.
+every table file (its SHA-256 against its name, what the log says of it) and every shard once: its SHA-256 against its
+name, the structure of the tar, each image's place, CRC-32C and size against its index row, and each JSON against the
+row. It costs one pass over the bytes; memory stays below one table file, one sample a thread and one shard's rows.
 """
 
 from __future__ import annotations
 
 import tarfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +21,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from shards.dataset.dataset import Dataset
-from shards.dataset.verify_shard import Problem, Rows, check_shard
+from shards.dataset.dataset import CONCEDED, Dataset
+from shards.dataset.verify_shard import Problem, RawItem, Rows, check_shard
+from shards.dataset.verify_table import add_actions, check_table, is_hashed
 from shards.errors import SampleIndexError
-from shards.store import Store
+from shards.schema import INDEX_COLUMNS
 from shards.store.base import HIDDEN, ObjectInfo
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Report:
         num_samples: Rows of the index.
         num_shards: Shards that the index names.
         num_bytes: Size of these shards in bytes.
+        num_unhashed_files: Table files whose names carry no hash, so that only their structure was checked.
         problems: What is wrong.
         orphans: What lies there without being in the index; harmless.
     """
@@ -73,6 +76,7 @@ class Report:
     num_samples: int
     num_shards: int
     num_bytes: int
+    num_unhashed_files: int
     problems: tuple[Problem, ...]
     orphans: tuple[Orphan, ...]
 
@@ -89,20 +93,18 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
     Raises:
         StoreError: The storage cannot be listed or read at all.
     """
-    problems = [problem for name in TABLES for problem in _check_table(dataset, name)]
+    problems = [problem for name in TABLES for problem in check_table(dataset, name, deep=deep)]
     table = None if problems else dataset.table("index")
     sizes = {info.path: info.size for info in dataset.store.list("shards/")}
     shards: dict[str, tuple[int, int]] = {}
     readable = not problems
     if table is not None and readable:
-        with dataset.database("samples", version=table.version()) as database:
-            shards = _roll_up(database, problems)
-            problems += _check_sizes(shards, sizes)
-            if deep:
-                broken = {problem.path for problem in problems if problem.kind in {"missing", "size"}}
-                rows = (item for item in _rows_by_shard(database) if item[0] not in broken)
-                tell = partial(_tell, progress, len(shards) - len(broken))
-                problems += _read_all(dataset.store, rows, threads=threads, progress=tell)
+        try:
+            shards = _check_shards(
+                dataset, table.version(), sizes, problems, deep=deep, threads=threads, progress=progress
+            )
+        except SampleIndexError as error:  # a file that is whole by name and size, and still no table
+            problems.append(Problem(kind="table", path="index/", detail=error.message))
     return Report(
         url=dataset.url,
         version=-1 if table is None else int(table.version()),
@@ -110,9 +112,38 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
         num_samples=sum(rows for rows, _ in shards.values()),
         num_shards=len(shards),
         num_bytes=sum(sizes.get(shard, 0) for shard in shards),
+        num_unhashed_files=_num_unhashed(dataset) if deep and readable else 0,
         problems=tuple(problems),
         orphans=tuple(_find_orphans(dataset, set(shards))) if readable else (),
     )
+
+
+def _check_shards(
+    dataset: Dataset,
+    version: int,
+    sizes: Mapping[str, int],
+    problems: list[Problem],
+    *,
+    deep: bool,
+    threads: int,
+    progress: Progress | None,
+) -> dict[str, tuple[int, int]]:
+    """Compare the shards with the rows of one index version; notes problems.
+
+    Returns:
+        Shard → (rows, bytes that its rows reach).
+    """
+    conceded = _conceded(dataset)
+    with dataset.database("samples", version=version) as database:
+        shards = _roll_up(database, problems, conceded)
+        problems += _check_sizes(shards, sizes)
+        if deep:
+            broken = {problem.path for problem in problems if problem.kind in {"missing", "size"}}
+            rows = (item for item in _rows_by_shard(database) if item[0] not in broken)
+            tell = partial(_tell, progress, len(shards) - len(broken))
+            check = partial(check_shard, dataset.store, conceded=conceded)
+            problems += _read_all(check, rows, threads=threads, progress=tell)
+    return shards
 
 
 def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_seconds: float) -> Sequence[Orphan]:
@@ -155,33 +186,22 @@ def _operations(dataset: Dataset, name: str) -> set[str]:
     return set() if table is None else {str(entry.get("operation", "")) for entry in table.history()}
 
 
-def _check_table(dataset: Dataset, name: str) -> Iterator[Problem]:
-    try:
-        table = dataset.table(name)
-    except SampleIndexError as error:
-        yield Problem(kind="table", path=f"{name}/", detail=error.message)
-        return
-    if table is None:
-        return
-    there = {info.path: info.size for info in dataset.store.list(f"{name}/")}
-    for path, size in _table_files(table):
-        file = f"{name}/{path}"
-        if file not in there:
-            yield Problem(kind="missing", path=file, detail=f"version {table.version()} of the table needs it")
-        elif there[file] != size:
-            yield Problem(kind="size", path=file, detail=f"{there[file]} bytes, the table's log says {size}")
+def _num_unhashed(dataset: Dataset) -> int:
+    tables = [table for name in TABLES if (table := dataset.table(name)) is not None]
+    return sum(not is_hashed(action["path"]) for table in tables for action in add_actions(table))
 
 
-def _table_files(table: DeltaTable) -> Iterator[tuple[str, int]]:
-    import pyarrow as pa
-
-    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
-    for action in actions:
-        yield unquote(action["path"]), int(action["size_bytes"])
+def _conceded(dataset: Dataset) -> frozenset[RawItem]:
+    """The images that jobs have given up after their commit (see `CONCEDED`): no row names their bytes any more."""
+    found = dataset.query("SELECT source, raw_path, raw_frame FROM rejects WHERE detail = ?", params=[CONCEDED])
+    return frozenset(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
 
-def _roll_up(database: duckdb.DuckDBPyConnection, problems: list[Problem]) -> dict[str, tuple[int, int]]:
+def _roll_up(
+    database: duckdb.DuckDBPyConnection, problems: list[Problem], conceded: Collection[RawItem]
+) -> dict[str, tuple[int, int]]:
     """Shard → (rows, bytes that its rows reach); notes rows that cannot be."""
+    given_up = Counter(source for source, _, _ in conceded)
     found = {}
     rows = database.sql(
         "SELECT shard, count(*), count(DISTINCT shard_row), min(shard_row), max(shard_row),"
@@ -189,7 +209,8 @@ def _roll_up(database: duckdb.DuckDBPyConnection, problems: list[Problem]) -> di
     ).fetchall()
     for shard, count, distinct, first, last, end in rows:
         found[shard] = (int(count), int(end))
-        if (distinct, first, last) != (count, 0, count - 1):
+        gaps = last + 1 - count
+        if distinct != count or first < 0 or gaps > given_up[_source_of(shard)]:
             detail = f"{count} rows, {distinct} different ones from {first} to {last}"
             problems.append(Problem(kind="rows", path=shard, detail=detail))
     twice = database.sql(
@@ -197,6 +218,11 @@ def _roll_up(database: duckdb.DuckDBPyConnection, problems: list[Problem]) -> di
     ).fetchall()
     problems += [Problem(kind="duplicate", path="index/", detail=f"key {key} stands {n} times") for key, n in twice]
     return found
+
+
+def _source_of(shard: str) -> str:
+    """The source that a shard's path names; empty where it is no such path."""
+    return [*shard.split("/"), "", ""][1]
 
 
 def _check_sizes(shards: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) -> Iterator[Problem]:
@@ -232,18 +258,22 @@ def _known_files(table: DeltaTable | None) -> set[str]:
     if table is None:
         return set()
     older = table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True)
-    return {path for path, _ in _table_files(table)} | {unquote(path) for path in older}
+    return {action["path"] for action in add_actions(table)} | {unquote(path) for path in older}
 
 
 def _read_all(
-    store: Store, shards: Iterable[tuple[str, Rows]], *, threads: int, progress: Callable[[int], None]
+    check: Callable[[str, Rows], list[Problem]],
+    shards: Iterable[tuple[str, Rows]],
+    *,
+    threads: int,
+    progress: Callable[[int], None],
 ) -> Iterator[Problem]:
     """Check shards side by side; holds the rows of a few at a time, since a large index does not fit in memory."""
     waiting: deque[Future[list[Problem]]] = deque()
     done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         for shard, rows in shards:
-            waiting.append(pool.submit(check_shard, store, shard, rows))
+            waiting.append(pool.submit(check, shard, rows))
             while len(waiting) >= 2 * threads:
                 yield from waiting.popleft().result()
                 progress(done := done + 1)
@@ -259,8 +289,7 @@ def _tell(progress: Progress | None, total: int, done: int) -> None:
 
 def _rows_by_shard(database: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, Rows]]:
     ordered = database.sql(
-        "SELECT shard, shard_row, key, pixel_sha256, extension, byte_offset, byte_length, crc32c FROM samples"
-        " ORDER BY shard, shard_row"
+        f"SELECT {', '.join(INDEX_COLUMNS)} FROM samples ORDER BY shard, shard_row"  # noqa: S608 - our own names
     )
     rows = (row for batch in ordered.to_arrow_reader(10_000) for row in batch.to_pylist())
     for shard, group in groupby(rows, key=lambda row: str(row["shard"])):

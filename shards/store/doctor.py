@@ -13,7 +13,7 @@ from itertools import islice
 from shards.errors import AlreadyExistsError, NotFoundError, StoreError
 from shards.store import MIB, Store, StoreSettings, join_url, open_store, storage_options
 from shards.store.calls import HINTS
-from shards.store.options import S3_SCHEMES, credential_source, service
+from shards.store.options import S3_SCHEMES, credential_source, require_plain, service
 
 _PART_BYTES = 6 * MIB
 _SPEED_BYTES = 16 * MIB
@@ -51,6 +51,7 @@ def probe(url: str, settings: StoreSettings | None = None) -> Iterator[Finding]:
         url: The folder of a dataset, or where one is to be.
         settings: Time limits; by default those of the environment, with at most 15 s of attempts for each step.
     """
+    require_plain(url)
     settings = settings or StoreSettings.from_environment()
     settings = replace(settings, budget_seconds=min(settings.budget_seconds, 15.0))
     if url.partition("://")[0] in S3_SCHEMES:

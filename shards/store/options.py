@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shards.errors import StoreError
+from shards.errors import ConfigError, StoreError
+from shards.store.settings import StoreSettings
 
 S3_SCHEMES = frozenset({"s3", "s3a"})
 _CREDENTIAL_MINUTES = 15
@@ -128,8 +129,24 @@ class S3Options:
 
 
 def storage_options(url: str) -> dict[str, str]:
-    """Options for `deltalake` to open tables below `url`; empty for a local folder. Nothing secret."""
-    return S3Options.from_environment().for_deltalake() if _scheme(url) in S3_SCHEMES else {}
+    """Options for `deltalake` to open tables below `url`; empty for a local folder. Nothing secret.
+
+    Its requests get the time limits and the retry budget of our own.
+    """
+    scheme = _scheme(url)
+    if scheme in {"", "file"}:
+        return {}
+    settings = StoreSettings.from_environment()
+    options = {
+        "max_retries": "100000",  # the budget of time is what ends them
+        "retry_timeout": f"{1000 * settings.budget_seconds:.0f}ms",
+        "backoff_config.init_backoff": f"{1000 * settings.backoff_seconds:.0f}ms",
+        "backoff_config.max_backoff": f"{1000 * settings.backoff_max_seconds:.0f}ms",
+        "backoff_config.base": "2",
+        "connect_timeout": f"{settings.connect_seconds:.0f}s",
+        "timeout": f"{settings.request_seconds:.0f}s",
+    }
+    return options | (S3Options.from_environment().for_deltalake() if scheme in S3_SCHEMES else {})
 
 
 def fsspec_options(url: str) -> dict[str, Any]:
@@ -236,6 +253,23 @@ def service(url: str) -> str:
         return ""
     options = S3Options.from_environment()
     return redact(options.endpoint) if options.endpoint else f"AWS, region {options.region}"
+
+
+def require_plain(url: str) -> None:
+    """Refuse a dataset's URL that the clients which read and write it would understand in different ways.
+
+    A query, a fragment or an escaped character is part of the name to one of them and not to the other, so that
+    tables would lie elsewhere than the shards, or two datasets would share one log.
+
+    Raises:
+        ConfigError: The URL holds such a character.
+    """
+    scheme = _scheme(url)
+    odd = r"[\x00-\x1f\\]|%[0-9A-Fa-f]{2}" if scheme in {"", "file"} else r"[\x00-\x1f\\#?%]"
+    if scheme not in {"http", "https"} and (found := re.search(odd, url)):
+        raise ConfigError(
+            f"the URL of a dataset may not hold {found[0]!r}: {redact(url)}", hint="choose another name for its folder"
+        )
 
 
 def redact(url: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import Sample, ShardWriter, shard_path
+from shards.decode.header import ImageHeader, read_header
 from shards.schema import index_schema, rejects_schema
 
 
@@ -34,8 +35,9 @@ def add_source(
     *,
     per_shard: int = 16,
     job_id: str | None = None,
+    row: Mapping[str, object] | None = None,
 ) -> list[str]:
-    """Commit images as one job; returns their keys."""
+    """Commit images as one job, with `row` in place of what the index should say; returns their keys."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(images), per_shard):
@@ -44,9 +46,12 @@ def add_source(
             for number, image in enumerate(images[start : start + per_shard], start):
                 digest = hashlib.sha256(image).hexdigest()
                 key = f"{source}-{digest[:16]}"
-                meta = {"source": source, "modality": modality, "number": number}
+                meta: dict[str, object] = {"source": source, "modality": modality, "number": number}
+                meta |= {"raw_path": f"{number}.jpg", "raw_frame": "", "licence": "CC0-1.0"}
                 placement = writer.add(Sample(key=key, extension="jpg", image=image, meta=meta))
-                placed.append((key, digest, number, placement))
+                header = read_header(image)
+                assert isinstance(header, ImageHeader)
+                placed.append((key, digest, number, placement, header.components))
             shard = writer.close()
             name = shard_path(source, modality, shard.sha256)
             dataset.store.put_if_absent(name, shard.path)
@@ -65,7 +70,7 @@ def add_source(
                     "extension": "jpg",
                     "width": 80,
                     "height": 64,
-                    "channels": 3,
+                    "channels": components,
                     "pixel_sha256": digest,
                     "raw_path": f"{number}.jpg",
                     "raw_frame": "",
@@ -74,8 +79,9 @@ def add_source(
                     "window_center": float("nan"),
                     "window_width": float("nan"),
                     "job_id": job_id or f"{source}-{modality}",
+                    **(row or {}),
                 }
-                for key, digest, number, placement in placed
+                for key, digest, number, placement, components in placed
             ]
     dataset.commit(
         job_id=job_id or f"{source}-{modality}",

@@ -7,14 +7,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from infra.cli import main
+from ingest.job.concede import concede_duplicates
 from shards.dataset.dataset import Dataset
 from shards.dataset.verify import Report, remove_orphans, verify
 from shards.errors import SampleIndexError
 from shards.schema import rejects_schema
 from shards.store import open_store
+from shards.stream.plan import plan_of
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 DAY = 86_400.0
@@ -74,7 +77,7 @@ def swap_members(file: Path) -> None:
 
 def break_json(file: Path) -> None:
     data = file.read_bytes()
-    file.write_bytes(data.replace(b'{"modality"', b'["modality"', 1))
+    file.write_bytes(data.replace(b'{"licence"', b'["licence"', 1))
 
 
 def cut_the_end(file: Path) -> None:
@@ -171,3 +174,107 @@ def test_on_object_storage(bucket: str) -> None:
     lost = next(iter(dataset.store.list("shards/"))).path
     open_store(dataset.url).delete([lost])
     assert [(problem.kind, problem.path) for problem in verify(dataset).problems] == [("missing", lost)]
+
+
+def table_file(dataset: Dataset, name: str = "index") -> Path:
+    return max((Path(dataset.url) / name).rglob("*.parquet"), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["index", "rejects"])
+def test_every_flipped_bit_of_a_table_file_is_found(dataset: Dataset, name: str) -> None:
+    row = dict.fromkeys(rejects_schema().names, "x")
+    dataset.reject("more", pa.Table.from_pylist([row], schema=rejects_schema()))
+    file = table_file(dataset, name)
+    good = file.read_bytes()
+    for at in range(5, len(good) - 1, len(good) // 12):
+        bad = bytearray(good)
+        bad[at] ^= 1 << at % 8
+        file.write_bytes(bad)
+        found = verify(dataset, deep=True).problems
+        assert [problem.kind for problem in found] == ["hash"], at
+        assert found[0].path.startswith(f"{name}/")
+    file.write_bytes(good)
+    assert verify(dataset, deep=True).problems == ()
+
+
+def test_a_log_that_says_other_things_than_the_file_is_found(dataset: Dataset) -> None:
+    log = Path(dataset.url) / "index/_delta_log/00000000000000000000.json"
+    good = log.read_text()
+    for old, new in (('\\"numRecords\\": 60', '\\"numRecords\\": 61'), ('"modality":"CT"', '"modality":"MR"')):
+        assert old in good
+        log.write_text(good.replace(old, new))
+        assert "table" in kinds(verify(dataset, deep=True))
+    log.write_text(good)
+    assert verify(dataset, deep=True).problems == ()
+
+
+def test_a_table_without_hashes_is_read_with_a_word(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    add_source(dataset, "alpha", "CT", [jpeg(500)], job_id="again")
+    assert verify(dataset, deep=True).num_unhashed_files == 0
+    dataset.samples_table().optimize.compact()
+    report = verify(dataset, deep=True)
+    assert report.num_unhashed_files > 0
+    assert report.problems == ()
+    main(["verify", dataset.url, "--deep"])
+    assert "no hash was kept" in capsys.readouterr().out
+
+
+def test_images_that_a_job_gave_up_may_stay_in_its_shard(tmp_path: Path) -> None:
+    pictures = [jpeg(number) for number in range(6)]
+    dataset = Dataset.create(str(tmp_path / "data"))
+    add_source(dataset, "first", "CT", pictures[:4], job_id="first")
+    add_source(dataset, "later", "CT", [pictures[4], *pictures[1:3], pictures[5]], job_id="later")
+    assert concede_duplicates(dataset, "later") == 2
+    for deep in (False, True):
+        assert verify(dataset, deep=deep).problems == ()
+
+
+def test_images_that_nobody_gave_up_may_not_lack_a_row(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    add_source(dataset, "first", "CT", [jpeg(number) for number in range(6)])
+    dataset.samples_table().delete("shard_row = 3")
+    assert "rows" in kinds(verify(dataset))
+    assert "structure" in kinds(verify(dataset, deep=True))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [
+        ("licence", "CC-BY", "sidecar"),
+        ("raw_path", "other.jpg", "sidecar"),
+        ("width", 81, "pixels"),
+        ("channels", 1, "pixels"),
+    ],
+)
+def test_rows_that_say_other_things_than_the_shard_are_found(
+    tmp_path: Path, column: str, value: object, kind: str
+) -> None:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    add_source(dataset, "s", "CT", [jpeg(1)], row={column: value})
+    assert kind in kinds(verify(dataset, deep=True))
+
+
+@pytest.mark.parametrize("path", ["../../other/x.parquet", "/etc/x.parquet", "file:///etc/x.parquet", "a/../../../x"])
+def test_a_log_that_names_files_elsewhere_is_refused_by_every_reader(tmp_path: Path, path: str) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    log = Path(dataset.url) / "index/_delta_log/00000000000000000000.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if "add" in line:
+            line["add"]["path"] = path
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(SampleIndexError, match="outside the dataset"):
+        dataset.query("SELECT * FROM samples")
+    with pytest.raises(SampleIndexError, match="outside the dataset"):
+        plan_of(dataset.url)
+    assert "table" in kinds(verify(dataset))
+
+
+def test_a_table_that_cannot_be_read_is_one_line(dataset: Dataset) -> None:
+    file = table_file(dataset)
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(SampleIndexError, match="samples") as caught:
+        dataset.query("SELECT * FROM samples")
+    assert "\n" not in str(caught.value)
+    assert "table" in kinds(verify(dataset))
+    assert "hash" in kinds(verify(dataset, deep=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import duckdb
@@ -12,8 +13,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from infra.s3_server import Server
-from shards.errors import StoreError
+from shards.dataset.dataset import Dataset
+from shards.errors import ConfigError, StoreError
 from shards.store import (
+    MemoryStore,
     S3Options,
     StoreSettings,
     duckdb_secret,
@@ -23,6 +26,7 @@ from shards.store import (
     register_with_duckdb,
     storage_options,
 )
+from tests.shards.builders import small_dataset
 
 VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -93,7 +97,50 @@ def test_switches_reach_the_clients(bare: pytest.MonkeyPatch) -> None:
 
 
 def test_other_urls_need_no_options(bare: pytest.MonkeyPatch) -> None:
-    assert storage_options("/data/x") == storage_options("gs://b/x") == {}
+    assert storage_options("/data/x") == storage_options("file:///data/x") == {}
+    assert not [name for name in storage_options("gs://b/x") if name.startswith("AWS")]
+
+
+def test_requests_for_tables_have_the_budget_of_the_store(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("BIOVFM_STORE_BUDGET_SECONDS", "7")
+    bare.setenv("BIOVFM_STORE_BACKOFF_SECONDS", "0.5")
+    found = storage_options("s3://b/x")
+    assert (found["retry_timeout"], found["backoff_config.init_backoff"]) == ("7000ms", "500ms")
+
+
+def test_a_dead_endpoint_is_tried_for_the_budget_and_then_one_line(bare: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "BIOVFM_STORE_BUDGET_SECONDS": "3",
+    }.items():
+        bare.setenv(name, value)
+    begin = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        Dataset("s3://b/x", MemoryStore(), {}).table("index")
+    assert 2 < time.monotonic() - begin < 15
+    assert "\n" not in str(caught.value)
+    assert "biovfm doctor" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["run#1", "v?1", "a%20b", "a\\b", "tab\tx"])
+def test_names_that_clients_read_differently_are_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="may not hold"):
+        Dataset.create(f"s3://bucket/{name}/data")
+    with pytest.raises(ConfigError, match="may not hold"):
+        Dataset.open(f"s3://bucket/{name}/data")
+    if name in {"a%20b", "a\\b", "tab\tx"}:
+        with pytest.raises(ConfigError, match="may not hold"):
+            Dataset.create(str(tmp_path / name))
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["run#1", "v?1", "100%", "a b", "a'b", "ü"])
+def test_other_odd_names_of_folders_work(name: str, tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / name)
+    assert Dataset.open(dataset.url).query("SELECT count(*) AS num FROM samples")["num"].to_pylist() == [120]
+    assert [folder.name for folder in tmp_path.iterdir()] == [name]
     assert fsspec_options("/data/x.zip") == fsspec_options("zip://a.png::/data/x.zip") == {}
     assert list(fsspec_options("zip://a.png::s3://b/x.zip")) == ["s3"]
 
