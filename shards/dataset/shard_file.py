@@ -6,10 +6,12 @@ sorted, so that the same samples in the same order give the same file whoever wr
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ _BLOCK = tarfile.BLOCKSIZE
 _TAGS = {modality_folder(modality): modality for modality in MODALITIES}
 IMAGE_EXTENSIONS = ("jpg", "png")
 _FLUSH_BYTES = 8 << 20
+_FULL_DISK_SECONDS = 5.0
+_FULL_DISK_PAUSE_SECONDS = 0.1
 _NAME_BYTES = 100
 _MOST_BYTES = 8**11
 _DAMAGED = "the tar is cut or damaged; run `biovfm verify --deep`"
@@ -153,7 +157,8 @@ class ShardWriter:
         self.size = 0
         self.num_samples = 0
         self._hash = hashlib.sha256()
-        self._file = path.open("xb")
+        self._file = path.open("xb", buffering=0)
+        self._is_cut = False
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +218,7 @@ class ShardWriter:
         return offset
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        self._put(data)
         self._hash.update(data)
         self.size += len(data)
         if self._durable and self.size - self._flushed >= _FLUSH_BYTES:
@@ -222,6 +227,26 @@ class ShardWriter:
             self._flushed = self.size
             self._flush = Thread(target=_sync, args=(self._file.fileno(),), daemon=True)
             self._flush.start()
+
+    def _put(self, data: bytes) -> None:
+        """Write all of the data, waiting a moment where the disk is full; file and hash never disagree.
+
+        Raises:
+            OSError: The disk stays full, or fails. The shard is of no use any more.
+            ShardError: So it was before.
+        """
+        if self._is_cut:
+            raise ShardError(f"{self.path.name} could not be written to its end", hint="free disk space")
+        left = memoryview(data)
+        patience = time.monotonic() + _FULL_DISK_SECONDS
+        while left:
+            try:
+                left = left[self._file.write(left) :]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > patience:
+                    self._is_cut = True
+                    raise
+                time.sleep(_FULL_DISK_PAUSE_SECONDS)
 
     def _wait(self) -> None:
         if self._flush is not None:

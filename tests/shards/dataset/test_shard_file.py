@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import pytest
 from PIL import Image
 
+from shards.dataset import shard_file
 from shards.dataset.shard_file import Sample, ShardWriter, read_blocks, read_samples
 from shards.errors import ShardError
 from tests.shards.builders import jpeg
@@ -169,3 +173,54 @@ def test_an_image_without_its_json_is_an_error() -> None:
             tar.addfile(info, io.BytesIO(b"{}"))
     with pytest.raises(ShardError, match=r"unexpected member b\.jpg"):
         list(read_samples(io.BytesIO(buffer.getvalue())))
+
+
+class _Full:
+    """A file on a disk that is full for a while: it takes a part of a write, then none."""
+
+    def __init__(self, file: Any, *, refusals: int) -> None:
+        self._file = file
+        self.refusals = refusals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: memoryview) -> int:
+        if len(data) > 100 and self.refusals:
+            return int(self._file.write(data[:100]))
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ENOSPC, "full")
+        return int(self._file.write(data))
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_file, "_FULL_DISK_PAUSE_SECONDS", 0.0)
+    made = []
+    for name, refusals in (("a.tar", 0), ("b.tar", 5)):
+        with ShardWriter(tmp_path / name) as writer:
+            writer._file = _Full(writer._file, refusals=refusals)
+            writer.add(Sample(key="k", extension="jpg", image=b"x" * 5000, meta={}))
+            made.append(writer.close())
+    assert made[0].sha256 == made[1].sha256
+    for shard in made:
+        data = shard.path.read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
+
+
+def test_a_disk_that_stays_full_is_an_error_and_the_shard_of_no_more_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_file, "_FULL_DISK_SECONDS", 0.0)
+    sample = Sample(key="k", extension="jpg", image=b"x" * 5000, meta={})
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        whole = writer._file
+        writer._file = _Full(whole, refusals=10)
+        with pytest.raises(OSError, match="full"):
+            writer.add(sample)
+        writer._file = whole
+        with pytest.raises(ShardError, match="could not be written"):
+            writer.add(sample)
+        with pytest.raises(ShardError, match="could not be written"):
+            writer.close()
+    assert not (tmp_path / "a.tar").exists()
