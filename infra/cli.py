@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sources": ("infra.commands.sources:app", "List the catalogue of sources; show what to download from where."),
     "ingest": ("infra.commands.ingest:ingest", "Ingest one source of raw images into a dataset."),
     "dedup": ("infra.commands.dedup:dedup", "Audit a dataset for near duplicates and for images of evaluation sets."),
-    "demo": ("infra.commands.demo:demo", "Go the whole way of the data on real images that ordinary packages ship."),
+    "demo": (
+        "infra.commands.demo:demo",
+        "Run the whole pipeline on real images that ship with ordinary Python packages.",
+    ),
     "report": ("infra.commands.report:report", "Write the page of a dataset, with a training run and its probes."),
     "serve": ("infra.commands.serve:serve", "Look at a dataset in the browser."),
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),

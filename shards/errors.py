@@ -1,7 +1,7 @@
 """Every error that a user can meet, in one tree.
 
     BiovfmError                 something the user can read and act on; exit code 1
-    ├── ConfigError             a setting, a YAML file or an argument is wrong (the user's to mend); exit code 2
+    ├── ConfigError             a setting, a YAML file or an argument is wrong, and the user can correct it; exit code 2
     ├── SourceError             a source is unknown, its raw folder is missing or does not look as its spec says
     │   ├── TaskNotFoundError   an evaluation task's images are nowhere to be found
     │   └── UnavailableError    a raw file cannot be read now (rights, network, device); it is pending, not a reject

@@ -141,7 +141,7 @@ def raw_files_schema() -> pa.Schema:
 
 
 def fingerprint_schema() -> pa.Schema:
-    """The Arrow schema of `fingerprints/`: one row a sample.
+    """The Arrow schema of `fingerprints/`: one row per sample.
 
     `phash` and `phash_centre` are 32 bytes (`ingest.picture.fingerprint`), `thumb` the 64 × 64 gray bytes.
     """

@@ -31,9 +31,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}", hint="mend the file") from error
+        raise ConfigError(
+            f"{path} is no valid YAML: {' '.join(str(error).split())}", hint="correct the file"
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines", hint="mend the file")
+        raise ConfigError(f"{path} must hold `key: value` lines", hint="correct the file")
     return content
 
 
@@ -52,7 +54,7 @@ def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Mode
         return model.model_validate(content)
     except ValidationError as error:
         mistakes = [_describe(model, item["loc"], item["type"], item["msg"]) for item in error.errors()]
-        raise ConfigError(f"{where}: {'; '.join(mistakes)}", hint="mend the named keys") from error
+        raise ConfigError(f"{where}: {'; '.join(mistakes)}", hint="correct the named keys") from error
 
 
 def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -1,6 +1,6 @@
 """DINOv2 and MAE pretraining on streamed shards.
 
-Read in this order: `recipe` (what a person sets), `objectives/` (one formula a file), `methods/` (networks and
+Read in this order: `recipe` (what a person sets), `objectives/` (one formula per file), `methods/` (networks and
 objectives put together), `loop` (a step), `run` (a whole run), `checkpoint`.
 """
 

@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow, each an extra. A run that goes on goes on in the same run there.
+"""Weights & Biases and MLflow, each an extra. Logs a resumed run under the same run id.
 
 The ids lie in `loggers.json` in the run's folder. Where they send to is theirs to decide, by their own environment
 (`WANDB_MODE`, `WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` …).
@@ -115,7 +115,7 @@ def _open(name: str, out: Path, recipe: Recipe, run_id: str | None) -> Any:
     except Exception as error:  # each has exceptions of its own, for its own services
         said = " ".join(str(error).split())
         raise ConfigError(
-            f"{name} does not start: {said}", hint="mend its settings, or leave it out of watch.loggers"
+            f"{name} does not start: {said}", hint="correct its settings, or leave it out of watch.loggers"
         ) from error
 
 

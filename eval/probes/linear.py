@@ -1,4 +1,4 @@
-"""Linear probe and k-NN of frozen features: one result a task, with everything a reader needs to reproduce it.
+"""Linear probe and k-NN of frozen features: one result per task, with everything a reader needs to reproduce it.
 
 The linear probe standardises the features, fits L2-penalised logistic regression on the training split for ten
 penalties, and keeps the one with the smallest log-loss on the validation split (never the test split; no refit on

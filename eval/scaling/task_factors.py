@@ -1,4 +1,4 @@
-"""Properties of a task that its scaling slope may go with: how many classes and samples, how plain, how mixed.
+"""Properties of a task that may explain its scaling slope: how many classes and samples, how plain, how mixed.
 
 BioVFM's repository has no code for compressibility and class separation, so these are our definitions: gzip at level 9
 over the raw bytes of an image, the median over images; and the Davies-Bouldin index (Davies and Bouldin, 1979) of the

@@ -21,7 +21,7 @@ BYTES_PER_IMAGE = 46_000
 
 
 def write_index(url: str, rows: int) -> None:
-    """Commit synthetic rows, one job a source."""
+    """Commit synthetic rows, one job per source."""
     from ingest.source.spec import catalogue_ids, load_spec
     from shards.dataset.dataset import Dataset
     from shards.dataset.query import connect

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE` and its kind: values are YAML."""
+"""Options such as `--set KEY=VALUE`, whose values are read as YAML."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def demo(
     workers: int | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
-    """Go the whole way of the data on real images: gather, ingest, pin, stream, pretrain, probe, report.
+    """Run the whole pipeline on real images: gather, ingest, pin, stream, pretrain, probe, report.
 
     The images come out of ordinary Python packages. A second run re-uses what stands.
 

@@ -1,1 +1,1 @@
-"""The demo: the whole way of the data on real images that ordinary packages ship."""
+"""The demo: the whole pipeline on real images that ship with ordinary Python packages."""

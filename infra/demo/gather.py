@@ -44,7 +44,7 @@ def gather(raw: Path, *, progress: Callable[[str], None] | None = None) -> None:
     """Fetch what is not there yet.
 
     Args:
-        raw: Gets one folder a package, with the wheel as a zip file in it.
+        raw: Gets one folder per package, with the wheel as a zip file in it.
         progress: Called with each package's name before it is fetched.
 
     Raises:

@@ -70,7 +70,7 @@ def submit_slurm(script: Path) -> str:
             "there is no sbatch here", hint=f"copy {script} to the cluster and submit it there"
         ) from error
     if done.returncode != 0:
-        raise RunFailedError(f"sbatch: {done.stderr.strip()}", hint=f"mend the slurm section, see {script}")
+        raise RunFailedError(f"sbatch: {done.stderr.strip()}", hint=f"correct the slurm section, see {script}")
     return done.stdout.strip()
 
 

@@ -15,7 +15,7 @@ _FASTEST: Final = 1
 
 
 class Compact(Sequence[T_co]):
-    """A sequence kept as compressed blocks of this process's own objects; some 10 to 40 bytes a raw file, not 400.
+    """A sequence kept as compressed blocks of this process's own objects; some 10 to 40 bytes per raw file, not 400.
 
     Going through it unpacks one block after the other; picking single items far apart unpacks a block each.
 

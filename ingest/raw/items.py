@@ -142,7 +142,7 @@ _NUMBER = re.compile(r"\d+$")
 
 
 def printable(path: str) -> str:
-    """`path` as valid Unicode: bytes that are none are written as backslash, x and two hex digits."""
+    """`path` as valid Unicode: each invalid byte is written as a backslash, x and two hex digits."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

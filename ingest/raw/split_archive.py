@@ -1,4 +1,4 @@
-"""Split archives: which files are parts of one, and the directory of a zip that is.
+"""Detects the parts of a split archive and reads the central directory of a split zip.
 
 They come in two ways. Cut byte by byte (`x.zip.001`, `x.zip.002` …, `x.tar.gz.aa` …) the parts in a row are the
 archive. Spanned as PKZIP has it (`x.z01`, `x.z02` …, `x.zip` last; APPNOTE 8.3) they are too, except that every offset

@@ -134,7 +134,7 @@ class Part(Frozen):
 class Table(Frozen):
     """A table of the source's own that says more of its files, or which of them count."""
 
-    path: str = Field(description="Glob of the table: CSV, TSV, Parquet, JSON, or text with one name a line.")
+    path: str = Field(description="Glob of the table: CSV, TSV, Parquet, JSON, or text with one name per line.")
     records: str = Field(
         "",
         description="JSON: the way to the records, `*` for each entry: `cases.*.images.*`. What `*` stood for is in "

@@ -195,7 +195,7 @@ def parse_spec(text: str, *, name: str) -> SourceSpec:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}", hint="mend the file") from error
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}", hint="correct the file") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{name} holds no mapping", hint="start from `biovfm sources show ID --yaml`")
     return parse(SourceSpec, data, where=name)

@@ -2,7 +2,7 @@
 
     dataset.json      format version, dataset id, encoding policy, and the version of the pipeline that it was made for
     shards/…          the tars
-    index/            Delta table, one row a sample; its versions are the dataset's versions
+    index/            Delta table, one row per sample; its versions are the dataset's versions
     fingerprints/     Delta table, perceptual hashes and thumbnails
     rejects/          Delta table, one row a rejected image
     raw_files/        Delta table, one row per raw file that a job read or could not read yet

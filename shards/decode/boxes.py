@@ -55,7 +55,7 @@ def crop_boxes(
     """Draw the boxes of one group for a chunk of images.
 
     Args:
-        seeds: `(B,)` uint64, one key a sample.
+        seeds: `(B,)` uint64, one key per sample.
         group: Position of `crops` in the decoder's list.
         crops: What to draw.
         widths: `(B,)` widths of the upright images in pixels, at least 1.

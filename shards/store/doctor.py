@@ -119,11 +119,11 @@ def _told(error: StoreError) -> str:
 def _hopeless(error: StoreError) -> str:
     """Why no other check can do better; empty where one may."""
     if error.hint == HINTS["bucket"]:
-        return "the bucket is not there: make it, or mend its name or AWS_ENDPOINT_URL"
+        return "the bucket is not there: create it, or correct its name or AWS_ENDPOINT_URL"
     if error.hint == HINTS["transient"]:
         return "the storage does not answer: check AWS_ENDPOINT_URL, proxies and the network"
     if any(code in error.message for code in _REFUSED):
-        return "the credentials are refused: mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        return "the credentials are refused: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Attempts at one call: pauses that double, half of each random, within one total budget of time."""
+"""Retries of a store call: the pause doubles each time, half of it is random, and one time budget bounds them all."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class StoreSettings:
             )
         for name in ("range_bytes", "concurrency", "connect_seconds", "read_seconds", "request_seconds"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0", hint=f"mend {_variable(name)}")
+                raise ConfigError(f"{name} must be above 0", hint=f"correct {_variable(name)}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> StoreSettings:
