@@ -53,17 +53,23 @@ class Supervision:
         step_attempts: Times a step may bring down a fresh process that nothing else runs beside before it is given up.
         task_attempts: Times a task may raise before the job fails.
         pause_seconds: How long a task waits before it is tried again after it raised, and twice as long each time.
+        memory_bytes: What a process may take beyond what it starts with; 0: no limit.
     """
 
     step_timeout_seconds: float = 600.0
     step_attempts: int = 2
     task_attempts: int = 3
     pause_seconds: float = 0.5
+    memory_bytes: int = 0
 
     @classmethod
     def of(cls, limits: LimitSettings) -> Supervision:
         """What the settings of a job say."""
-        return cls(step_timeout_seconds=limits.item_timeout_seconds, step_attempts=limits.item_attempts)
+        return cls(
+            step_timeout_seconds=limits.item_timeout_seconds,
+            step_attempts=limits.item_attempts,
+            memory_bytes=limits.decoded_bytes,
+        )
 
 
 class Engine(Protocol):

@@ -30,7 +30,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
-from ingest.engines.memory import arrow_from_c, keep_freed
+from ingest.engines.memory import arrow_from_c, keep_freed, limit_growth
 from shards.errors import BiovfmError, ConfigError, MachineError
 
 _POLL_SECONDS = 0.25
@@ -80,7 +80,7 @@ class LocalEngine:
     def start(self, module: str) -> None:
         """Start the processes and let them import a module, while the caller does what comes before the first run."""
         while len(self._workers) < self._num:
-            self._workers.append(_start(module))
+            self._workers.append(_start(module, self._rules.memory_bytes))
 
     def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         """Run the tasks; see `Engine`."""
@@ -120,14 +120,14 @@ class LocalEngine:
         if run.todo:
             idle = [worker for worker in self._workers if worker.task is None]
             for _ in range(min(len(run.todo) - len(idle), self._num - len(self._workers))):
-                idle.append(_start(run.work[0].__module__))
+                idle.append(_start(run.work[0].__module__, self._rules.memory_bytes))
                 self._workers.append(idle[-1])
             for worker in idle[: len(run.todo)]:
                 _give(worker, run, run.todo.popleft())
         elif run.suspects and not any(worker.task for worker in self._workers):
             while len(self._workers) >= self._num:
                 _stop(self._workers.pop())
-            fresh = _start(run.work[0].__module__)
+            fresh = _start(run.work[0].__module__, self._rules.memory_bytes)
             self._workers.append(fresh)
             _give(fresh, run, run.suspects.popleft(), alone=True)
 
@@ -165,11 +165,11 @@ def _ignore(_step: int) -> None:
     pass
 
 
-def _start(module: str) -> _Worker:
+def _start(module: str, memory_bytes: int) -> _Worker:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
     begun, ticks = RawValue(ctypes.c_longlong, -1), RawValue(ctypes.c_longlong, 0)
-    process = spawn.Process(target=_work, args=(theirs, (begun, ticks), module, os.getpid()), daemon=True)
+    process = spawn.Process(target=_work, args=(theirs, (begun, ticks), module, memory_bytes, os.getpid()), daemon=True)
     resource_tracker.ensure_running()  # its start would undo the next line
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process ignores Ctrl-C by itself
     try:
@@ -227,7 +227,13 @@ def _stop(worker: _Worker) -> None:
     worker.process.join()
 
 
-def _work(pipe: Connection, shared: tuple[ctypes.c_longlong, ctypes.c_longlong], module: str, parent: int) -> None:
+def _work(
+    pipe: Connection,
+    shared: tuple[ctypes.c_longlong, ctypes.c_longlong],
+    module: str,
+    memory_bytes: int,
+    parent: int,
+) -> None:
     """The worker process."""
     begun, ticks = shared
 
@@ -244,6 +250,7 @@ def _work(pipe: Connection, shared: tuple[ctypes.c_longlong, ctypes.c_longlong],
     arrow_from_c()
     keep_freed()
     importlib.import_module(module)
+    limit_growth(memory_bytes)
     function: Function
     context: Any
     while True:
