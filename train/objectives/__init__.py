@@ -1,1 +1,1 @@
-"""The objectives, one formula per file, each written from its publication and pinned by numbers of the reference code."""
+"""The objectives, one formula per file, written from its publication and pinned by numbers of the reference code."""
