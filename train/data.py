@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
+from shards.stream.digests import Digests
 from train.recipe import Recipe
 
 __all__ = ["ImageBatch", "ImageStream", "open_stream", "stream_crops"]
@@ -44,6 +45,11 @@ class ImageStream(Protocol):
     @property
     def digest(self) -> str:
         """What the samples are: the lock's digest, or the dataset and its version."""
+        ...
+
+    @property
+    def digests(self) -> Digests:
+        """Which samples, in which order; equal on all ranks, and on resume."""
         ...
 
     @property
@@ -84,12 +90,31 @@ def stream_crops(recipe: Recipe) -> tuple[Crops, ...]:
     )
 
 
-def open_stream(recipe: Recipe, data: str, *, rank: int, world_size: int) -> ImageStream:
-    """The stream of a dataset URL or lock file for one rank."""
+def open_stream(
+    recipe: Recipe,
+    data: str,
+    *,
+    rank: int,
+    world_size: int,
+    dataset: str | None = None,
+    accept_packing: bool = False,
+) -> ImageStream:
+    """The stream of a dataset URL or lock file for one rank.
+
+    Args:
+        recipe: What to cut from each image, batch size and seed.
+        data: A dataset, or a lock file.
+        rank: This rank.
+        world_size: Ranks.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
+        accept_packing: Whether the locked samples will do in another order.
+    """
     from shards.stream.stream import Stream
 
     return Stream(
         data,
+        dataset=dataset,
+        accept_packing=accept_packing,
         crops=stream_crops(recipe),
         global_batch=recipe.run.global_batch,
         seed=recipe.seed,

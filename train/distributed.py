@@ -16,7 +16,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch d
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from shards.errors import BiovfmError, ConfigError
+from shards.errors import BiovfmError, ConfigError, SubsetError
+from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone, TrainBlock
 from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
@@ -25,6 +26,7 @@ __all__ = [
     "World",
     "autocast",
     "check_batch",
+    "check_same_data",
     "distribute",
     "is_known_to_all",
     "join_world",
@@ -125,6 +127,22 @@ def on_first_rank(world: World, action: Callable[[], object]) -> None:
         dist.broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise known_to_all(outcome[0])
+
+
+def check_same_data(world: World, digests: Digests, *, data: str, code_version: str) -> None:
+    """Refuse to begin where ranks see other samples, another order, or run another release.
+
+    Raises:
+        SubsetError: On every rank; names two ranks that differ and both digests.
+    """
+    mine = ({**digests.as_dict(), "code_version": code_version}, data)
+    found = [mine] * world.size
+    if world.size > 1:
+        dist.all_gather_object(found, mine)
+    try:
+        compare_ranks([facts for facts, _ in found], names=[name for _, name in found])
+    except SubsetError as error:
+        raise known_to_all(error) from None
 
 
 def known_to_all(error: BiovfmError) -> BiovfmError:

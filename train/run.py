@@ -28,13 +28,14 @@ from train.checkpoint import (
     Checkpoint,
     Checkpoints,
     Lease,
-    check_digest,
     check_resumable,
+    check_samples,
+    code_version,
     hold_folder,
     setting_changes,
 )
 from train.data import ImageStream, open_stream
-from train.distributed import World, check_batch, distribute, join_world, on_first_rank
+from train.distributed import World, check_batch, check_same_data, distribute, join_world, on_first_rank
 from train.export import timm_model, write_export
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import Method, build_method
@@ -91,6 +92,8 @@ def pretrain(
     monitor: Monitor | None = None,
     stream: OpenStream | None = None,
     say: Callable[[str], None] = _to_stderr,
+    dataset: str | None = None,
+    accept_packing: bool = False,
 ) -> PretrainResult:
     """Run a recipe, or go on with it.
 
@@ -106,8 +109,11 @@ def pretrain(
         monitor: Called on the first rank every `watch.monitor_every` steps and at the end.
         stream: Opens the data, `(recipe, data, rank, world size)`; the project's stream by default.
         say: Takes one line for the user: a damaged checkpoint, a changed setting, a folder that is taken over.
+        dataset: Where the lock's dataset lies now; where the lock says, without it.
+        accept_packing: Whether the same samples will do where they are packed into other shards, in another order.
 
     Raises:
+        SubsetError: Ranks see different data, or the lock does not match its dataset.
         ConfigError: The batch does not divide over the ranks, or `out` holds a run that is not to be resumed.
         CheckpointError: `out` holds another model's checkpoint, or one that saw other samples, or no whole one; or
             another process writes into it; or a checkpoint could not be written.
@@ -123,10 +129,14 @@ def pretrain(
         checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say)
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
-        batches = (stream or _project_stream)(recipe, data, world.rank, world.size)
+        open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
+        batches = open_batches(recipe, data, world.rank, world.size)
         stack.callback(batches.close)
+        check_same_data(world, batches.digests, data=data, code_version=code_version())
         if found is not None:
-            check_digest(found, batches.digest, data=data)
+            lines = check_samples(found, batches.digests, data=data, accept_packing=accept_packing)
+            for line in lines if world.is_first else ():
+                say(line)
         recipe = recipe.in_steps(batches.num_samples)
         if world.is_first:
             say(_length(recipe, batches.num_samples))
@@ -185,8 +195,13 @@ def _length(recipe: Recipe, num_samples: int) -> str:
     )
 
 
-def _project_stream(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
-    return open_stream(recipe, data, rank=rank, world_size=world_size)
+def _project_stream(dataset: str | None, *, accept_packing: bool) -> OpenStream:
+    def opened(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
+        return open_stream(
+            recipe, data, rank=rank, world_size=world_size, dataset=dataset, accept_packing=accept_packing
+        )
+
+    return opened
 
 
 def _find(checkpoints: Checkpoints, recipe: Recipe, *, resume: bool) -> Checkpoint | None:

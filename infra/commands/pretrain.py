@@ -25,6 +25,8 @@ def pretrain(
     data: str,
     /,
     *,
+    dataset: str | None = None,
+    accept_packing: bool = False,
     recipe: str = "tiny",
     out: Path,
     set_: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
@@ -46,6 +48,10 @@ def pretrain(
     ----------
     data
         A dataset (its newest version) or a lock file.
+    dataset
+        Where the lock's dataset lies now; where the lock says, without it.
+    accept_packing
+        Train on the locked samples also where they are packed into other shards, in another order.
     recipe
         dinov2-short, dinov2-long, mae-paper, mae-default, tiny, tiny-dinov2, or a YAML file.
     out
@@ -82,7 +88,17 @@ def pretrain(
             bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
 
         try:
-            result = run(resolved, data=data, out=out, resume=not fresh, progress=show, monitor=monitor, say=notice)
+            result = run(
+                resolved,
+                data=data,
+                dataset=dataset,
+                accept_packing=accept_packing,
+                out=out,
+                resume=not fresh,
+                progress=show,
+                monitor=monitor,
+                say=notice,
+            )
         except BiovfmError as error:
             if first or not is_known_to_all(error):
                 raise

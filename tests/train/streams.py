@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.stream.digests import Digests
 from train.recipe import Recipe
 
 
@@ -34,6 +35,10 @@ class MemoryStream:
         if data.startswith("sha256:"):
             self.digest = data
 
+    @property
+    def digests(self) -> Digests:
+        return Digests(samples=self.digest, order=f"order of {self.digest}", num_samples=self.num_samples)
+
     def __iter__(self) -> Iterator[MemoryBatch]:
         while True:
             number = self._next
@@ -53,7 +58,8 @@ class MemoryStream:
         return MemoryBatch(views, keys, number // self.batches_per_epoch, number % self.batches_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._next // self.batches_per_epoch, "batch": self._next % self.batches_per_epoch}
+        digests = {"samples": self.digests.samples, "order": self.digests.order}
+        return {"epoch": self._next // self.batches_per_epoch, "batch": self._next % self.batches_per_epoch, **digests}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._next = state["epoch"] * self.batches_per_epoch + state["batch"]

@@ -330,7 +330,7 @@ def test_another_runs_checkpoint_is_refused_before_any_work(change: Any, message
 
 def test_other_samples_are_refused(tmp_path: Path) -> None:
     run(mae_recipe(run={"steps": 1}), tmp_path)
-    with pytest.raises(CheckpointError, match=r"digest sha256:another.*has sha256:memory"):
+    with pytest.raises(CheckpointError, match=r"digest sha256:memory, here sha256:another"):
         run(mae_recipe(run={"steps": 2}), tmp_path, data="sha256:another")
 
 

@@ -11,7 +11,7 @@ into a run's folder; `compare` says whether a run may go on from a checkpoint, a
 
 from __future__ import annotations
 
-from train.checkpoint.compare import check_digest, check_resumable, code_version, setting_changes
+from train.checkpoint.compare import check_resumable, check_samples, code_version, setting_changes
 from train.checkpoint.folder import Checkpoints
 from train.checkpoint.lease import Lease, hold_folder
 from train.checkpoint.record import Checkpoint
@@ -20,8 +20,8 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "Lease",
-    "check_digest",
     "check_resumable",
+    "check_samples",
     "code_version",
     "hold_folder",
     "setting_changes",

@@ -7,12 +7,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from shards.errors import CheckpointError
+from shards.errors import CheckpointError, SubsetError
+from shards.stream.digests import Digests, compare_resumed
 from train.checkpoint.record import Checkpoint
 from train.recipe import Recipe
 from train.usage import without_unused
 
-__all__ = ["check_digest", "check_resumable", "code_version", "setting_changes"]
+__all__ = ["check_resumable", "check_samples", "code_version", "setting_changes"]
 
 _FIXED = ("model", "method", "seed", "run.global_batch", "run.unit_images", "run.accumulate")
 """Settings that decide what the saved tensors mean and which samples come next."""
@@ -39,18 +40,33 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return [f"{key} was {old}, now {new}" for key, old, new in differences]
 
 
-def check_digest(checkpoint: Checkpoint, digest: str, *, data: str) -> None:
-    """Refuse to go on with other samples.
+def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept_packing: bool = False) -> list[str]:
+    """Refuse to go on with other samples, or with the same in another order.
+
+    Args:
+        checkpoint: Where the run goes on from.
+        digests: Of the stream that it is to go on with.
+        data: What was given as data, for messages.
+        accept_packing: Whether another packing of the same samples will do.
+
+    Returns:
+        Lines for the user: what the checkpoint does not pin, and which release wrote it.
 
     Raises:
         CheckpointError: With both digests.
     """
-    if checkpoint.digest != digest:
+    was = checkpoint.stream if checkpoint.stream.get("order") else checkpoint.digest
+    what = f"the checkpoint at step {checkpoint.step}"
+    try:
+        unpinned = compare_resumed(was, digests, what=what, accept_packing=accept_packing)
+    except SubsetError as error:
         raise CheckpointError(
-            f"{data} is not what this run was trained on: digest {digest[:16]}, the checkpoint at step "
-            f"{checkpoint.step} has {checkpoint.digest[:16]}",
-            hint="give the lock or dataset version of that run, or choose another output folder",
-        )
+            f"{data} is not what this run was trained on: {error.message}",
+            hint=f"{error.hint}, or choose another output folder",
+        ) from error
+    written = checkpoint.code_version
+    other = f"{what} was written by biovfm {written}, this is {code_version()}" if written != code_version() else ""
+    return [line for line in (unpinned, other) if line]
 
 
 def code_version() -> str:

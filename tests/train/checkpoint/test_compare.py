@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shards.errors import CheckpointError
+from shards.stream.digests import Digests
 from tests.train.checkpoint.material import described
 from tests.train.recipes import mae_recipe
-from train.checkpoint import check_digest, check_resumable, setting_changes
+from train.checkpoint import check_resumable, check_samples, code_version, setting_changes
 
 pytestmark = pytest.mark.torch
 
@@ -35,7 +37,25 @@ def test_a_setting_that_decides_about_the_tensors_is_refused() -> None:
         check_resumable(checkpoint, mae_recipe(model={"size": "tiny"}), where=Path("x"))
 
 
-def test_another_digest_is_refused() -> None:
-    check_digest(described(1), "sha256:x", data="lock")
-    with pytest.raises(CheckpointError, match="digest sha256:y, the checkpoint at step 1 has sha256:x"):
-        check_digest(described(1), "sha256:y", data="lock")
+HERE = Digests(samples="md5sum128:aa", order="sha256:11", num_samples=4, earlier="sha256:x")
+OTHER = Digests(samples="md5sum128:bb", order="sha256:22", num_samples=4)
+
+
+def test_other_samples_are_refused_with_both_digests() -> None:
+    with pytest.raises(CheckpointError, match=r"lock is not what this run.*digest sha256:x, here md5sum128:bb"):
+        check_samples(described(1), OTHER, data="lock")
+    now = {"stream": {"epoch": 0, "batch": 1, "samples": HERE.samples, "order": HERE.order}}
+    with pytest.raises(CheckpointError, match="digest md5sum128:aa, here md5sum128:bb"):
+        check_samples(described(1, **now), OTHER, data="lock")
+    packed = Digests(samples="md5sum128:aa", order="sha256:22", num_samples=4)
+    with pytest.raises(CheckpointError, match="digest of the order sha256:11, here sha256:22"):
+        check_samples(described(1, **now), packed, data="lock")
+    assert "another packing" in " ".join(check_samples(described(1, **now), packed, data="lock", accept_packing=True))
+
+
+def test_a_checkpoint_says_what_it_does_not_pin_and_who_wrote_it() -> None:
+    now = {"stream": {"epoch": 0, "batch": 1, "samples": HERE.samples, "order": HERE.order}}
+    assert check_samples(replace(described(1, **now), code_version=code_version()), HERE, data="lock") == []
+    unpinned, written = check_samples(replace(described(1), code_version="0.0.9"), HERE, data="lock")
+    assert "pins the samples, not the order" in unpinned
+    assert "written by biovfm 0.0.9" in written
