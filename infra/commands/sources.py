@@ -139,6 +139,32 @@ def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) 
 
 
 @app.command
+def new(raw: str, /, *, name: str = "", modality: tuple[str, ...] = ()) -> None:
+    """Draft the YAML of a source of your own from what its folder holds, on standard output.
+
+    Example: `biovfm sources new /raw/our-ct --name our-ct --modality CT > our-ct.yaml`
+
+    Parameters
+    ----------
+    raw
+        Folder, archive or fsspec URL of the raw data.
+    name
+        Id of the source; without it, the name of the folder.
+    modality
+        Modality tag; repeat for several. DICOM files say theirs.
+    """
+    import re
+    import sys
+
+    from ingest.job.draft import draft
+    from ingest.raw.items import RawRoot
+    from ingest.settings import IngestSettings
+
+    chosen = name or re.sub(r"[^0-9a-z_-]+", "-", raw.rstrip("/").rpartition("/")[2].lower()).strip("-") or "mine"
+    sys.stdout.write(draft(RawRoot(raw), IngestSettings(), name=chosen, modality=modality))
+
+
+@app.command
 def schema() -> None:
     """Print the JSON schema of a source's YAML file, for editors.
 

@@ -29,11 +29,11 @@ def rules_of(
     """Digest (16 hex digits) of all but the raw data that decides what comes of them.
 
     Fields at their default stay out of it, so a later release that adds a field recognises the jobs of an earlier one;
-    so do links, which say where to download the files, not what they are.
+    so do links and words for people, so that a better note is no other job.
     """
     parts = {
         "pipeline": PIPELINE_VERSION,
-        "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"links"}),
+        "spec": spec.decisive(),
         "settings": settings.model_dump(mode="json", exclude_defaults=True),
         "encoding": encoding.identity(),
         "key": key_check,

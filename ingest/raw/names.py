@@ -10,6 +10,13 @@ __all__ = ["archive_kind", "ignored_kind", "packing", "part_of", "scheme_of", "u
 _PACKINGS: Final = {"gz": "gzip", "bz2": "bz2", "xz": "xz", "zst": "zstd", "zstd": "zstd"}
 _PACKED_TARS: Final = ("tgz", "taz", "tbz", "tb2", "tbz2", "txz", "tlz", "tzst")
 _PACKED_TAR: Final = re.compile(rf".*\.(?:{'|'.join(_PACKED_TARS)}|tar\.(?:{'|'.join(_PACKINGS)}|lzma))")
+_PLAIN: Final = frozenset(
+    (
+        *("png", "jpg", "jpeg", "tif", "tiff", "bmp", "ppm", "pgm", "dcm", "dicom", "ima", "nii", "npy"),
+        *("txt", "csv", "json"),
+    )
+)
+"""Extensions that no archive and no part of one has: listings ask for the kind of millions of such names."""
 _CUT: Final = re.compile(
     rf"(?P<stem>.+\.(?:zip|7z|rar|tar|{'|'.join(_PACKED_TARS)}|tar\.(?:{'|'.join(_PACKINGS)})))"
     r"\.(?:part[-_]?)?(?P<part>\d{1,4}|[a-c][a-z])"
@@ -51,6 +58,8 @@ def archive_kind(path: str) -> str:
         `zip`, `tar`, `stream` (a compressed tar), `libarchive` (RAR, 7-Zip), `gzip` (one packed file, whatever packed
         it), or empty for a plain file.
     """
+    if path.rpartition(".")[2].lower() in _PLAIN:
+        return ""
     name = whole_name(path).lower()
     if _PACKED_TAR.fullmatch(name):
         return "stream"

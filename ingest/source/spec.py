@@ -16,7 +16,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -104,6 +104,16 @@ class Link(Frozen):
         return self
 
 
+_WORDS: Final = (
+    *("name", "terms", "licence_confidence", "access", "url", "host", "year", "citation", "expected_images"),
+    *("source_images", "count_note", "archive", "raw_format", "eval_overlap", "note", "links"),
+)
+_WORDS_OF_LAYOUT: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("downloads", "images_per_file", "evidence", "confidence", "note"), True),
+    "parts": {"__all__": {"name": True, "images_per_file": True, "optional": True}},
+}
+
+
 class SourceSpec(Frozen):
     """One source of images."""
 
@@ -143,6 +153,12 @@ class SourceSpec(Frozen):
     )
     burned_in: Literal["keep", "crop", "reject"] = "keep"
     note: str = ""
+
+    def decisive(self) -> dict[str, Any]:
+        """What of the source decides the bytes of a job: fields at their default and words for people stay out."""
+        words: dict[str, Any] = {"layout": _WORDS_OF_LAYOUT, **dict.fromkeys(_WORDS, True)}
+        told = self.model_dump(mode="json", exclude_defaults=True, exclude=words)
+        return {name: value for name, value in told.items() if value != {}}
 
     @field_validator("id")
     @classmethod

@@ -51,3 +51,24 @@ def test_the_secret_is_no_part_of_an_id() -> None:
     settings = IngestSettings.model_validate({"secret": "words"})
     assert id_of(settings=settings) == id_of()
     assert "words" not in json.dumps(settings.model_dump(mode="json"))
+
+
+def test_words_for_people_are_no_other_job() -> None:
+    told = {"note": "n", "citation": "c", "url": "http://x", "expected_images": 3, "count_note": "all", "year": 2020}
+    layout = {"evidence": "e", "confidence": "low", "downloads": ["a.zip"], "images_per_file": 2, "note": "unpack"}
+    more = SourceSpec(**{**SPEC.model_dump(), **told, "layout": {**SPEC.layout.model_dump(), **layout}})
+    assert id_of(more) == id_of()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"include": ["*.png"]},
+        {"left_out": {"masks": ["*.gif"]}},
+        {"frames": {"axes": ["HWD"]}},
+        {"parts": [{"include": ["a/*"]}]},
+        {"tables": [{"path": "t.csv", "select": "listed"}]},
+    ],
+)
+def test_what_a_layout_takes_is_another_job(layout: dict[str, object]) -> None:
+    assert id_of(SourceSpec(**{**SPEC.model_dump(), "layout": layout})) != id_of()

@@ -1,0 +1,99 @@
+"""Drafting the YAML of a source of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.cli import main
+from ingest.job.draft import draft
+from ingest.job.list import list_raw
+from ingest.raw.items import RawRoot
+from ingest.settings import IngestSettings
+from ingest.source.spec import SourceSpec, parse_spec
+from shards.errors import ConfigError, SourceError
+from tests.ingest.material import encoded, photo, write_folder, zip_of
+
+PNG = encoded(photo(0))
+
+
+def drafted(folder: Path, *modality: str) -> SourceSpec:
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine", modality=modality)
+    return parse_spec(text, name="mine.yaml")
+
+
+def taken(folder: Path, spec: SourceSpec) -> list[str]:
+    return [item.inner_path for item in list_raw(RawRoot(str(folder)), spec, IngestSettings()).items]
+
+
+def test_masks_by_folder_and_by_ending_are_left_out_and_patients_are_groups(tmp_path: Path) -> None:
+    names = [f"patient{n}/scan/{k}.png" for n in range(3) for k in range(4)]
+    masks = ["patient0/Ground Truth/1.png", "patient1/scan/1_mask.png", "patient1/scan/2_seg.png"]
+    folder = write_folder(tmp_path, dict.fromkeys([*names, *masks, "readme.txt", "Thumbs.db"], PNG))
+    spec = drafted(folder, "US")
+    assert sorted(taken(folder, spec)) == sorted(names)
+    assert (spec.layout.reader, spec.modality, spec.grouping.by) == ("images", ("US",), "path")
+    assert spec.deidentified is False
+
+
+def test_archives_are_looked_into(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a.zip": zip_of({"images/1.jpg": PNG, "masks/1.jpg": PNG})})
+    assert taken(folder, drafted(folder, "US")) == ["a.zip/images/1.jpg"]
+
+
+def test_a_table_that_names_the_files_is_joined(tmp_path: Path) -> None:
+    rows = "\n".join(f"im{n},p{n // 2},CC0-1.0,x" for n in range(6))
+    files = {f"i/im{n}.png": PNG for n in range(6)} | {"meta.csv": f"id,patient_id,licence,dx\n{rows}\n".encode()}
+    folder = write_folder(tmp_path, files | {"other.csv": b"a,b\n1,2\n"})
+    [table] = drafted(folder, "US").layout.tables
+    assert (table.key, table.match, table.group, table.licence, table.label) == (
+        *("id", "stem", ("patient_id",)),
+        *("licence", "dx"),
+    )
+
+
+def test_dicom_says_its_modality_and_patients(tmp_path: Path) -> None:
+    spec = drafted(write_folder(tmp_path, {"a/IM0001": b"x", "a/IM0002": b"x", "b.dcm": b"x"}))
+    assert spec.modality_rule is not None
+    assert (spec.modality_rule.by, spec.grouping.by, spec.grouping.tag) == ("dicom", "dicom", "PatientID")
+
+
+def test_a_modality_that_nobody_knows_is_left_to_be_filled_in(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"1.png": PNG})
+    with pytest.raises(ConfigError, match="modality"):
+        drafted(folder)
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine")
+    assert "fill in: CT, MR" in text
+
+
+def test_other_splits_are_remarked_and_not_left_out_unasked(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"train/1.png": PNG, "test/2.png": PNG})
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine", modality=["US"])
+    assert "1 files lie in 'test'" in text
+    assert taken(folder, parse_spec(text, name="m")) == ["test/2.png", "train/1.png"]
+
+
+def test_names_with_quotes_and_controls_are_yaml(tmp_path: Path) -> None:
+    files = {"it's masks/1.png": PNG, "a\nmask: b/2.png": PNG, "i/3.png": PNG, "# x/4.png": PNG}
+    folder = write_folder(tmp_path, files)
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine", modality=["US"])
+    assert yaml.safe_load(text)["id"] == "mine"
+    assert "i/3.png" in taken(folder, parse_spec(text, name="m"))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no images"):
+        drafted(write_folder(tmp_path, {"a.txt": b"x"}))
+
+
+def test_the_command_prints_yaml_that_check_and_ingest_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"s{n:03d}/{k}.png": encoded(photo(n * 9 + k)) for n in range(2) for k in (0, 1)}
+    folder = write_folder(tmp_path / "raw", files)
+    assert main(["sources", "new", str(folder), "--name", "mine", "--modality", "US"]) == 0
+    text = capsys.readouterr().out.replace("deidentified: false", "deidentified: true")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["sources", "check", str(tmp_path / "mine.yaml"), str(folder)]) == 0
+    assert "2 (by the path)" in capsys.readouterr().out
+    assert main(["ingest", str(tmp_path / "mine.yaml"), str(folder), str(tmp_path / "d"), "--workers", "0"]) == 0
