@@ -10,6 +10,7 @@ from infra.commands.sources_fetch import fetch
 from infra.console import emit, stderr
 
 if TYPE_CHECKING:
+    from ingest.source.layout import Table
     from ingest.source.spec import SourceSpec
 
 app = App(name="sources", help="List the catalogue of public sources, show what to download from where.")
@@ -185,26 +186,48 @@ def _print_yaml(spec: SourceSpec) -> None:
 
 
 def _print_source(spec: SourceSpec) -> None:
+    from rich.markup import escape
+
     layout = spec.layout
-    files = layout.wanted
     rule = spec.modality_rule
-    told = "" if rule is None else f" (told apart by {'the DICOM tag' if rule.by == 'dicom' else 'the raw path'})"
+    ways = {"dicom": "the DICOM tag", "path": "the raw path", "list": "the list or the source's tables"}
+    told = "" if rule is None else f" (told apart by {ways[rule.by]})"
     rows = {
         "Name": spec.name + (f" ({spec.year})" if spec.year else ""),
         "Modality": ", ".join(spec.modality) + told,
         "Anatomy": ", ".join(spec.anatomy) or "unknown",
-        "Images expected": "unknown" if spec.expected_images is None else f"{spec.expected_images:,}",
+        "Images expected": _expected(spec),
         "Licence": f"{spec.licence} (confidence: {spec.licence_confidence}; read the terms at the source)",
+        "Terms": ", ".join(f"{name} {said}" for name, said in spec.terms),
+        "Cite": spec.citation or "-",
         "Access": spec.access,
         "Get it from": spec.url or "unknown",
         "Packed as": f"{spec.archive or 'unknown'}, holding {spec.raw_format or 'unknown'}",
-        "Raw folder": f"{files}; archives stay packed" + (f". {layout.note}" if layout.note else ""),
-        "Reader": layout.reader,
+        "Downloads": ", ".join(layout.downloads) or "see the page",
+        "Raw folder": f"{layout.wanted}; archives stay packed" + (f". {layout.note}" if layout.note else ""),
+        "Left out": "; ".join(f"{kind}: {', '.join(globs)}" for kind, globs in layout.left_out.items()) or "-",
+        "Tables": "; ".join(_table(table) for table in layout.tables) or "-",
+        "Reader": ", ".join(dict.fromkeys(rule.reader for rule in layout.rules)),
         "Grouped by": spec.grouping.by + (f" {spec.grouping.pattern}" if spec.grouping.pattern else ""),
+        "Layout known from": f"{layout.evidence or '-'} (confidence: {layout.confidence or 'unknown'})",
         "Shared with evaluation": "; ".join(f"{e.task}: {e.why}" for e in spec.eval_overlap) or "none known",
         "Note": spec.note or "-",
-        "Then": f"biovfm ingest {spec.id} RAW_FOLDER DATASET",
+        "Then": f"biovfm sources check {spec.id} RAW_FOLDER; biovfm ingest {spec.id} RAW_FOLDER DATASET",
     }
     console = stderr()
     for name, value in rows.items():
-        console.print(f"[bold]{name:<23}[/bold] {value}", soft_wrap=True)
+        console.print(f"[bold]{name:<23}[/bold] {escape(value)}", soft_wrap=True)
+
+
+def _expected(spec: SourceSpec) -> str:
+    expected = "unknown" if spec.expected_images is None else f"{spec.expected_images:,}"
+    gives = f" (the source gives {spec.source_images:,})" if spec.source_images else ""
+    return f"{expected}{gives}. {spec.count_note}".strip()
+
+
+def _table(table: Table) -> str:
+    """What a table of the source is for."""
+    says = [word for word in ("group", "modality", "licence", "anatomy", "label") if getattr(table, word)]
+    selects = {"listed": "selects the files that it lists", "unlisted": "leaves out the files that it lists"}
+    uses = [*([f"says {', '.join(says)}"] if says else []), *filter(None, [selects.get(table.select)])]
+    return f"{table.path} {' and '.join(uses) or 'is joined'}" + (" (optional)" if table.optional else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.cli import main
+from ingest.source.spec import load_spec
 from tests.ingest.material import encoded, photo, write_folder, zip_of
 from tests.ingest.source.test_trees import ALL
 
@@ -69,3 +70,36 @@ def test_ingest_says_how_many_images_were_met(
     assert f"mine: 2 of {expected} expected images" in said
     assert "left out: masks 1" in said
     assert ("warning: mine" in said and "sources check" in said) == warns
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vindr-mammo", ("breast-level_annotations.csv says group and selects the files", "commercial forbidden")),
+        ("octa-500", ("masks: **/GT_*/**", "The eyes of the test sets", "(the source gives 1,050)")),
+        ("kvasir-capsule", ("Reader video, images", "sources check kvasir-capsule", "Smedsrud")),
+        ("les-av", ("grouped by file", "downloads les-av.zip")),
+    ],
+)
+def test_show_says_how_the_raw_folder_looks(
+    name: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sources", "show", name]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(word.lower() in said.lower() for word in words), said
+
+
+@pytest.mark.parametrize("name", ["fastmri", "rp3d-diagds", "patchcamelyon"])
+def test_show_yaml_is_the_same_source(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "show", name, "--yaml"]) == 0
+    (tmp_path / "copy.yaml").write_text(capsys.readouterr().out)
+    assert load_spec(tmp_path / "copy.yaml") == load_spec(name)
+
+
+def test_schema_describes_parts_tables_and_axes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)["$defs"]
+    assert {"include", "reader", "frames", "modality", "grouping", "fallback"} <= set(schema["Part"]["properties"])
+    assert {"path", "key", "match", "where", "select", "per_frame"} <= set(schema["Table"]["properties"])
+    assert "axes" in schema["FrameRule"]["properties"]
+    assert all(schema[name]["additionalProperties"] is False for name in ("Part", "Table", "Layout", "FrameRule"))
