@@ -15,6 +15,8 @@ from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, ReadOptions, chosen_frames, percentile_range, window_range
 
 _COLOURS = (1, 3, 4)
+_LEAST_SIDE = 28
+"""Images with a shorter side are not kept by default: an axis as short as that is none of an image."""
 
 
 class _Turned:
@@ -56,6 +58,32 @@ _RANGE_VALUES: Final = 1 << 18
 """Values of each of the images from which a shared range is estimated."""
 
 
+def guessed_axes(shape: tuple[int, ...], dtype: Any) -> tuple[str, bool]:
+    """The order of the axes where the usual one cannot be right, and whether what counts are channels.
+
+    - `(…, 3, H, W)`, and `(3, H, W)` of bytes, is colour with its channels first, as torch keeps it.
+    - `(…, H, W, 4)` that is no bytes holds four measurements (the sequences of BraTS), not colour and alpha.
+    - `(…, H, W, n)` with fewer `n` than an image has pixels on a side is a stack along its last axis.
+
+    Returns:
+        One letter per axis, H, W and C as in `FrameRule.axes`; empty for `(…, H, W)` and `(…, H, W, 1 or 3)`.
+    """
+    if len(shape) < 3:
+        return "", False
+    height, width, last = shape[-3:]
+    others = "ABDEFG"[: len(shape) - 3]
+    is_bytes = dtype == np.uint8
+    if last == 4 and not is_bytes and min(height, width) > 4:
+        return f"{others}HWZ", True
+    if last in _COLOURS and width > 4:
+        return "", False
+    if height in (3, 4) and (len(shape) > 3 or is_bytes) and (height == 3 or is_bytes) and min(width, last) > 4:
+        return f"{others}CHW", False
+    if last < _LEAST_SIDE <= min(height, width):
+        return f"{others}HWZ", last == 2
+    return "", False
+
+
 def array_images(
     array: Any,
     options: ReadOptions,
@@ -76,6 +104,9 @@ def array_images(
         one_range: Whether gray images that are not 8-bit share one intensity range: that of a sample of all.
     """
     axes = _fitting_axes(array.shape, options.frames.axes)
+    if not axes:
+        axes, are_channels = guessed_axes(tuple(int(n) for n in array.shape), array.dtype)
+        one_range = one_range and not are_channels
     if axes:
         array = _Turned(array, axes)
     shape = tuple(int(n) for n in array.shape)

@@ -414,3 +414,38 @@ def test_colour_series_of_nifti_and_metaimage_give_every_volume_in_colour() -> N
     data = np.ascontiguousarray(rgb.transpose(3, 2, 1, 0, 4)).tobytes()
     again = read(header + b"ElementDataFile = LOCAL\n" + data, "a.mha")
     np.testing.assert_array_equal(again[4].pixels, found[4].pixels)
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def random_bytes(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_channels_first_are_colour() -> None:
+    for array in (random_bytes(2, 3, 40, 56), random_bytes(3, 40, 56)):
+        found = read(npy(array), "a.npy")
+        first = array[0] if array.ndim == 4 else array
+        assert len(found) == (2 if array.ndim == 4 else 1)
+        np.testing.assert_array_equal(found[0].pixels, np.moveaxis(first, 0, -1))
+
+
+def test_four_measurements_of_a_slice_are_four_pictures_each_of_its_own_range() -> None:
+    array = random_bytes(40, 56, 4).astype(np.float64) * [1, 10, 100, 1000]
+    found = read(npy(array), "a.npy")
+    assert [image.frame for image in found] == [f"f{number:06d}" for number in range(4)]
+    np.testing.assert_array_equal(found[2].pixels, array[..., 2])
+    assert len({image.high for image in found}) == 4
+
+
+def test_a_thin_stack_along_the_last_axis_is_cut_across_it() -> None:
+    array = random_bytes(40, 56, 12)
+    found = read(npy(array), "a.npy")
+    assert len(found) == 12
+    np.testing.assert_array_equal(found[7].pixels, array[..., 7])
+    assert len(read(npy(random_bytes(12, 40, 56)), "a.npy")) == 12
+    assert read(npy(random_bytes(5, 40, 56, 3)), "a.npy")[4].pixels.shape == (40, 56, 3)
