@@ -69,6 +69,8 @@ class IndexRow:
         window_center: Centre of the intensity window applied, NaN where none was.
         window_width: Width of the intensity window applied, NaN where none was.
         job_id: The ingest job that added the row.
+        burned_in: Whether text is burned into the pixels: `yes`, `no` or `unknown`; null where nobody asked.
+        burned_in_by: What says so: a DICOM attribute or rule, `text detector`; empty where nothing does.
     """
 
     key: str
@@ -93,10 +95,12 @@ class IndexRow:
     window_center: float
     window_width: float
     job_id: str
+    burned_in: str | None = None
+    burned_in_by: str | None = None
 
 
 INDEX_COLUMNS: Final = tuple(IndexRow.__dataclass_fields__)
-LATER_COLUMNS: Final[frozenset[str]] = frozenset()
+LATER_COLUMNS: Final[frozenset[str]] = frozenset({"burned_in", "burned_in_by"})
 """Columns that the first release did not have: rows that it wrote hold null in them."""
 DISTINCT_COLUMNS: Final = frozenset({"key", "pixel_sha256", "raw_path"})
 """Columns of the tables whose texts hardly ever repeat: a dictionary of them takes memory and saves nothing."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ingest.job.identity import PIPELINE_VERSION, pipeline_of
 from ingest.picture.encoding import Encoding
+from ingest.privacy.statement import STATEMENT
 from ingest.staging.folder import sweep_jobs
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
@@ -46,11 +47,18 @@ class Target:
         policy = self.encoding.model_dump()
         dataset = Dataset.find(self.dataset.url)
         if dataset is None:
-            dataset = Dataset.create(self.dataset.url, encoding=policy, pipeline_version=self.pipeline_version)
+            dataset = Dataset.create(
+                self.dataset.url,
+                encoding=policy,
+                pipeline_version=self.pipeline_version,
+                deidentification=STATEMENT,
+            )
         elif dataset.settings == self.dataset.settings:  # as it was when the job looked at it
             if pipeline_of(dataset) != self.pipeline_version:
                 sweep_jobs(dataset)  # staged by other rules
-            dataset = dataset.recreate(encoding=policy, pipeline_version=self.pipeline_version)
+            dataset = dataset.recreate(
+                encoding=policy, pipeline_version=self.pipeline_version, deidentification=STATEMENT
+            )
         self.check(dataset)
         return dataset
 
@@ -113,9 +121,11 @@ def open_target(url: str, wanted: Mapping[str, Any] | None = None) -> Target:
     asked.require()
     dataset = Dataset.find(url)
     if dataset is None:
+        policy = Encoding.of_new_dataset(wanted)
+        policy.require()
         store = open_store(url)
-        unmade = Dataset(store.url, store, {"encoding": asked.model_dump()})
-        return Target(dataset=unmade, encoding=asked, pipeline_version=PIPELINE_VERSION, is_pinned=False)
+        unmade = Dataset(store.url, store, {"encoding": policy.model_dump()})
+        return Target(dataset=unmade, encoding=policy, pipeline_version=PIPELINE_VERSION, is_pinned=False)
     policy = Encoding.of_dataset(dataset.settings)
     others = [name for name in wanted if getattr(policy, name) != getattr(asked, name)]
     version = pipeline_of(dataset)

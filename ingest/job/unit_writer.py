@@ -227,6 +227,8 @@ class UnitWriter:
             "window_center": (high + low) / 2 if ranged else math.nan,  # type: ignore[operator]  # `ranged` says both are numbers
             "window_width": high - low if ranged else math.nan,  # type: ignore[operator]
             "job_id": self.context.job_id,
+            "burned_in": image.burned_in.value,
+            "burned_in_by": image.burned_in.by,
         }
 
     def _shard(self, modality: str) -> _OpenShard:

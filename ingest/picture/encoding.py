@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shards.errors import ConfigError
 from shards.settings import parse
+
+NEW_DATASETS: Final[Mapping[str, Any]] = {"resampler": "native"}
+"""Keys of which new datasets get another value than those have whose `dataset.json` lacks the key."""
 
 
 class Encoding(BaseModel):
@@ -23,7 +26,8 @@ class Encoding(BaseModel):
     format: Literal["auto", "jpg", "png"] = Field("auto", description="auto is JPEG.")
     resampler: Literal["pillow", "native"] = Field(
         "pillow",
-        description="Pillow's bicubic filter, or the decoder's own in C: equal within rounding, eight times as fast.",
+        description="Pillow's bicubic filter, or the decoder's own in C: equal within rounding, eight times as fast. "
+        "New datasets get `native`; a dataset without the key keeps `pillow`.",
     )
 
     @classmethod
@@ -37,6 +41,18 @@ class Encoding(BaseModel):
             return parse(cls, settings.get("encoding", {}), where="encoding policy")
         except ConfigError as error:
             raise ConfigError(f"dataset.json: {error.message}", hint="use the release that made the dataset") from error
+
+    @classmethod
+    def of_new_dataset(cls, wanted: Mapping[str, Any]) -> Encoding:
+        """The policy of a dataset that is still to be made.
+
+        Args:
+            wanted: Keys that the user sets.
+
+        Raises:
+            ConfigError: A key or value is unknown.
+        """
+        return parse(cls, {**NEW_DATASETS, **wanted}, where="--encoding")
 
     def identity(self) -> dict[str, Any]:
         """What of it decides a job's id; a resampler that was always the only one is left out."""
@@ -56,5 +72,5 @@ class Encoding(BaseModel):
             except NativeUnavailableError as error:
                 raise ConfigError(
                     f"the encoding policy wants the native resampler, which cannot be used: {error}",
-                    hint="build it (`python -m shards.native.build`), or make a dataset with resampler=pillow",
+                    hint="build it (`python -m shards.native.build`), or give `--encoding resampler=pillow`",
                 ) from error

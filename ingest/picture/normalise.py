@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ingest.picture.encoding import Encoding
-from ingest.picture.jpeg_metadata import strip_metadata
+from ingest.picture.jpeg_parts import reassemble
 from ingest.readers.base import RawImage
 from ingest.readers.pillow import Picture, shared_pixels
 from shards.pixels import reduce as native
@@ -162,7 +162,7 @@ def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> 
     """
     height, width = reduced.gray.shape
     if jpeg is not None and reduced.same_size and policy.format != "png":
-        stripped = strip_metadata(jpeg)
+        stripped = reassemble(jpeg)
         if stripped is not None:
             channels = _num_components(stripped)
             return Encoded(data=stripped, extension="jpg", width=width, height=height, channels=channels)

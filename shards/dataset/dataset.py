@@ -114,7 +114,12 @@ class Dataset:
 
     @classmethod
     def create(
-        cls, url: str, *, encoding: Mapping[str, Any] | None = None, pipeline_version: int | None = None
+        cls,
+        url: str,
+        *,
+        encoding: Mapping[str, Any] | None = None,
+        pipeline_version: int | None = None,
+        deidentification: Mapping[str, Any] | None = None,
     ) -> Self:
         """Open the dataset at `url`, or make an empty one.
 
@@ -122,6 +127,7 @@ class Dataset:
             url: Folder or object-store prefix.
             encoding: The encoding policy of a new dataset; one that exists keeps its own.
             pipeline_version: The version of the ingest pipeline whose rules a new dataset follows, where it is known.
+            deidentification: What is done to the identifiers of raw files; left out where it is not known.
         """
         require_plain(url)
         settings: dict[str, Any] = {
@@ -132,12 +138,20 @@ class Dataset:
         }
         if pipeline_version is not None:
             settings["pipeline_version"] = pipeline_version
+        if deidentification is not None:
+            settings["deidentification"] = dict(deidentification)
         data = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
         with contextlib.suppress(AlreadyExistsError):
             open_store(url).put_if_absent(_SETTINGS, data)
         return cls.open(url)
 
-    def recreate(self, *, encoding: Mapping[str, Any], pipeline_version: int) -> Self:
+    def recreate(
+        self,
+        *,
+        encoding: Mapping[str, Any],
+        pipeline_version: int,
+        deidentification: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Give a dataset that holds no sample other settings: a first ingest that failed decides nothing.
 
         Raises:
@@ -146,7 +160,9 @@ class Dataset:
         if not self.is_empty():
             raise SampleIndexError(f"{self.url} holds samples", hint="its settings stay; make a new dataset")
         self.store.delete([_SETTINGS])
-        return self.create(self.url, encoding=encoding, pipeline_version=pipeline_version)
+        return self.create(
+            self.url, encoding=encoding, pipeline_version=pipeline_version, deidentification=deidentification
+        )
 
     def is_empty(self) -> bool:
         """Whether the newest version of the index holds no sample."""

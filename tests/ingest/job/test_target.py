@@ -31,7 +31,7 @@ def edit(dataset: Path, **changes: object) -> None:
 def test_a_new_dataset_records_the_pipeline_version(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "d")
     assert settings_of(tmp_path / "d")["pipeline_version"] == PIPELINE_VERSION
-    assert settings_of(tmp_path / "d")["encoding"] == Encoding().model_dump()
+    assert settings_of(tmp_path / "d")["encoding"] == Encoding.of_new_dataset({}).model_dump()
     assert Dataset.open(str(tmp_path / "d")).jobs()[0]["pipeline_version"] == PIPELINE_VERSION
 
 
@@ -80,3 +80,11 @@ def test_a_policy_that_changed_under_a_job_is_found(raw: Path, tmp_path: Path) -
     ingest(raw, tmp_path / "d")
     with pytest.raises(ConfigError, match="another encoding policy"):
         target.check(Dataset.open(str(tmp_path / "d")))
+
+
+def test_new_datasets_get_the_native_resampler_and_older_ones_keep_theirs(raw: Path, tmp_path: Path) -> None:
+    ingest(raw, tmp_path / "new")
+    assert settings_of(tmp_path / "new")["encoding"]["resampler"] == "native"
+    Dataset.create(str(tmp_path / "old"), encoding={"jpeg_quality": 90}, pipeline_version=PIPELINE_VERSION)
+    ingest(raw, tmp_path / "old")
+    assert Encoding.of_dataset(settings_of(tmp_path / "old")).resampler == "pillow"

@@ -54,7 +54,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
 ) -> None:
     dataset = tmp_path / "d"
     assert main(words(raw, dataset, "short_side_px=48", "format=png")) == 0
-    policy = {**Encoding().model_dump(), "short_side_px": 48, "format": "png"}
+    policy = {**Encoding.of_new_dataset({}).model_dump(), "short_side_px": 48, "format": "png"}
     assert json.loads((dataset / "dataset.json").read_text())["encoding"] == policy
     images = [Image.open(io.BytesIO(data)) for data in stored(dataset)]
     assert [(image.format, min(image.size)) for image in images] == [("PNG", 48)] * 3
@@ -62,7 +62,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
     assert main(["stats", str(dataset), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["encoding"] == policy
     assert main(["stats", str(dataset)]) == 0
-    assert "encoding: format=png, jpeg_quality=95, resampler=pillow, short_side_px=48" in capsys.readouterr().err
+    assert "encoding: format=png, jpeg_quality=95, resampler=native, short_side_px=48" in capsys.readouterr().err
 
 
 def test_a_dataset_keeps_its_policy(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

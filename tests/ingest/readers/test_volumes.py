@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import h5py  # loading it asks the system what machine this is, by a process
 import numpy as np
 import pytest
 import tifffile
@@ -154,7 +155,6 @@ def test_mhd_reads_the_data_beside_it_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_hdf5_array_of_patches() -> None:
-    import h5py
 
     patches = np.stack([photo(i, height=96, width=96) for i in range(5)])
     buffer = io.BytesIO()
@@ -168,7 +168,6 @@ def test_hdf5_array_of_patches() -> None:
 
 
 def test_hdf5_kspace_is_reconstructed_by_root_sum_of_squares() -> None:
-    import h5py
 
     truth = np.stack([photo(i, height=64, width=48, channels=1) for i in range(3)]).astype(np.float64)
     maps = np.array([0.6, 0.8])[None, :, None, None]
