@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.medmnist.tasks import TASKS
 from eval.scaling.laws import Correlation, Slope, fixed_settings
-from eval.scaling.measurements import Measurement
+from eval.scaling.measurements import NOT_STATED, Measurement
 
 COLOURS: Final = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
 AXIS_LABELS: Final = {
@@ -163,7 +163,8 @@ def plot_mixes(points: Sequence[Measurement]) -> Any | None:
         for mix, values in mixes.items():
             panel.plot(values, [names.index(mix) + shift] * len(values), markersize=3, alpha=0.35, **look)
         heights = [names.index(mix) + shift for mix in mixes]
-        label = ", ".join([algorithm, model, *([f"fraction {fraction:g}"] if fraction != 1 else [])])
+        named = [part for part in (algorithm, model) if part != NOT_STATED] or [f"model {NOT_STATED}"]
+        label = ", ".join([*named, *([f"fraction {fraction:g}"] if fraction != 1 else [])])
         panel.plot([np.mean(values) for values in mixes.values()], heights, markersize=6, label=label, **look)
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.set_ylim(len(names) - 0.5, -0.5)

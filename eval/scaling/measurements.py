@@ -22,7 +22,8 @@ _BY_TASK: Final = ("auc_percent", "lower_percent", "upper_percent")
 
 _SIZE_COLUMNS: Final = ("notebook_x_axis_M", "params_total_m")
 _ENCODER_COLUMNS: Final = ("encoder_only_M_incl_fixed_pos_embed", "params_encoder_m")
-_NOT_STATED: Final = "not stated"
+NOT_STATED: Final = "not stated"
+"""Algorithm and model of a published mean that comes without them."""
 
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "task": ("task", "dataset"),
@@ -219,8 +220,8 @@ def _measurement(row: Mapping[str, str], columns: dict[str, str | None], where: 
     encoder = number("params_encoder_m")
     return Measurement(
         task=(flag if flag in TASKS else text("task")) or MEAN,
-        algorithm=text("algorithm", _NOT_STATED),
-        model=text("model", _NOT_STATED),
+        algorithm=text("algorithm", NOT_STATED),
+        model=text("model", NOT_STATED),
         auc_percent=auc_percent,
         params_total_m=number("params_total_m"),
         params_encoder_m=encoder if math.isfinite(encoder) else encoder_params_m(text("model")),

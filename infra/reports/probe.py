@@ -143,7 +143,9 @@ def probe_page(
     parts = [f"<p>Not probed, because their images are missing: {', '.join(missing)}.</p>"] if missing else []
     for metric, title in METRIC_TITLES.items():
         table = render_table(["task", *model_names(results)], side_by_side(results, metric=metric))
-        parts.append(f"<h2>{title} on the test split, with 95 % intervals</h2>{table}")
+        parts.append(
+            f"<h2>{title} on the test split, with 95 % intervals (of several seeds: mean ± deviation)</h2>{table}"
+        )
     parts.append(_reading(results))
     if comparisons:
         table = render_table(["models", "task", "AUC difference, 95 % interval", "p"], difference_rows(comparisons))

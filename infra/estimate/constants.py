@@ -1,0 +1,90 @@
+"""The constants of an estimate: measured here, published, or a price; each says which, and a file may replace them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from shards.errors import ConfigError
+
+
+def _constant(value: float, why: str) -> Any:
+    return field(default=value, metadata={"why": why})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """Numbers that formulas multiply; `why` in a field's metadata is their origin.
+
+    Attributes:
+        image_bytes: Compressed bytes per image.
+        sample_overhead_bytes: Tar headers, padding and sidecar per sample.
+        shard_bytes: Target size of a shard.
+        index_row_bytes: Index bytes per sample.
+        request_bytes: Bytes per read request, neighbouring ranges read in one.
+        read_amplification: Bytes read over bytes used.
+        ingest_core_seconds: Per image: read, decode, normalise, fingerprint, encode.
+        decode_core_seconds_per_megapixel: To decode an image, by its pixels.
+        crop_core_seconds_per_megapixel: To resize and cut, by the pixels that come out.
+        image_megapixels: Of a stored image.
+        peak_flops: Of one GPU, dense bf16.
+        utilisation: Share of the peak that training reaches.
+        gpu_hour_price: Per GPU.
+        storage_price: Per GB and month.
+        get_price: Per 1,000 read requests.
+        put_price: Per 1,000 write requests.
+    """
+
+    image_bytes: float = _constant(30_000, "assumed; `biovfm stats` shows a dataset's own")
+    sample_overhead_bytes: float = _constant(2_304, "two tar headers, a sidecar of 1 KiB, padding")
+    shard_bytes: float = _constant(64 * 2**20, "the default of ingest")
+    index_row_bytes: float = _constant(52, "measured: 21 million rows are 1.1 GB")
+    request_bytes: float = _constant(2**20, "the reader's block")
+    read_amplification: float = _constant(1.1, "assumed: lanes that end inside a shard are read by two ranks")
+    ingest_core_seconds: float = _constant(0.023, "measured: 87 photographs/s on two cores")
+    decode_core_seconds_per_megapixel: float = _constant(0.0048, "measured: libjpeg-turbo, 0.92 ms at 0.19 MP")
+    crop_core_seconds_per_megapixel: float = _constant(0.0060, "measured: 0.3 ms per 224 px crop")
+    image_megapixels: float = _constant(0.25, "assumed: 500 px edge")
+    peak_flops: float = _constant(989e12, "published: H100 SXM, dense bf16")
+    utilisation: float = _constant(0.30, "assumed: 0.2 to 0.4 is published for ViTs")
+    gpu_hour_price: float = _constant(2.5, "assumed, in your currency: pass your own")
+    storage_price: float = _constant(0.023, "list price of standard object storage")
+    get_price: float = _constant(0.0004, "list price of standard object storage")
+    put_price: float = _constant(0.005, "list price of standard object storage")
+
+
+def read_constants(path: Path | None, **chosen: float | None) -> Constants:
+    """The constants, with those of a JSON file and of the command line in their place.
+
+    Args:
+        path: JSON object of some of the names of `Constants`; `python -m infra.bench.calibrate` writes one.
+        chosen: From the command line; None leaves a constant as it is.
+
+    Raises:
+        ConfigError: The file cannot be read, a name is unknown, or a value is not positive.
+    """
+    values: dict[str, Any] = {} if path is None else _read(path)
+    values |= {name: value for name, value in chosen.items() if value is not None}
+    known = {item.name for item in fields(Constants)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"{path}: unknown constant {unknown[0]!r}", hint=f"there are {', '.join(sorted(known))}")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ConfigError(f"{name} is {value!r}", hint="give a number, 0 or more")
+        if value == 0 and not name.endswith("_price"):
+            raise ConfigError(f"{name} is 0", hint="give a positive number")
+    return replace(Constants(), **{name: float(value) for name, value in values.items()})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="pass --measured FILE.json") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is no JSON: {error}", hint="python -m infra.bench.calibrate writes one") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no JSON object", hint="python -m infra.bench.calibrate writes one")
+    return found

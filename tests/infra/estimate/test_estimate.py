@@ -1,0 +1,117 @@
+"""Estimates of runs: operations against published counts, figures against their formulas, mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from infra.estimate.constants import Constants, read_constants
+from infra.estimate.figures import Figure, Job, estimate
+from infra.estimate.operations import dinov2_operations, encoder_forward, mae_operations
+
+PAPER = Job(images=21e6, method="mae", size="base", nodes=8, gpus=8, batch=2048, steps=125_000)
+
+
+def figures(job: Job = PAPER, **constants: float) -> dict[str, Figure]:
+    return {figure.name: figure for figure in estimate(job, read_constants(None, **constants))}
+
+
+def test_operations_of_known_networks() -> None:
+    assert encoder_forward(768, 12, 197) / 1e9 == pytest.approx(2 * 17.5, rel=0.02)  # ViT-B/16: 17.5 GMAC
+    assert encoder_forward(384, 12, 197) / 1e9 == pytest.approx(2 * 4.6, rel=0.02)
+    assert mae_operations("base") < 0.6 * 3 * encoder_forward(768, 12, 197)
+    assert mae_operations("base") < mae_operations("large") < dinov2_operations("large")
+
+
+def test_the_papers_run_follows_from_its_numbers() -> None:
+    found = figures(image_bytes=30_000)
+    assert found["epochs"].value == pytest.approx(12.19, abs=0.01)
+    assert found["index"].value == pytest.approx(1.1, rel=0.02)
+    assert found["GPU-hours"].value == pytest.approx(64 * found["training"].value)
+    assert found["shards"].value * 64 * 2**20 == pytest.approx(found["dataset"].value * 1e12, rel=1e-3)
+    total = found["cost of GPUs"].value + found["cost of storage"].value + found["cost of requests"].value
+    assert found["cost in all"].value == pytest.approx(total)
+    assert all(figure.formula for figure in found.values())
+
+
+def test_more_gpus_take_less_time_and_the_same_gpu_hours() -> None:
+    once, twice = figures(), figures(Job(**{**{f.name: getattr(PAPER, f.name) for f in fields(PAPER)}, "nodes": 16}))
+    assert twice["training"].value == pytest.approx(once["training"].value / 2)
+    assert twice["GPU-hours"].value == pytest.approx(once["GPU-hours"].value)
+    assert twice["cores of a node"].value == pytest.approx(once["cores of a node"].value)
+
+
+def test_a_measured_speed_takes_the_place_of_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--images-per-second", "1000", "--nodes", "1", "--gpus", "8", "--json"]) == 0
+    found = {figure["name"]: figure for figure in json.loads(capsys.readouterr().out)["figures"]}
+    assert found["speed of all"]["value"] == 8000
+    assert found["speed of a GPU"]["formula"] == "measured"
+    assert found["training"]["value"] == pytest.approx(2048 * 125_000 / 8000 / 3600)
+
+
+def test_every_figure_and_constant_is_printed_with_its_origin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "measured.json"
+    measured.write_text('{"decode_core_seconds_per_megapixel": 0.01}')
+    assert (
+        main(["plan", "--model", "vit-large", "--method", "dinov2", "--epochs", "3", "--measured", str(measured)]) == 0
+    )
+    text = capsys.readouterr().out
+    for item in fields(Constants):
+        assert item.name in text
+    assert "decode_core_seconds_per_megapixel  0.01" in text
+    assert "given" in text
+    assert "3  " in next(line for line in text.splitlines() if line.startswith("epochs"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--images", "0"], "--images 0.0 is not positive"),
+        (["--steps", "0"], "--steps 0 is not positive"),
+        (["--steps", "5", "--epochs", "1"], "say the same thing"),
+        (["--batch", "100"], "use a multiple of 8"),
+        (["--image-px", "225"], "use --image-px 240"),
+        (["--utilisation", "-1"], "utilisation is -1"),
+        (["--measured", "nothing.json"], "cannot read nothing.json"),
+    ],
+)
+def test_mistakes_are_one_line(more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *more]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "holds no JSON object"),
+        ('{"decode": 1}', "unknown constant"),
+        ('{"peak_flops": 0}', "is 0"),
+    ],
+)
+def test_files_of_constants_are_checked(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text(text)
+    assert main(["plan", "--measured", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from infra.bench.calibrate import main as calibrate
+
+    path = tmp_path / "measured.json"
+    calibrate(["--out", str(path), "--images", "4", "--rounds", "3"])
+    assert set(json.loads(path.read_text())) < {item.name for item in fields(Constants)}
+    assert main(["plan", "--measured", str(path), "--json"]) == 0
+    assert "figures" in capsys.readouterr().out
