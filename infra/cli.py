@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("infra.commands.report:report", "Write the page of a dataset, with a training run and its probes."),
     "serve": ("infra.commands.serve:serve", "Look at a dataset in the browser."),
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
-    "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, materialize and export them."),
+    "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, compare, materialize and export them."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
     "verify": ("infra.commands.verify:verify_dataset", "Compare a dataset's objects with its index."),
     "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),

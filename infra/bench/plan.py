@@ -14,7 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from shards.dataset import Dataset
 
 SAMPLES_PER_SHARD = 1_430
 BYTES_PER_IMAGE = 46_000
@@ -23,7 +27,6 @@ BYTES_PER_IMAGE = 46_000
 def write_index(url: str, rows: int) -> None:
     """Commit synthetic rows, one job per source."""
     from ingest.source.spec import catalogue_ids, load_spec
-    from shards.dataset.dataset import Dataset
     from shards.dataset.query import connect
     from shards.schema import index_schema, rejects_schema
 
@@ -61,36 +64,64 @@ def _plan_all(url: str, _lock: Path) -> object:
     return {"samples": plan.num_samples, "shards": len(plan.shards)}
 
 
-def _pin(url: str, lock: Path) -> object:
-    from shards.dataset.dataset import Dataset
-    from shards.subset.lock import Selection, create
+def _pin(url: str, lock: Path, selection: dict[str, Any]) -> object:
+    from shards.subset import Selection, create
 
-    made = create(Dataset.open(url), Selection(modality=("US", "Fundus")))
+    made = create(Dataset.open(url), Selection(**selection))
     made.write(lock)
-    return {"samples": made.num_samples}
+    return {"samples": made.num_samples, "modalities": len(made.counts)}
+
+
+def _verify(_url: str, lock: Path) -> object:
+    from shards.subset import Lock, verify
+
+    found = verify(Lock.read(lock))
+    return {"samples": found.chosen.num_samples, "same_order": found.same_order}
 
 
 def _plan_lock(_url: str, lock: Path) -> object:
     from shards.stream.plan import plan_of
 
-    _, plan = plan_of(str(lock))
+    _, plan = plan_of(lock)
     return {"samples": plan.num_samples, "shards": len(plan.shards)}
 
 
 def _keys_in_the_middle(url: str, _lock: Path) -> object:
-    from shards.stream.stream import Stream
+    from shards.stream import Stream
 
     stream = Stream(url, global_batch=2048)
-    stream.load_state_dict({"epoch": 0, "batch": stream.batches_per_epoch // 2})
+    stream.load_state_dict({**stream.state_dict(), "batch": stream.batches_per_epoch // 2})
     _, index, keys = next(stream.walk_keys())
     return {"batch": index, "keys": len(keys)}
 
 
+def _order_of_a_billion(_url: str, _lock: Path) -> object:
+    """Every hundredth batch of one of eight ranks over a billion samples, without an index."""
+    import numpy as np
+
+    from shards.stream.order import EpochOrder, OrderSettings
+
+    counts = np.full(1_000_000_000 // SAMPLES_PER_SHARD, SAMPLES_PER_SHARD, dtype=np.int64)
+    order = EpochOrder(counts, OrderSettings(global_batch=4096), epoch=0)
+    start = _peak_mb()
+    step = order.num_batches // 100
+    for index in range(0, order.num_batches, step):
+        order.batch(index, rank=3, world_size=8)
+    return {"batches": order.num_batches, "grown_mb": round(_peak_mb() - start, 1)}
+
+
+TEN: dict[str, Any] = {
+    "modality": ("CT", "MR", "X-Ray", "US", "NM", "OCT", "Fundus", "Dermoscopy", "Endoscopy", "Microscopy")
+}
 STEPS: dict[str, Callable[[str, Path], object]] = {
     "plan of the whole dataset": _plan_all,
-    "pin a subset by tag": _pin,
-    "plan of the lock (verified)": _plan_lock,
+    "pin a subset by tag": partial(_pin, selection={"modality": ("US", "Fundus")}),
+    "pin a tenth of each source": partial(_pin, selection={"fraction": 0.1, "per": ("source",)}),
+    "pin ten modalities": partial(_pin, selection=TEN),
+    "verify the lock of ten modalities": _verify,
+    "plan of the lock of ten modalities": _plan_lock,
     "keys of a batch in the middle": _keys_in_the_middle,
+    "order of a billion samples": _order_of_a_billion,
 }
 
 

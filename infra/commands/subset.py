@@ -1,4 +1,4 @@
-"""`biovfm subset create | show | verify | materialize | export`."""
+"""`biovfm subset create | show | verify | materialize | export | diff`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from infra.console import emit, progress, stderr
 
-app = App(name="subset", help="Pin subsets by tag; show, verify, materialize and export them.")
+app = App(name="subset", help="Pin subsets by tag; show, verify, compare, materialize and export them.")
 
 Json = Annotated[bool, Parameter(name="--json")]
 
@@ -232,6 +232,49 @@ def export(
         return
     write_text(out, "".join(lines))
     stderr().print(f"wrote {out}")
+
+
+@app.command
+def diff(
+    a: str,
+    b: str,
+    /,
+    *,
+    dataset: str | None = None,
+    keys: Path | None = None,
+    json_: Json = False,
+) -> None:
+    """Compare two locks, datasets or versions: samples by source, modality and reason.
+
+    Example: `biovfm subset diff old.lock.yaml new.lock.yaml --keys changes.tsv`
+
+    Parameters
+    ----------
+    a
+        A lock file, a dataset, or a version of one as DATASET@3.
+    b
+        Likewise.
+    dataset
+        Where the datasets of the locks lie now; where the locks say, without it.
+    keys
+        Write a TSV of every sample that differs.
+    """
+    from dataclasses import asdict
+
+    from infra.commands.stats import print_table
+    from shards.files import write_text
+    from shards.subset.difference import diff as compare
+
+    found = compare(a, b, dataset=dataset, with_keys=keys is not None)
+    if keys is not None:
+        lines = ["\t".join(("key", "where", "source", "modality", "reason")), *("\t".join(row) for row in found.keys)]
+        write_text(keys, "".join(f"{line}\n" for line in lines))
+    rows = [asdict(row) for row in found.rows]
+    if json_:
+        emit({"num_a": found.num_a, "num_b": found.num_b, "num_same": found.num_same, "rows": rows})
+        return
+    stderr().print(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
+    print_table("what differs", rows)
 
 
 def _show(lock: object, *, json_: bool, note: str = "") -> None:

@@ -1,0 +1,27 @@
+"""The versions of a dataset: who made them, when, and how large it was."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from shards.dataset.dataset import Dataset
+from shards.dataset.history import history
+from tests.shards.builders import small_dataset
+
+
+def test_each_job_is_a_version_with_its_size(tmp_path: Path) -> None:
+    versions = history(small_dataset(tmp_path / "data"))
+    assert [(one.version, one.source, one.num_samples) for one in versions] == [
+        (0, "alpha", 60),
+        (1, "beta", 100),
+        (2, "gamma", 120),
+    ]
+    sizes = [one.index_bytes or 0 for one in versions]
+    assert sizes == sorted(sizes)
+    assert sizes[0] > 0
+    assert all(datetime.fromisoformat(one.committed).tzinfo for one in versions)
+
+
+def test_an_empty_dataset_has_no_history(tmp_path: Path) -> None:
+    assert history(Dataset.create(str(tmp_path / "data"))) == []
