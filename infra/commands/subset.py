@@ -1,4 +1,4 @@
-"""`biovfm subset create | show | verify | materialize | export | diff`."""
+"""`biovfm subset create | show | verify | materialize | export | diff | rebuild`."""
 
 from __future__ import annotations
 
@@ -275,6 +275,62 @@ def diff(
         return
     stderr().print(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
     print_table("what differs", rows)
+
+
+@app.command
+def rebuild(
+    lock: Path,
+    target: str,
+    /,
+    *,
+    raw: tuple[str, ...],
+    workers: int = 1,
+    scratch: Path | None = None,
+    json_: Json = False,
+) -> None:
+    """Make a lock's samples again from the raw data alone, in canonical form.
+
+    Example: `biovfm subset rebuild ct-us.lock.yaml ./rebuilt --raw kvasir-capsule=/raw/kvasir --raw busi=/raw/busi`
+
+    Parameters
+    ----------
+    lock
+        The lock file.
+    target
+        Folder or URL of the dataset to make.
+    raw
+        Where the raw data of a source lie, SOURCE=FOLDER; repeat for every source of the lock.
+    workers
+        Processes of ingest and threads of the copy.
+    scratch
+        Folder for the dataset under way, which holds all images of the sources; the temporary folder without it.
+    """
+    from ingest.privacy.secret import load_secret
+    from ingest.rebuild import rebuild as make
+    from shards.errors import ConfigError
+    from shards.subset import Lock
+    from shards.subset.keys import keys_of
+
+    pairs = [text.partition("=") for text in raw]
+    if wrong := [name for name, equals, folder in pairs if not (name and equals and folder)]:
+        raise ConfigError(f"--raw {wrong[0]}: expected SOURCE=FOLDER", hint="for example --raw busi=/raw/busi")
+    pinned = Lock.read(lock)
+    done = make(
+        pinned,
+        {name: folder for name, _, folder in pairs},
+        target,
+        keys=keys_of(pinned, lock),
+        workers=workers,
+        secret=load_secret(),
+        scratch=scratch,
+        progress=lambda line: stderr().print(line, soft_wrap=True),
+    )
+    if json_:
+        emit({"dataset": done.dataset.url, "version": done.dataset.version(), "num_samples": pinned.num_samples})
+        return
+    for line in done.notes:
+        stderr().print(line, soft_wrap=True)
+    stderr().print(f"{done.dataset.url}: the {pinned.num_samples:,} locked samples, version {done.dataset.version()}")
 
 
 def _show(lock: object, *, json_: bool, note: str = "") -> None:

@@ -33,6 +33,7 @@ from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawRoot
 from ingest.settings import IngestSettings
+from ingest.source.data_list import check_matches
 from ingest.source.spec import SourceSpec
 from ingest.staging.context import MapContext, Retry
 from ingest.staging.folder import Staging
@@ -87,6 +88,8 @@ def run_job(
     target = open_target(dataset_url, encoding)
     tell(Progress(stage="list"))
     listing = _listing(spec, raw_url, settings)
+    if listed is not None:
+        check_matches(listed, (names.raw_path(item) for item in listing.items), source=spec.id)
     rules = rules_of(spec, settings, target.encoding, key_check=names.key_check, listed=listed)
     attempts = attempts_of(target.dataset, job_id(spec.id, rules, listing.digest))
     if retry_rejects is None and attempts.is_complete:
@@ -237,6 +240,8 @@ def _summary(job: _Job, units: Sequence[UnitReport], settled: Settled) -> dict[s
         "kept": kept,
         "rejected": sum(reasons.values()),
         "pipeline_version": PIPELINE_VERSION,
+        "spec": job.context.spec.model_dump(mode="json", exclude_defaults=True),
+        "settings": job.context.settings.model_dump(mode="json", exclude_defaults=True),
     }
     return summary if job.retried is None else {**summary, "retried": job.retried}
 

@@ -315,5 +315,6 @@ def _commit(found: Found, target: Dataset, database: duckdb.DuckDBPyConnection, 
         "kept": num,
         "rejected": rejects.num_rows,
         "items": num + rejects.num_rows,
+        "sources": found.lock.sources,
     }
     target.commit(job_id=job, rows=rows, rejects=rejects, fingerprints=prints, summary=summary)

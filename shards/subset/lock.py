@@ -69,6 +69,10 @@ class Lock(BaseModel):
         order: Of the plan, which decides the order of an epoch; empty in format 1.
         parts: The samples by source and modality; empty in format 1.
         keys: Name of the file beside the lock that lists the samples; empty where there is none.
+        encoding: Encoding policy of the dataset.
+        pipeline_version: Version of the ingest pipeline that made the samples, where it is known.
+        sources: Source id → `spec` and `settings` of its last job, in the order of the jobs; with the raw data they
+            make the samples again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,6 +90,9 @@ class Lock(BaseModel):
     order: str = ""
     parts: tuple[LockPart, ...] = ()
     keys: str = ""
+    encoding: dict[str, Any] = {}
+    pipeline_version: int | None = None
+    sources: dict[str, dict[str, Any]] = {}
 
     def predicate(self) -> str:
         """The SQL predicate that picks the samples, one by one."""
@@ -165,8 +172,21 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
         index_version=pinned,
         selection=selection,
         thresholds=thresholds,
+        encoding=dict(dataset.settings.get("encoding", {})),
+        pipeline_version=dataset.settings.get("pipeline_version"),
+        sources=_sources(dataset, pinned, {part.source for part in chosen.parts}),
         **facts_of(chosen),
     )
+
+
+def _sources(dataset: Dataset, version: int, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """What the jobs up to a version say of how each source was ingested."""
+    found: dict[str, dict[str, Any]] = {}
+    for job in dataset.jobs():
+        for source, entry in {job.get("source", ""): job, **job.get("sources", {})}.items():
+            if job["version"] <= version and source in wanted and entry.get("spec"):
+                found[source] = {"spec": entry["spec"], "settings": entry.get("settings", {})}
+    return found
 
 
 def facts_of(chosen: Chosen) -> dict[str, Any]:

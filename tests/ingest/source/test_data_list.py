@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.source.data_list import load_list
-from shards.errors import ConfigError
+from ingest.job.run import run_job
+from ingest.source.data_list import check_matches, load_list
+from shards.dataset import Dataset
+from shards.errors import ConfigError, SourceError
+from shards.subset import Lock, Selection, create
+from shards.subset.data_list import export_list
+from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder
 
 ROWS = "source\traw_path\traw_frame\ns\ta.nii\tz0001\ns\ta.nii\tz0002\nt\tb.png\t\n\tzip://眼.png::x.zip\t\n"
 WANTED = {"a.nii": {"z0001", "z0002"}, "zip://眼.png::x.zip": {""}}
@@ -61,3 +66,32 @@ def test_any_bytes_are_a_list_or_an_error_in_words(
     except ConfigError:
         return
     assert found
+
+
+def test_a_list_of_an_earlier_release_has_the_frame_behind_a_hash_sign(tmp_path: Path) -> None:
+    path = tmp_path / "list.tsv"
+    path.write_text("file\traw_path\nx-1.jpg\tp/scan.nii.gz#z0003\nx-2.jpg\tp/scan.nii.gz#z0004\nx-3.jpg\tflat/a.png\n")
+    found = load_list(path, "x")
+    assert found["p/scan.nii.gz"] == {"z0003", "z0004"}
+    assert found["flat/a.png"] == {""}
+
+
+def test_a_list_that_matches_little_is_refused() -> None:
+    listed = {f"{n}.png": frozenset({""}) for n in range(10)}
+    check_matches(listed, [f"{n}.png" for n in range(5)], source="x")
+    with pytest.raises(SourceError, match="names 10 raw files of x, and 4 of them are here"):
+        check_matches(listed, [f"{n}.png" for n in range(4)], source="x")
+
+
+def test_an_exported_list_makes_the_same_samples_again(tmp_path: Path) -> None:
+    spec = public_spec("eye")
+    files = {f'odd "name"\t{n}.png': encoded(photo(n)) for n in range(6)}
+    raw = write_folder(tmp_path / "raw", files)
+    ingest(raw, tmp_path / "one", spec)
+    create(Dataset.open(str(tmp_path / "one")), Selection(fraction=0.5)).write(tmp_path / "half.lock.yaml")
+    text = "".join(export_list(tmp_path / "half.lock.yaml", format_="tsv"))
+    (tmp_path / "list.tsv").write_text(text)
+    run_job(spec, str(raw), str(tmp_path / "two"), workers=0, listed=load_list(tmp_path / "list.tsv", "eye"))
+    pinned = create(Dataset.open(str(tmp_path / "two")), Selection())
+    assert pinned.num_samples == 3
+    assert pinned.digest == Lock.read(tmp_path / "half.lock.yaml").digest
