@@ -32,8 +32,10 @@ class LimitSettings(BaseModel):
     )
     max_pixels: int = Field(1 << 28, ge=1, description="Pixels of one 2-D image.")
     max_voxels: int = Field(1 << 32, ge=1, description="Voxels of one volume, frames of one file included.")
-    item_timeout_seconds: float = Field(600.0, gt=0, description="A raw file that takes longer is given up.")
-    item_attempts: int = Field(2, ge=1, description="Tries before a file that kills its worker is given up.")
+    item_timeout_seconds: float = Field(
+        600.0, gt=0, description="A raw file that gives no sign of progress for so long is given up."
+    )
+    item_attempts: int = Field(2, ge=1, description="Tries before a file that brings down a fresh worker is given up.")
 
 
 class DedupSettings(BaseModel):

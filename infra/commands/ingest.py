@@ -38,6 +38,7 @@ def ingest(
     deidentified: bool = False,
     encoding: tuple[str, ...] = (),
     keep_pipeline: bool = False,
+    remap: str | None = None,
     retry_rejects: str | None = None,
     allow_incomplete: bool = False,
     settings: Path | None = None,
@@ -84,6 +85,9 @@ def ingest(
     keep_pipeline
         Add to a dataset whose samples an earlier version of the pipeline made: the new samples follow the rules of
         this release, the old ones stay as they are.
+    remap
+        Folder or URL of a new dataset, with the encoding of DATASET, into which the raw data are ingested by the rules
+        of this release. DATASET stays as it is; the locks of it in this folder and beside it are reported.
     retry_rejects
         Try those raw files and frames of the job again that were rejected for this reason (`all`: for any), and only
         those.
@@ -119,6 +123,9 @@ def ingest(
         deidentified=deidentified,
     )
     checked = _settings(settings, spec)
+    given = read_assignments("--encoding", encoding, example="short_side_px=256")
+    if remap is not None:
+        given = {**_policy_of(dataset), **given}
     with _engine(engine, address, _cores() if workers is None else workers, checked) as runner, _watch() as watcher:
         from ingest.job.run import run_job
         from ingest.source.data_list import load_list  # while the engine's processes import theirs
@@ -127,12 +134,12 @@ def ingest(
         done = run_job(
             spec,
             raw,
-            dataset,
+            dataset if remap is None else remap,
             settings=checked,
             engine=runner,
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
-            encoding=read_assignments("--encoding", encoding, example="short_side_px=256"),
+            encoding=given,
             keep_pipeline=keep_pipeline,
             retry_rejects="" if retry_rejects == "all" else retry_rejects,
             progress=clock,
@@ -146,10 +153,28 @@ def ingest(
         emit(done.to_dict())
     else:
         sys.stdout.write("\n".join(report_lines(done)) + "\n")
-    for line in _advice(done):
+    for line in [*_advice(done), *(_fates(dataset, done.dataset) if remap is not None else ())]:
         stderr().print(line, markup=False, soft_wrap=True)
     if done.failed or (done.pending and not allow_incomplete):
         raise SystemExit(1)
+
+
+def _policy_of(dataset: str) -> dict[str, Any]:
+    """The encoding policy of a dataset."""
+    from ingest.picture.encoding import Encoding
+    from shards.dataset.dataset import Dataset
+
+    return Encoding.of_dataset(Dataset.open(dataset).settings).model_dump()
+
+
+def _fates(old_url: str, new_url: str) -> list[str]:
+    """What becomes of the locks of a dataset that was ingested again."""
+    from ingest.job.remap import fate_of, locks_of
+    from shards.dataset.dataset import Dataset
+
+    old, new = Dataset.open(old_url), Dataset.open(new_url)
+    found = [str(fate_of(path, lock, old, new)) for path, lock in locks_of(old, (Path(), Path(old_url).parent))]
+    return found or [f"no lock of {old.url} lies in this folder or beside it; those elsewhere stay valid for it alone"]
 
 
 def _cores() -> int:

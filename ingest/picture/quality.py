@@ -27,7 +27,7 @@ REASONS: Final = {
     "link": "The archive member is a link.",
     "path_traversal": "The member's name leads out of the archive.",
     "decompression_bomb": "The data would unpack to an absurd size.",
-    "over_budget": "Reading it needs more memory than one raw file may take.",
+    "over_budget": "Reading it takes more memory or time than one raw file may, or brings its process down each time.",
     "crashed": "The decoder crashed its process each time.",
     "timeout": "The decoder took longer than the limit.",
     "out_of_memory": "The decoder ran out of memory.",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from infra.cli import main
+from ingest.raw.items import RawFile
+from ingest.readers import RawImage, ReadOptions
 from ingest.source.spec import parse_spec
 from tests.ingest.material import encoded, photo, write_folder
 
@@ -84,3 +88,55 @@ def test_sources_show_says_what_to_get_and_gives_yaml_to_start_from(capsys: pyte
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sources", "schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "SourceSpec"
+
+
+def code_of(words: list[str]) -> int:
+    """The exit code of a command that fails after it has printed its answer."""
+    with pytest.raises(SystemExit) as failed:
+        main(words)
+    return int(failed.value.code or 0)
+
+
+def test_a_job_that_keeps_nothing_and_knows_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_folder(tmp_path / "raw", {"a.png": b"nothing", "b.png": b""})
+    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--deidentified", "--workers", "0"]
+    assert code_of(words) == 1
+    shown = capsys.readouterr()
+    assert "nothing was kept" in shown.err
+    assert "2 items = 0 kept + 2 rejected" in " ".join(shown.out.split())
+    assert code_of([*words, "--encoding", "short_side_px=64"]) == 1
+    write_folder(raw, {"c.png": encoded(photo(1))})
+    assert main([*words, "--encoding", "short_side_px=32"]) == 0
+
+
+def test_files_that_cannot_be_read_now_fail_the_command_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ingest.readers import images
+
+    read = images.read
+
+    def refused(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+        if raw.name == "1.png":
+            raise PermissionError(errno.EACCES, "no")
+        return read(raw, options)
+
+    raw = write_folder(tmp_path / "raw", {f"{n}.png": encoded(photo(n)) for n in range(3)})
+    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--deidentified", "--workers", "0"]
+    with monkeypatch.context() as broken:
+        broken.setattr(images, "read", refused)
+        assert code_of(words) == 1
+        assert "1 raw files could not be read now" in capsys.readouterr().err
+        assert main([*words, "--allow-incomplete", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["files"], report["read"], report["pending"], report["kept"]) == (3, 2, 1, 2)
+        assert code_of(words) == 1
+    assert main(words) == 0
+    assert "3 items = 3 kept" in " ".join(capsys.readouterr().out.split())
+
+
+def test_negative_workers_are_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = write_folder(tmp_path / "raw", {"a.png": encoded(photo(1))})
+    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--deidentified"]
+    assert main([*words, "--workers", "-5"]) == 2
+    assert "-5 workers" in capsys.readouterr().err
