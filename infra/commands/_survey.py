@@ -23,6 +23,7 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
     state = "incomplete" if found.problems else "complete, as far as listings tell" if found.unopened else "complete"
     lines = [_cut(f"{spec.id} ({spec.name}): {state}" if spec.name else f"{spec.id}: {state}", WIDTH)]
     lines += _row("downloads", _downloads(found, spec))
+    lines += _row("unexpected", ", ".join(collapse(found.unexpected)))
     for part in (part for part in found.parts if part.num_files or not found.unopened):
         lines += _part(part, several=len(found.parts) > 1)
     if found.unopened:

@@ -16,14 +16,18 @@ class Leftovers:
     Attributes:
         counts: By kind (`ingest.job.list.Listing.ignored`).
         examples: The first paths of each kind.
+        archives: Archives in which something is passed over → of which kinds.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    archives: dict[str, set[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, path: str) -> None:
-        """Another file of a kind."""
+    def add(self, kind: str, path: str, archive: str = "") -> None:
+        """Another file of a kind, and the archive that it lies in or is."""
         self.counts[kind] += 1
+        if archive:
+            self.archives.setdefault(archive, set()).add(kind)
         shown = self.examples.setdefault(kind, [])
         if len(shown) < NUM_EXAMPLES:
             shown.append(path)

@@ -115,11 +115,11 @@ def files_of(
     spare = spare if set(num_files) - spare else set()
     for item in found:
         if item.part in spare:
-            leftovers.add("copies", item.inner_path)
+            leftovers.add("copies", item.inner_path, item.path if item.member else "")
             continue
         joined = item if item.kind in ("reject", "unavailable") and not item.member else join_all(item, read)
         if joined is None:
-            leftovers.add(UNLISTED, item.inner_path)
+            leftovers.add(UNLISTED, item.inner_path, item.path if item.member else "")
         else:
             yield joined
 
@@ -150,7 +150,8 @@ def _taken(
                 tables.setdefault(number, []).append(item)
         if not place and not item.member and archive_kind(item.path) in SLOW_ARCHIVES:
             place = UNOPENED
-        leftovers.add(place or _extension(item.inner_path), item.inner_path)
+        archive = item.path if item.member or place == UNOPENED else ""
+        leftovers.add(place or _extension(item.inner_path), item.inner_path, archive)
 
 
 def root_of(root: RawRoot, spec: SourceSpec) -> RawRoot:

@@ -18,7 +18,7 @@ from ingest.privacy.pseudonyms import group_of
 from ingest.raw.items import RawItem, RawRoot, printable
 from ingest.readers import reader_name
 from ingest.settings import IngestSettings
-from ingest.source.globs import expand, glob_regex
+from ingest.source.globs import any_of, expand, glob_regex
 from ingest.source.layout import Rule
 from ingest.source.spec import SourceSpec
 from shards.errors import SourceError
@@ -72,6 +72,7 @@ class Survey:
         source: Its id.
         downloads: Names of downloads that are there.
         missing_downloads: Names that are not, where others are.
+        unexpected: Archives that are no download and hold nothing that a rule knows.
         parts: What each part takes.
         left_out: Kind → files that are no images, of another split, or left out by a table.
         unknown: Files that no rule knows, by extension.
@@ -89,6 +90,7 @@ class Survey:
     source: str
     downloads: list[str] = field(default_factory=list)
     missing_downloads: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
     parts: list[PartFound] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -127,14 +129,16 @@ def survey(root: RawRoot, spec: SourceSpec, settings: IngestSettings, *, deep: b
     found.parts = [PartFound(name=_name(rule), optional=rule.optional or rule.fallback) for rule in rules]
     leftovers = Leftovers()
     joins: list[Join] = []
+    opened: set[str] = set()
     try:
         files = files_of(root, spec, settings, leftovers, deep=deep, joins=joins, missing=found.problems)
-        _count(files, spec, found)
+        _count(files, spec, found, opened)
     except SourceError as error:
         found.problems.append(str(error))
     _sort_out(leftovers, spec, found)
     found.tables = {join.table.path: join.rows for join in joins}
     _hold_downloads(root, spec, found)
+    found.unexpected = list(_unexpected(leftovers, spec, opened))
     _conclude(found, rules)
     return found
 
@@ -143,7 +147,8 @@ def _name(rule: Rule) -> str:
     return rule.name or ", ".join(rule.include) or f"files of the {rule.reader} reader"
 
 
-def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey) -> None:
+def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: set[str]) -> None:
+    """Count files, images and groups; `opened` gets the archives that files are taken from."""
     groups: dict[int, int] = {}
     unsure = False
     for item in files:
@@ -152,6 +157,8 @@ def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey) -> None:
             continue
         part, rule = found.parts[item.part], spec.layout.rules[item.part]
         part.num_files += 1
+        if item.member:
+            opened.add(item.path)
         part.num_bytes += item.size
         if len(part.examples) < NUM_EXAMPLES:
             part.examples.append(printable(item.inner_path))
@@ -182,6 +189,14 @@ def _sort_out(leftovers: Leftovers, spec: SourceSpec, found: Survey) -> None:
     for kind, count in leftovers.counts.most_common():
         (found.left_out if kind in known else found.unknown)[kind] = count
     found.examples = {kind: paths for kind, paths in leftovers.examples.items() if kind != UNOPENED}
+
+
+def _unexpected(leftovers: Leftovers, spec: SourceSpec, opened: set[str]) -> Iterator[str]:
+    downloads = any_of(spec.layout.downloads)
+    for archive, kinds in leftovers.archives.items():
+        known = kinds & {*spec.layout.kinds, *(() if spec.layout.downloads else (UNOPENED,))}
+        if archive not in opened and not known and not downloads.fullmatch(archive):
+            yield printable(archive)
 
 
 def _hold_downloads(root: RawRoot, spec: SourceSpec, found: Survey) -> None:

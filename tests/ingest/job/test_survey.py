@@ -59,6 +59,16 @@ def test_downloads(tmp_path: Path, names: tuple[str, ...], missing: list[str], *
     assert bool(found.problems) == problem
 
 
+def test_archives_that_belong_to_nothing_are_unexpected(tmp_path: Path) -> None:
+    packed = {"p1.zip": zip_of(members("images/1.png")), "m.zip": zip_of(members("masks/1.png"))}
+    packed |= {"odd.zip": zip_of({"a.doc": b"x"}), "odd.tar.gz": tar_of({"b.doc": b"x"}, "w:gz")}
+    folder = write_folder(tmp_path, packed)
+    left_out = {"masks": ["**/masks/**"]}
+    found = look(folder, spec_of(downloads=["p1.zip"], left_out=left_out))
+    assert found.unexpected == ["odd.tar.gz", "odd.zip"]
+    assert look(folder, spec_of(left_out=left_out)).unexpected == ["odd.zip"]
+
+
 def test_compressed_tars_are_looked_into_only_when_asked(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"a.tar.gz": tar_of(members("images/1.png", "images/2.png"), "w:gz")})
     found = look(folder, spec_of(2))
