@@ -12,7 +12,7 @@ in a further attempt (`ingest.job.known`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,8 @@ from ingest.job.target import Target, open_target
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawRoot
+from ingest.readers import reader_name
+from ingest.readers.libraries import check_libraries, missing_readers
 from ingest.settings import IngestSettings
 from ingest.source.data_list import check_matches
 from ingest.source.spec import SourceSpec
@@ -161,7 +163,16 @@ def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listin
     if not listing.items:
         wanted = ", ".join(spec.layout.include) or f"files of the {spec.layout.reader} reader"
         raise SourceError(f"{raw_url} holds none of {wanted}", hint=f"`biovfm sources show {spec.id}` shows the layout")
+    check_libraries(readers_of(spec, listing))
     return listing
+
+
+def readers_of(spec: SourceSpec, listing: Listing) -> Iterator[str]:
+    """The reader of each listed file."""
+    if not missing_readers():
+        return
+    for item in listing.items:
+        yield reader_name(spec.layout.rules[item.part].reader, (item.member or item.path).rpartition("/")[2])
 
 
 def _retry(dataset: Dataset, attempts: Attempts, reason: str) -> Retry:

@@ -110,7 +110,7 @@ def array_images(
     if axes:
         array = _Turned(array, axes)
     shape = tuple(int(n) for n in array.shape)
-    if len(shape) < 2 or array.dtype.kind not in "uifb":
+    if len(shape) < 2 or min(shape) < 1 or array.dtype.kind not in "uifb":
         raise RejectError("no_image", "not an array of images")
     colour = "C" in axes if axes else len(shape) >= 3 and shape[-1] in _COLOURS and shape[-2] > 4
     tail = 3 if colour else 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -97,10 +98,28 @@ def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixel
 
     if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and number_of(dataset, "BitsStored", 8) > 8:
         yield from _twelve_bit_jpegs(dataset, numbers, count)
-    elif count == 1:
-        yield pixel_array(dataset)
+        return
+    plugin = _plugin(dataset.file_meta.TransferSyntaxUID)
+    if count == 1:
+        yield pixel_array(dataset, decoding_plugin=plugin)
     else:
-        yield from iter_pixels(dataset, indices=None if len(numbers) == count else list(numbers))
+        chosen = None if len(numbers) == count else list(numbers)
+        yield from iter_pixels(dataset, indices=chosen, decoding_plugin=plugin)
+
+
+@cache
+def _plugin(syntax: Any) -> str:
+    """The decoder to use; empty where pydicom may choose.
+
+    GDCM ends the process on some damaged JPEGs, so it decodes only what nothing else does (lossless JPEG).
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        there = get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        return ""
+    return next((name for name in ("pyjpegls", "pylibjpeg", "pillow") if name in there), "") if "gdcm" in there else ""
 
 
 def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:

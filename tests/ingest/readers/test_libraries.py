@@ -1,0 +1,47 @@
+"""A reader whose library is missing is one line that names the extra, before anything is read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ingest.readers.libraries as libraries
+from ingest.readers.libraries import EXTRAS, check_libraries
+from shards.errors import ConfigError
+from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder
+
+
+@pytest.fixture
+def without_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = libraries.find_spec
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "av" else found(name))
+
+
+@pytest.mark.usefixtures("without_video")
+def test_the_line_names_reader_library_and_extra() -> None:
+    check_libraries(["images", "dicom", "slide", "hdf5"])
+    with pytest.raises(ConfigError) as caught:
+        check_libraries(["images", "video"])
+    assert "video reader needs av" in caught.value.message
+    assert caught.value.hint == "pip install 'biovfm[video]'"
+
+
+@pytest.mark.usefixtures("without_video")
+def test_a_job_stops_before_it_reads_and_rejects_nothing(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", {"a.png": encoded(photo(1)), "b.mp4": b"film"})
+    with pytest.raises(ConfigError, match="video reader"):
+        ingest(raw, tmp_path / "d", public_spec())
+    assert not (tmp_path / "d" / "rejects").exists()
+    pictures = write_folder(tmp_path / "pictures", {"a.png": encoded(photo(1))})
+    assert ingest(pictures, tmp_path / "d", public_spec()).kept == 1
+
+
+def test_the_extras_exist_and_all_holds_them() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for library, extra in EXTRAS.values():
+        assert any(line.startswith(library) for line in extras[extra])
+        assert extra in extras["all"][0]
+        assert not any(line.startswith(library) for line in project["dependencies"])
