@@ -66,7 +66,10 @@ def _frame(image: Image.Image, number: int, options: ReadOptions) -> RawImage:
     frame = f"p{number:04d}"
     try:
         image.seek(number)
+        _check_size(image.size, options)  # a frame of a GIF may lie outside of the screen that the header states
         pixels = np.asarray(gray_or_rgb(image))
+    except RejectError as error:
+        return failed_image(error.reason, error.detail, frame=frame)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError) as error:
         return failed_image("undecodable", type(error).__name__, frame=frame)
     return raw_picture(pixels, options, frame=frame, volume=True)

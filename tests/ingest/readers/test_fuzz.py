@@ -13,6 +13,6 @@ def test_mutations_of_real_files_do_no_harm(reader: str) -> None:
     assert fuzz([reader], seconds=5, iterations=300, seed=1) == []
 
 
-@pytest.mark.parametrize("reader", [reader for reader in READERS if reader not in ("video", "hdf5", "slide")])
+@pytest.mark.parametrize("reader", ["images", "nifti", "nrrd", "metaimage", "numpy"])
 def test_the_sound_files_are_read(reader: str) -> None:
     assert all(not try_file(reader, name, data) for name, data in seeds(reader))
