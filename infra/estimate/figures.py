@@ -8,6 +8,7 @@ from typing import Final
 
 from infra.estimate.constants import Constants
 from infra.estimate.operations import Method, operations, output_megapixels
+from shards.stream.order import OrderSettings
 
 _HOUR: Final = 3600.0
 
@@ -160,17 +161,48 @@ def decode_core_seconds(job: Job, c: Constants) -> float:
 def num_requests(job: Job, c: Constants) -> float:
     """Read requests of the whole training."""
     used = float(job.batch) * job.steps * (c.image_bytes + c.sample_overhead_bytes)
-    return used * c.read_amplification / c.request_bytes
+    return used * amplification(job, c) / c.request_bytes
+
+
+def amplification(job: Job, c: Constants) -> float:
+    """Bytes read over bytes used."""
+    ranks = job.nodes * job.gpus
+    return c.read_amplification * sharing_amplification(ranks=ranks, batch=job.batch, constants=c)
+
+
+def sharing_amplification(*, ranks: int, batch: int, constants: Constants) -> float:
+    """What ranks that share a lane read in common: k · (1 - (1 - 1/k)^m), at least 1.
+
+    A window is shuffled as a whole and dealt to the k ranks whose parts of a batch lie in it, so that a block of m
+    samples is read by each of them that needs one. `python -m infra.bench.billion` counts it on the real order.
+
+    Args:
+        ranks: World size.
+        batch: Global batch.
+        constants: Bytes of a sample and of a block.
+    """
+    order = OrderSettings(global_batch=batch)
+    shared = min(ranks / order.num_lanes, order.window * ranks / batch)
+    if shared <= 1:
+        return 1.0
+    samples = constants.request_bytes / (constants.image_bytes + constants.sample_overhead_bytes)
+    return float(shared * (1 - (1 - 1 / shared) ** samples))
 
 
 def _reading(job: Job, c: Constants) -> Iterator[Figure]:
     per_node = gpu_speed(job, c) * job.gpus
     each = c.image_bytes + c.sample_overhead_bytes
     yield Figure(
+        name="read amplification",
+        value=amplification(job, c),
+        unit="bytes read per byte used",
+        formula=f"{c.read_amplification:g} × what {job.nodes * job.gpus} ranks read in common where they share lanes",
+    )
+    yield Figure(
         name="bandwidth of a node",
-        value=per_node * each * c.read_amplification * 8 / 1e9,
+        value=per_node * each * amplification(job, c) * 8 / 1e9,
         unit="Gbit/s",
-        formula=f"{per_node:,.0f} images/s × {each:,.0f} bytes × {c.read_amplification:g} × 8",
+        formula=f"{per_node:,.0f} images/s × {each:,.0f} bytes × read amplification × 8",
     )
     cost = decode_core_seconds(job, c)
     yield Figure(
@@ -194,7 +226,7 @@ def _reading(job: Job, c: Constants) -> Iterator[Figure]:
         value=num_requests(job, c),
         unit="requests",
         formula=(
-            f"{job.batch:,} × {job.steps:,} × {each:,.0f} bytes × {c.read_amplification:g} / "
+            f"{job.batch:,} × {job.steps:,} × {each:,.0f} bytes × read amplification / "
             f"{c.request_bytes / 2**20:g} MiB, nothing cached"
         ),
     )

@@ -115,3 +115,22 @@ def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.Captu
     assert set(json.loads(path.read_text())) < {item.name for item in fields(Constants)}
     assert main(["plan", "--measured", str(path), "--json"]) == 0
     assert "figures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ranks", "batch"), [(64, 4096), (256, 4096), (1024, 16_384), (1024, 65_536)])
+def test_what_ranks_read_in_common_is_what_the_order_makes_them_read(ranks: int, batch: int) -> None:
+    from infra.bench.billion import simulate
+
+    rows = list(simulate(images=20_000_000, ranks=ranks, batch=batch, batches=400, sampled=2))
+    for row in rows:
+        assert row["predicted"] == pytest.approx(row["amplification"], rel=0.15)
+        assert row["samples"] == rows[0]["samples"]
+
+
+def test_ranks_that_share_lanes_need_more_bandwidth() -> None:
+    few, many = (
+        figures(Job(images=1e9, method="mae", size="base", nodes=nodes, gpus=8, batch=16_384, steps=100))
+        for nodes in (8, 128)
+    )
+    assert few["read amplification"].value == pytest.approx(1.1)
+    assert many["bandwidth of a node"].value > 10 * few["bandwidth of a node"].value
