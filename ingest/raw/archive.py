@@ -58,6 +58,7 @@ class Container:
         expansion: How many times larger it is than those bytes.
         direct: Whether `open` reads in place, without unpacking an archive around it.
         inner: Whether it lies inside an archive.
+        key: What tells the file from all others and from itself before a change; empty where that is not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Container:
     expansion: float = 1.0
     direct: bool = True
     inner: bool = False
+    key: tuple[object, ...] = ()
 
 
 def top(root: RawRoot, item: RawItem, size: int) -> Container:
@@ -77,6 +79,7 @@ def top(root: RawRoot, item: RawItem, size: int) -> Container:
         kind=outer.kind if outer.kind in SEVERAL else archive_kind(item.path),
         open=lambda: open_found(root, item.path, item.parts),
         packed=size,
+        key=() if item.parts else root.identity(item.path),
     )
 
 

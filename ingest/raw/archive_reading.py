@@ -10,7 +10,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import BinaryIO, NoReturn, TypeVar, cast
 from ingest.raw.archive import BROKEN, Container, in_stream, in_tar, in_zip, member_name, stored_member, top
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError, open_regular
+from ingest.raw.kept_zip import opened_zip
 from ingest.raw.names import archive_kind, unpacked_name
 from ingest.raw.packed import unpacked
 from ingest.raw.rar_and_7z import members_of
-from ingest.raw.split_archive import open_zip
 from ingest.raw.streams import Shared, spool
 from ingest.settings import LimitSettings
 from shards.errors import MachineError, UnavailableError
@@ -84,13 +84,12 @@ def _runs(container: Container, items: Iterable[RawItem]) -> Iterator[tuple[RawI
 
 
 def _open_zip(container: Container, items: list[RawItem], limits: LimitSettings) -> Opened:
-    try:
-        stream = container.open()
-        archive = open_zip(stream)
-    except (*BROKEN, RejectError) as error:
-        yield from _all_failing(items, error)
-        return
-    with stream, archive:
+    with ExitStack() as stack:
+        try:
+            stream, archive = stack.enter_context(opened_zip(container))
+        except (*BROKEN, RejectError) as error:
+            yield from _all_failing(items, error)
+            return
         directory = _Directory(container, archive, limits)
         for holder, run in _runs(container, items):
             if holder is None:

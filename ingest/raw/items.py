@@ -280,6 +280,16 @@ class RawRoot:
             return found.st_size
         return int(self._fs.size(f"{self._base}/{path}") or 0)
 
+    def identity(self, path: str) -> tuple[object, ...]:
+        """What tells a local file from all others and from itself before a change; empty for what is not local."""
+        if not self._local:
+            return ()
+        try:
+            found = (Path(self._base) / path).stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def open(self, path: str) -> BinaryIO:
         """A seekable stream.
 

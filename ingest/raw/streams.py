@@ -14,6 +14,7 @@ from ingest.raw.packed import FREE_BYTES
 from ingest.settings import LimitSettings
 
 SPOOL_BYTES: Final = 64 << 20
+_MOST_OPEN: Final = 16
 
 
 class _Seekable(io.RawIOBase):
@@ -58,9 +59,7 @@ class Joined(_Seekable):
         if self._at >= self._size:
             return 0
         which = bisect.bisect_right(self.starts, self._at) - 1
-        if which not in self._open:
-            self._open[which] = self._root.open(self._paths[which])
-        stream = self._open[which]
+        stream = self._part(which)
         stream.seek(self._at - self.starts[which])
         data = bytearray(stream.read(min(len(view), self._size - self._at)))
         first, patch = self._overlay
@@ -69,6 +68,14 @@ class Joined(_Seekable):
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def _part(self, which: int) -> BinaryIO:
+        """One part, open; of archives in hundreds of parts only a few are open at a time."""
+        if which not in self._open:
+            if len(self._open) >= _MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[which] = self._root.open(self._paths[which])
+        return self._open[which]
 
     def close(self) -> None:
         """Close the parts."""

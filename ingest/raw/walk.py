@@ -48,7 +48,24 @@ def walk(folder: Path) -> Iterator[Walked]:
 
     A folder is sorted as its name and a slash, which is how the paths in it begin.
     """
-    return _Walk(real_root=os.path.realpath(folder)).below(folder, "", os.path.realpath(folder))
+    return _Walk(real_root=os.path.realpath(folder)).files(folder)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Folder:
+    """A folder under way: its names that are left, the next one last.
+
+    Attributes:
+        path: Where it is.
+        inner: Its path below the walk's folder, with a slash behind it; empty for that folder itself.
+        real: Its path without links.
+        names: What is left in it; folders with a slash behind them.
+    """
+
+    path: Path
+    inner: str
+    real: str
+    names: list[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,37 +75,45 @@ class _Walk:
     real_root: str
     followed: set[str] = field(default_factory=set)
 
-    def below(self, folder: Path, inner: str, real: str) -> Iterator[Walked]:
-        """Everything below one folder; `real` is its path without links."""
+    def files(self, top: Path) -> Iterator[Walked]:
+        """Everything below a folder; folders may lie deeper in each other than calls can."""
+        branch: list[_Folder] = []
+        yield from self._enter(branch, top, "", self.real_root)
+        while branch:
+            folder = branch[-1]
+            if not folder.names:
+                branch.pop()
+                continue
+            name = folder.names.pop()
+            path, inner = folder.path / name, folder.inner + name
+            if not name.endswith("/"):
+                yield _file(path, inner)
+                continue
+            is_link = path.is_symlink()
+            real = os.path.realpath(path) if is_link else f"{folder.real.rstrip('/')}/{name[:-1]}"
+            if self._is_listed_elsewhere(real, is_link=is_link):
+                yield Walked(inner[:-1], ignored="link to a folder that is listed anyway")
+                continue
+            if is_link:
+                self.followed.add(real)
+            yield from self._enter(branch, path, inner, real)
+
+    def _enter(self, branch: list[_Folder], path: Path, inner: str, real: str) -> Iterator[Walked]:
+        """Begin a folder; where it may not be entered, that is told."""
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(path) as entries:
                 names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries]
         except OSError as error:
             yield Walked(inner or ".", unavailable=_code(error))
             return
         names.sort(reverse=True)
-        while names:
-            name = names.pop()
-            path = folder / name
-            if not name.endswith("/"):
-                yield _file(path, inner + name)
-            elif path.is_symlink():
-                yield from self._linked(path, inner + name)
-            else:
-                below = os.path.join(real, name[:-1])  # noqa: PTH118  # strings: a folder may hold millions
-                if below == self.real_root or below in self.followed:
-                    yield Walked(inner + name[:-1], ignored="link to a folder that is listed anyway")
-                else:
-                    yield from self.below(path, inner + name, below)
+        branch.append(_Folder(path=path, inner=inner, real=real, names=names))
 
-    def _linked(self, path: Path, inner: str) -> Iterator[Walked]:
-        """Follow a link to a folder unless what it leads to is listed elsewhere."""
-        real = os.path.realpath(path)
-        if any(_inside(real, known) for known in (self.real_root, *self.followed)):
-            yield Walked(inner[:-1], ignored="link to a folder that is listed anyway")
-            return
-        self.followed.add(real)
-        yield from self.below(path, inner, real)
+    def _is_listed_elsewhere(self, real: str, *, is_link: bool) -> bool:
+        """Whether a folder is reached by its own path, or was by another link."""
+        if is_link:
+            return any(_inside(real, known) for known in (self.real_root, *self.followed))
+        return real == self.real_root or real in self.followed
 
 
 def _inside(path: str, folder: str) -> bool:

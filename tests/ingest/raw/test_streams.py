@@ -48,6 +48,17 @@ def test_parts_are_read_as_one(
     same_reads(joined, expected, steps)
 
 
+def test_few_of_many_parts_are_open_at_a_time(tmp_path: Path) -> None:
+    files = {f"{number:04d}": DATA[number % 256 : number % 256 + 3] for number in range(300)}
+    write_folder(tmp_path, files)
+    joined = Joined(RawRoot(str(tmp_path)), [(name, 3) for name in files])
+    expected = b"".join(files.values())
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    same_reads(joined, expected, [(at, 5) for at in (899, 0, 450, 3, 898)])
+    assert before == 0 or len(list(descriptors.iterdir())) < before + 30
+
+
 def test_an_overlay_is_read_in_place_of_what_lies_there(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": DATA[:100], "b": DATA[100:200]})
     joined = Joined(RawRoot(str(tmp_path)), [("a", 100), ("b", 100)])

@@ -72,6 +72,19 @@ def test_a_maze_of_links_is_gone_through_in_linear_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.process
+def test_folders_may_lie_deep_in_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = min(1500, (4000 - len(str(tmp_path))) // 2)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("a.png").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert [file.path for file in walk(tmp_path)] == ["d/" * depth + "a.png"]
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
+
+
 def test_what_is_no_regular_file_is_said_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_folder(tmp_path / "raw", {"z.png": encoded(photo(0))})
     for name in ("f.png", "f.zip"):
