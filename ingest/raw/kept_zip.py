@@ -50,17 +50,24 @@ def opened_zip(container: Container) -> Iterator[tuple[BinaryIO, zipfile.ZipFile
         except BaseException:
             stream.close()
             raise
+    is_sound = False
     try:
         yield kept.stream, kept.archive
-    except BaseException:
-        kept.close()
+        is_sound = True
+    except GeneratorExit:  # the reader has what it wanted
+        is_sound = True
         raise
-    if kept.key and len(kept.archive.filelist) >= _WORTH_MEMBERS:
-        while _idle:
-            _idle.pop().close()
-        _idle.append(kept)
-    else:
-        kept.close()
+    finally:
+        if is_sound and kept.key and len(kept.archive.filelist) >= _WORTH_MEMBERS:
+            _keep(kept)
+        else:
+            kept.close()
+
+
+def _keep(kept: _Kept) -> None:
+    while _idle:
+        _idle.pop().close()
+    _idle.append(kept)
 
 
 def _take(container: Container) -> _Kept | None:

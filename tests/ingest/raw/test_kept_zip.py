@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingest.raw.archive import top
+from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RawRoot
-from ingest.raw.kept_zip import opened_zip
+from ingest.raw.kept_zip import _idle, opened_zip
+from ingest.settings import LimitSettings
 from tests.ingest.material import write_folder, zip_of
 
 
@@ -62,3 +64,13 @@ def test_an_error_while_reading_closes_it(root: RawRoot) -> None:
     assert kept[0].fp is None
     assert opened(root, "many.zip") is not kept[0]
     opened(root, "few.zip")
+
+
+def test_reading_members_unit_by_unit_keeps_it(root: RawRoot) -> None:
+    items = [RawItem(path="many.zip", member=f"{n}.txt", kind="zip", size=len(str(n)), offset=n) for n in range(1200)]
+    for start in (0, 400, 800):
+        found = [raw.read() for _, raw in open_items(root, items[start : start + 400], LimitSettings())]
+        assert found == [b"%d" % number for number in range(start, start + 400)]
+        assert len(_idle) == 1
+    opened(root, "few.zip")
+    assert not _idle
