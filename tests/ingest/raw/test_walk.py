@@ -72,7 +72,6 @@ def test_a_maze_of_links_is_gone_through_in_linear_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.process
 def test_folders_may_lie_deep_in_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = min(1500, (4000 - len(str(tmp_path))) // 2)
     monkeypatch.chdir(tmp_path)
@@ -85,6 +84,7 @@ def test_folders_may_lie_deep_in_each_other(tmp_path: Path, monkeypatch: pytest.
     subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
 
 
+@pytest.mark.process
 def test_what_is_no_regular_file_is_said_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_folder(tmp_path / "raw", {"z.png": encoded(photo(0))})
     for name in ("f.png", "f.zip"):
