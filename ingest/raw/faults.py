@@ -23,6 +23,9 @@ _NO_ACCESS: Final = frozenset(
     }
 )
 _NO_RESOURCES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
+_DECODERS: Final = frozenset({"av"})
+"""Libraries whose own errors borrow the system's numbers: FFmpeg says EIO and EPERM of files that are broken."""
+
 _HTTP_LATER: Final = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})
 _NETWORK: Final = frozenset(
     {"ClientConnectionError", "ClientPayloadError", "ConnectionError", "ConnectionClosedError", "HTTPClientError"}
@@ -47,6 +50,8 @@ def fault_of(error: BaseException) -> UnavailableError | MachineError | None:
             return link
         if isinstance(link, MemoryError):
             return MachineError("out of memory", hint="use fewer workers, or a machine with more memory")
+        if type(link).__module__.partition(".")[0] in _DECODERS:
+            continue
         if isinstance(link, OSError) and link.errno in _NO_RESOURCES:
             return MachineError(_said(link), hint="free disk space, or raise the limit of open files (`ulimit -n`)")
         if _is_unavailable(link):

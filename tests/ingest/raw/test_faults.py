@@ -81,6 +81,16 @@ def test_a_fault_found_below_is_handed_on_as_it_is(tmp_path: Path) -> None:
     assert fault_of(caught(fault, wrapped=True)) is fault
 
 
+def test_numbers_that_a_decoder_borrows_are_the_files() -> None:
+    import av
+
+    for number in (errno.EIO, errno.EPERM, errno.EACCES, errno.ETIMEDOUT):
+        with pytest.raises(OSError, match=r"Errno") as raised:
+            av.error.err_check(-number)
+        assert fault_of(caught(raised.value, wrapped=True)) is None
+    assert isinstance(fault_of(caught(OSError(errno.EIO, "x"), wrapped=True)), UnavailableError)
+
+
 def test_a_circle_of_causes_ends() -> None:
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
