@@ -41,6 +41,7 @@ _Entry = tuple[RawItem, Callable[[], Container]]
 """An item, and how to look into it if it is an archive itself (good until the next entry)."""
 
 _PASSES = ("stream", "libarchive")
+_NAMELESS = "no name"
 _REPLACED = "replaced by a later member of the same name"
 
 
@@ -160,6 +161,7 @@ def _zip_entries(
             if name.endswith("/"):
                 continue
             detail = _objection(name) or zip_objection(info)
+            name = name or _NAMELESS
             if not detail and is_bomb(info.file_size, info.compress_size / container.expansion, limits):
                 detail = "decompression_bomb"
             if not detail and position in overlapping:
@@ -196,7 +198,7 @@ def _tar_entries(
             pieces = _pieces(info)
             item = replace(
                 base,
-                member=info.name,
+                member=info.name or _NAMELESS,
                 kind=cast("Kind", container.kind),
                 size=info.size,
                 offset=info.offset_data if plain else position,
@@ -254,7 +256,7 @@ def _foreign_entries(
                 detail = "decompression_bomb"
             item = replace(
                 base,
-                member=member.name,
+                member=member.name or _NAMELESS,
                 kind="reject" if detail else "libarchive",
                 size=member.size,
                 offset=position,
@@ -271,5 +273,7 @@ _LISTERS = {"zip": _zip_entries, "tar": _tar_entries, "stream": _tar_entries, "l
 
 
 def _objection(name: str) -> str:
+    if not name:
+        return "unreadable:a member without a name"
     parts = name.replace("\\", "/").split("/")
     return "path_traversal" if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] else ""

@@ -60,13 +60,13 @@ def fault_of(error: BaseException) -> UnavailableError | MachineError | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, each once."""
+    """The error and what it came from, each once; what was raised `from None` came from nothing."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def _is_unavailable(error: BaseException) -> bool:

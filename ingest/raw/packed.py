@@ -195,7 +195,10 @@ class _zstd(io.RawIOBase):  # noqa: N801  # stands beside the functions that mak
     def readinto(self, buffer: object) -> int:
         """Unpack some more."""
         view = memoryview(buffer)  # type: ignore[arg-type]
-        data = self._stream.read(len(view))
+        try:
+            data = self._stream.read(len(view))
+        except MemoryError:  # sound data need a window of 128 MiB at most
+            raise RejectError("over_budget", "zstd data that ask for absurdly much memory") from None
         view[: len(data)] = data
         return len(data)
 

@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 from ingest.job.list import cut_units, list_raw
+from ingest.raw.archive_listing import members
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RawRoot, RejectError
+from ingest.raw.split_archive import Found
 from ingest.settings import IngestSettings, LimitSettings
 from ingest.source.globs import glob_regex
 from shards.errors import MachineError, UnavailableError
@@ -514,3 +516,23 @@ def test_no_more_is_read_into_memory_than_the_budget_allows(tmp_path: Path) -> N
         with pytest.raises(RejectError) as caught:
             raw.read()
         assert caught.value.reason == "over_budget"
+
+
+def test_a_member_without_a_name_is_a_reject(tmp_path: Path) -> None:
+    data = zip_of({"X": PNG, "b.png": PNG}, deflate=False)
+    at = data.index(b"PK\1\2")
+    nameless = data[: at + 28] + b"\0\0" + data[at + 30 : at + 46] + data[at + 47 :]
+    end = nameless.rindex(b"PK\5\6")
+    size = struct.pack("<L", struct.unpack_from("<L", nameless, end + 12)[0] - 1)
+    write_folder(tmp_path, {"x.zip": nameless[: end + 12] + size + nameless[end + 16 :], "y.tar": tar_of({"": PNG})})
+    items = list(members(RawRoot(str(tmp_path)), Found(path="x.zip", size=len(nameless)), LimitSettings()))
+    items += members(RawRoot(str(tmp_path)), Found(path="y.tar", size=10240), LimitSettings())
+    assert [(item.member, item.kind, item.detail) for item in items] == [
+        ("b.png", "zip", ""),
+        ("no name", "reject", "unreadable:a member without a name"),
+        ("no name", "reject", "unreadable:a member without a name"),
+    ]
+    for item, raw in open_items(RawRoot(str(tmp_path)), items, LimitSettings()):
+        if item.kind == "reject":
+            with pytest.raises(RejectError):
+                raw.read()
