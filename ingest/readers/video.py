@@ -66,6 +66,7 @@ def _sampled(frames: Iterator[Any], video: Any, options: ReadOptions) -> Iterato
     sampled = taken = broken = 0
     number = -1
     for number, frame in enumerate(frames):
+        options.get_on()
         if frame is None:
             broken += 1
             continue
