@@ -96,6 +96,8 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if local.startswith("/") else None
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
     found = table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
+    if files is not None:  # Arrow would read whole files ahead; the page cache serves as well
+        found.format.default_fragment_scan_options = ds.ParquetFragmentScanOptions(pre_buffer=False)
     later = [field for field in _columns_of(local) if field.name not in found.schema.names]
     return found.replace_schema(pa.schema([*found.schema, *later])) if later else found
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MEMORY = "1GB"
+MEMORY = "500MB"
 """What DuckDB may take for a selection; beyond it, sorts and groups go to the temporary folder."""
 SECONDS = 600.0
 """How long a selection may take."""
