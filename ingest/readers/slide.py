@@ -36,7 +36,8 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
 
     with raw.open() as stream:
         try:
-            slide = tiffslide.TiffSlide(stream)  # type: ignore[arg-type]  # any readable file works
+            # the name of a file that was opened by its number is no path: tifffile would split it
+            slide = tiffslide.TiffSlide(stream, tifffile_options={"name": raw.name})  # type: ignore[arg-type]
         except Exception as error:  # the library lets anything through
             raise RejectError("unreadable", type(error).__name__) from error
         with slide:
