@@ -132,9 +132,12 @@ def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Itera
         if number not in wanted:
             continue
         try:
-            yield np.asarray(imagecodecs.jpeg_decode(data))
+            pixels = np.asarray(imagecodecs.jpeg_decode(data))
         except Exception as error:  # the codec's own error class is not public
             raise ValueError("not decodable") from error
+        if pixels.shape[:2] != (number_of(dataset, "Rows", 0), number_of(dataset, "Columns", 0)) or not pixels.size:
+            raise ValueError("the codestream has another size than the header says")
+        yield pixels
 
 
 def _has_decoder(syntax: Any) -> bool:

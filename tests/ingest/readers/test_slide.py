@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import tifffile
 from ingest.raw.items import RawFile
 from ingest.readers import RawImage, ReadOptions
 from ingest.readers.slide import read
+from tests.ingest.material import ingest, public_spec, write_folder
 
 
 def tissue() -> Any:
@@ -47,6 +49,12 @@ def slide(compression: int) -> bytes:
             metadata=None,
         )
     return buffer.getvalue()
+
+
+def test_a_slide_on_disk_is_read_by_a_job(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", {"case 1.svs": slide(33005)})
+    report = ingest(raw, tmp_path / "data", public_spec(modality="Microscopy", reader="slide"))
+    assert (report.kept, report.rejected) == (4, 0), report.reasons
 
 
 def images(data: bytes) -> list[RawImage]:
