@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from train.optim import constants
 from train.randomness import Purpose, Share
 from train.recipe import AugmentConfig
 
@@ -95,9 +96,9 @@ def augment(
 
 def normalize(x: Tensor, config: AugmentConfig) -> Tensor:
     """Subtract the mean and divide by the deviation, in place; one channel takes the luma-weighted values."""
-    mean, std = x.new_tensor(config.mean), x.new_tensor(config.std)
+    mean, std = constants(config.mean, like=x), constants(config.std, like=x)
     if x.shape[1] == 1:
-        luma = x.new_tensor(LUMA)
+        luma = constants(LUMA, like=x)
         mean, std = (mean * luma).sum().view(1), (std * luma).sum().view(1)
     return x.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
 

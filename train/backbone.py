@@ -73,8 +73,10 @@ class TrainBlock(Block):
         """`(B, N, D)` to `(B, N, D)`; `rows` index the batch for each branch."""
         if rows is None:
             return self._feed_forward(self._attention(x) + x, add=True)
-        x = x.index_add(0, rows[0], self._attention(x[rows[0]]), alpha=scale)
-        return x.index_add(0, rows[1], self._feed_forward(x[rows[1]], add=False), alpha=scale)
+        part = x.index_select(0, rows[0])  # rows are unique, so no sums of several rows into one are needed
+        x = x.index_copy(0, rows[0], torch.add(part, self._attention(part), alpha=scale).to(x.dtype))
+        part = x.index_select(0, rows[1])
+        return x.index_copy(0, rows[1], torch.add(part, self._feed_forward(part, add=False), alpha=scale).to(x.dtype))
 
     def _attention(self, x: Tensor) -> Tensor:
         branch: Tensor = self.ls1(self.attn(self.norm1(x)))

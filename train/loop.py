@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,8 +23,9 @@ from shards.errors import CheckpointError
 from train.checkpoint import Checkpoint, Checkpoints, Lease, code_version
 from train.data import ImageBatch, ImageStream
 from train.distributed import World, autocast, known_to_all, mean_over_ranks, without_gradient_sync
+from train.late import LATE_STEPS, Figures, Submitted
 from train.methods import Method
-from train.optim import clip_each, set_step_values
+from train.optim import clip_each, constants, set_step_values
 from train.randomness import Share
 from train.recipe import Recipe
 from train.record import Recorder, StepReport
@@ -122,24 +124,35 @@ class Loop:
         progress: Callable[[StepReport], None] | None,
         monitor: Callable[[int], Mapping[str, float]],
     ) -> StepReport | None:
-        """Train to the end of the recipe or until `stop` is requested on any rank; the last step's report."""
-        watch, report = Watch(self.recipe), None
-        with closing(_as_generator(iter(self.stream))) as batches:
-            while self.step < self.recipe.run.steps:
-                report, stopping, trouble = self._one_step(batches, watch, stop)
-                if self._monitor_is_due():
-                    report = replace(report, monitored=dict(monitor(self.step)))
+        """Train to the end of the recipe or until `stop` is requested on any rank; the last step's report.
+
+        Reports come some steps late on a device (`LATE_STEPS`); all of them are there before a checkpoint.
+        """
+        watch, report, stopping = Watch(self.recipe), None, False
+        late: deque[Submitted] = deque()
+
+        def settle(keep: int) -> None:
+            nonlocal report, stopping
+            while len(late) > keep:
+                report, wants_to_stop = self._settle(late.popleft(), watch, monitor)
+                stopping = stopping or wants_to_stop
                 if recorder is not None:
                     recorder.write(report)
                 if progress is not None and self.world.is_first:
                     progress(report)
-                watch.alive(report.watched, step=self.step)
-                if trouble:
-                    self._explain_trouble()
+                watch.alive(report.watched, step=report.step)
+
+        with closing(_as_generator(iter(self.stream))) as batches:
+            while self.step < self.recipe.run.steps and not stopping:
+                began = time.perf_counter()
+                late.append(self._one_step(batches, stop))
+                now = self._checkpoint_is_due() or self._monitor_is_due()
+                settle(0 if now else LATE_STEPS.get(self.world.device.type, 0))
+                if late:
+                    late[-1].seconds = time.perf_counter() - began
                 if stopping or self._checkpoint_is_due():
+                    settle(0)
                     self.save()
-                if stopping:
-                    break
         self.checkpoints.wait()
         return report
 
@@ -155,25 +168,65 @@ class Loop:
         )
         self.checkpoints.save(checkpoint, self.method, self.optimizer)
 
-    def _one_step(self, batches: Iterator[ImageBatch], watch: Watch, stop: StopFlag) -> tuple[StepReport, bool, bool]:
+    def _one_step(self, batches: Iterator[ImageBatch], stop: StopFlag) -> Submitted:
+        """Give a step to the device without waiting for it."""
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - began
         values = schedule(self.recipe, self.step)
+        trouble = self.checkpoints.failed or any(lease.lost for lease in self.leases)
+        own = {"checksum": self._checksum(batch.keys), "stop": float(stop.requested), "trouble": float(trouble)}
+        figures = self.submit(batch.views, values, own)
+        self.step += 1
+        return Submitted(
+            step=self.step,
+            epoch=batch.epoch,
+            batch=batch.index,
+            values=values,
+            figures=figures,
+            began=began,
+            waited=waited,
+        )
+
+    def submit(self, views: Sequence[NDArray[np.uint8]], values: StepValues, own: Mapping[str, float]) -> Figures:
+        """Everything that a step computes on the device; nothing is read back.
+
+        A step whose loss or gradients are not finite on some rank changes nothing: AdamW and the teacher's average see
+        a flag that stays on the device.
+
+        Args:
+            views: This rank's crops.
+            values: Of the schedules.
+            own: Numbers of this rank that are to be averaged over the ranks with the step's figures.
+        """
         set_step_values(self.optimizer, values)
-        scalars = self._forward_backward(batch.views, values)
+        scalars = self._forward_backward(views, values)
         norms = clip_each(self.method.clip_modules(), self.recipe.optim.clip_norm)
-        figures = self._read(scalars, norms, checksum=self._checksum(batch.keys), stop=stop)
-        good = watch.finite(_under(figures, "loss"), _under(figures, "norm/"), step=self.step + 1)
-        if good:
-            self.optimizer.step()
-            self.method.update_teacher(values.momentum)
+        checked = {name: value for name, value in scalars.items() if name.startswith("loss")}
+        checked |= {f"norm/{name}": value for name, value in norms.items()}
+        named = checked | {name: value for name, value in scalars.items() if name not in checked}
+        packed = torch.stack([value.double() for value in named.values()])
+        packed = mean_over_ranks(torch.cat([packed, constants(own.values(), like=packed)]))
+        skip = packed[: len(checked)].isfinite().all().logical_not().float()
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # read by the fused step, as by GradScaler's
+        self.optimizer.step()
+        self.method.update_teacher(values.momentum, skip=skip)
         self.method.end_step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        seconds = time.perf_counter() - began
-        report = self._report(batch, values, figures, seconds=seconds, waited=waited, skipped=not good)
-        return report, figures["stop"] > 0, figures["trouble"] > 0
+        return Figures([*named, *own], packed)
+
+    def _settle(
+        self, done: Submitted, watch: Watch, monitor: Callable[[int], Mapping[str, float]]
+    ) -> tuple[StepReport, bool]:
+        """Read a step's figures: its report, and whether some rank wants to stop."""
+        figures = done.figures.read()
+        good = watch.finite(_under(figures, "loss"), _under(figures, "norm/"), step=done.step)
+        if figures["trouble"] > 0:
+            self._explain_trouble()
+        report = self._report(done, figures, skipped=not good)
+        if done.step == self.step and self._monitor_is_due():
+            report = replace(report, monitored=dict(monitor(self.step)))
+        return report, figures["stop"] > 0
 
     def _explain_trouble(self) -> NoReturn:
         """Raise the error for which some rank asked all others to stop."""
@@ -182,32 +235,24 @@ class Loop:
             lease.check()
         raise known_to_all(CheckpointError("the first rank no longer holds the run's folder"))
 
-    def _report(
-        self,
-        batch: ImageBatch,
-        values: StepValues,
-        figures: Mapping[str, float],
-        *,
-        seconds: float,
-        waited: float,
-        skipped: bool,
-    ) -> StepReport:
+    def _report(self, done: Submitted, figures: Mapping[str, float], *, skipped: bool) -> StepReport:
+        seconds = done.seconds or time.perf_counter() - done.began
         return StepReport(
-            step=self.step,
+            step=done.step,
             steps=self.recipe.run.steps,
-            epoch=batch.epoch,
-            batch=batch.index,
+            epoch=done.epoch,
+            batch=done.batch,
             keys_checksum=round(figures["checksum"] * self.world.size),
             loss=figures["loss"],
             losses=_under(figures, "loss/"),
             watched=_under(figures, "watch/"),
             grad_norms=_under(figures, "norm/"),
-            lr=values.lr,
-            weight_decay=values.weight_decay,
-            momentum=values.momentum,
-            teacher_temperature=values.teacher_temperature,
+            lr=done.values.lr,
+            weight_decay=done.values.weight_decay,
+            momentum=done.values.momentum,
+            teacher_temperature=done.values.teacher_temperature,
             images_per_second=self.recipe.run.global_batch / seconds,
-            stall_share=waited / seconds,
+            stall_share=done.waited / seconds,
             seconds=seconds,
             memory_bytes=_peak_memory(self.world.device),
             skipped=skipped,
@@ -240,17 +285,6 @@ class Loop:
             for name, value in named.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value / run.accumulate
         return sums
-
-    def _read(
-        self, scalars: Mapping[str, Tensor], norms: Mapping[str, Tensor], *, checksum: int, stop: StopFlag
-    ) -> dict[str, float]:
-        """All figures of a step by one transfer, averaged over the ranks; `stop`, `trouble`: above 0 if any has it."""
-        named = {**scalars, **{f"norm/{name}": value for name, value in norms.items()}}
-        packed = torch.stack([value.double() for value in named.values()])
-        trouble = self.checkpoints.failed or any(lease.lost for lease in self.leases)
-        own = packed.new_tensor([float(checksum), float(stop.requested), float(trouble)])
-        packed = mean_over_ranks(torch.cat([packed, own]))
-        return dict(zip([*named, "checksum", "stop", "trouble"], packed.tolist(), strict=True))
 
     def _checksum(self, keys: Sequence[str]) -> int:
         first = self.world.rank * len(keys)

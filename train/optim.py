@@ -17,6 +17,7 @@ __all__ = [
     "Multipliers",
     "build_optimizer",
     "clip_each",
+    "constants",
     "decay_matrices_only",
     "layer_decay_multipliers",
     "move_average",
@@ -119,7 +120,30 @@ def clip_each(modules: Mapping[str, nn.Module], max_norm: float | None) -> dict[
 
 
 @torch.no_grad()
-def move_average(teacher: Iterable[nn.Parameter], student: Iterable[nn.Parameter], *, momentum: float) -> None:
-    """`teacher = momentum * teacher + (1 - momentum) * student`, parameter by parameter, in place."""
-    for old, new in zip(teacher, student, strict=True):
-        old.lerp_(new, 1 - momentum)
+def move_average(
+    teacher: Iterable[nn.Parameter], student: Iterable[nn.Parameter], *, momentum: float, skip: Tensor | None = None
+) -> None:
+    """`teacher = momentum * teacher + (1 - momentum) * student` in place, of all parameters at once.
+
+    Args:
+        teacher: Parameters that move.
+        student: As many, of the same shapes.
+        momentum: Share of the teacher that stays.
+        skip: Scalar on the device; 1 leaves the teacher as it is, without the host's knowledge. None for 0.
+    """
+    old, new = [_local(p) for p in teacher], [_local(p) for p in student]
+    if skip is None:
+        torch._foreach_lerp_(old, new, 1 - momentum)
+        return
+    weight = (1 - skip) * (1 - momentum)
+    torch._foreach_lerp_(old, new, [weight] * len(old))
+
+
+def constants(values: Iterable[float], *, like: Tensor) -> Tensor:
+    """A vector of a few numbers of the host, made on the device of `like` without a copy for which the host waits."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
+def _local(parameter: nn.Parameter) -> Tensor:
+    """This rank's part of a parameter."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

@@ -84,8 +84,13 @@ class Method(nn.Module, ABC):
     def end_step(self) -> None:
         """What moves with every batch, whether the step was taken or skipped; nothing by default."""
 
-    def update_teacher(self, momentum: float) -> None:
-        """Move the teacher after an optimiser step; nothing where there is none."""
+    def update_teacher(self, momentum: float, *, skip: Tensor | None = None) -> None:
+        """Move the teacher after an optimiser step; nothing where there is none.
+
+        Args:
+            momentum: Share of the teacher that stays.
+            skip: Scalar on the device, 1 where the step was skipped.
+        """
 
     def pictures(self, network: nn.Module, inputs: Any) -> Mapping[str, Tensor] | None:
         """Normalised images `(B, C, H, W)` that show what the method does with a prepared batch, by kind."""

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from train.augment import augment, blur_chances
 from train.backbone import Backbone, DropPathRows, build_backbone, drop_path_rows
+from train.bf16 import Bf16Copy
 from train.methods.base import Method, StepLosses
 from train.objectives.dino import dino_losses, swap_crops
 from train.objectives.heads import PrototypeHead
@@ -121,6 +124,7 @@ class DinoV2(Method):
         load_start_weights(backbone, recipe.model.init_from)
         self.network = DinoNetwork(backbone, config)
         self.teacher = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        self._bf16_teacher: list[Bf16Copy] = []  # in a list, so that no checkpoint holds it
         self.dino_targets = _targets(config, config.head.prototypes)
         self.ibot_targets = _targets(config, (config.ibot_head or config.head).prototypes)
         self._chances = blur_chances(recipe.augment, num_global=2, num_local=config.local_crops.num)
@@ -130,14 +134,15 @@ class DinoV2(Method):
         config = self.recipe.augment
         images = augment(views[0], share, config, purpose=Purpose.AUGMENT_GLOBAL, chances=self._chances[0])
         local = augment(views[1], share, config, purpose=Purpose.AUGMENT_LOCAL, chances=self._chances[1])
-        masks = self._draw_masks(share, side=images.shape[-1] // self.recipe.model.patch_size)
-        rows = torch.from_numpy(np.flatnonzero(masks.numpy()))
+        drawn = self._draw_masks(share, side=images.shape[-1] // self.recipe.model.patch_size)
+        masks = torch.from_numpy(drawn).to(images.device, non_blocking=True)
+        rows = torch.from_numpy(np.flatnonzero(drawn)).to(images.device, non_blocking=True)
         return DinoInputs(
             global_images=images,
             local_images=local,
-            masks=masks.to(images.device, non_blocking=True),
-            masked_rows=rows.to(images.device, non_blocking=True),
-            weights=mask_weights(masks).to(images.device, non_blocking=True),
+            masks=masks,
+            masked_rows=rows,
+            weights=mask_weights(masks, rows),
             drops=(
                 self._draw_drops(share, Purpose.DROP_PATH_GLOBAL, 2, images.device),
                 self._draw_drops(share, Purpose.DROP_PATH_LOCAL, views[1].shape[1], images.device),
@@ -148,7 +153,7 @@ class DinoV2(Method):
     def losses(self, network: nn.Module, inputs: DinoInputs, values: StepValues) -> StepLosses:
         """DINO on local and global crops, iBOT, KoLeo; targets from the teacher."""
         with torch.no_grad():
-            teacher: DinoOutputs = self.teacher(inputs.global_images, inputs.masked_rows)
+            teacher: DinoOutputs = self._teacher_to_call()(inputs.global_images, inputs.masked_rows)
             self.dino_targets.temperature = self.ibot_targets.temperature = values.teacher_temperature
         student: DinoOutputs = network(
             inputs.global_images, inputs.masked_rows, inputs.masks, inputs.local_images, inputs.drops
@@ -185,9 +190,18 @@ class DinoV2(Method):
         self.dino_targets.move()
         self.ibot_targets.move()
 
-    def update_teacher(self, momentum: float) -> None:
+    def update_teacher(self, momentum: float, *, skip: Tensor | None = None) -> None:
         """Exponential moving average of backbone and heads."""
-        move_average(self.teacher.parameters(), self.network.parameters(), momentum=momentum)
+        move_average(self.teacher.parameters(), self.network.parameters(), momentum=momentum, skip=skip)
+
+    def _teacher_to_call(self) -> nn.Module:
+        """The teacher; under bf16 autocast a copy whose matrices are bf16 already, and not cast at each use."""
+        plain = not any(isinstance(parameter, DTensor) for parameter in self.teacher.parameters())
+        if self.recipe.run.precision != "bf16" or not plain:
+            return self.teacher
+        if not self._bf16_teacher:
+            self._bf16_teacher.append(Bf16Copy(self.teacher))
+        return self._bf16_teacher[0].current()
 
     def _combine(self, student: DinoOutputs, teacher: DinoOutputs, inputs: DinoInputs) -> StepLosses:
         config, num_masked = self.config, len(inputs.masked_rows)
@@ -216,7 +230,7 @@ class DinoV2(Method):
             total=total, parts={k: v.detach() for k, v in parts.items()}, watched=_health(student.cls, targets)
         )
 
-    def _draw_masks(self, share: Share, *, side: int) -> Tensor:
+    def _draw_masks(self, share: Share, *, side: int) -> NDArray[np.bool_]:
         """`(2 * batch, patches)` bool on the host, crop-major."""
         units = [
             batch_masks(
@@ -229,7 +243,7 @@ class DinoV2(Method):
             for unit in range(share.num_units)
         ]
         by_crop = np.stack(units).reshape(share.num_units, 2, share.unit_images, side * side).swapaxes(0, 1)
-        return torch.from_numpy(np.ascontiguousarray(by_crop).reshape(-1, side * side))
+        return np.ascontiguousarray(by_crop).reshape(-1, side * side)
 
     def _draw_drops(self, share: Share, purpose: Purpose, num_crops: int, device: torch.device) -> DropPathRows | None:
         rate = self.recipe.model.drop_path

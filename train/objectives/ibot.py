@@ -12,14 +12,17 @@ from train.objectives.dino import cross_entropy
 __all__ = ["ibot_loss", "mask_weights"]
 
 
-def mask_weights(masks: Tensor) -> Tensor:
+def mask_weights(masks: Tensor, rows: Tensor | None = None) -> Tensor:
     """`(M,)` float32: for each masked patch, one over the number of masked patches of its crop.
 
     Args:
         masks: `(crops, patches)` bool; the M masked patches in row order.
+        rows: `(M,)` int64, their places in the flattened masks; without them the host waits until they are counted.
     """
+    if rows is None:
+        rows = masks.flatten().nonzero().squeeze(-1)
     per_crop = 1.0 / masks.sum(-1).clamp_min(1).float()
-    return per_crop.unsqueeze(-1).expand_as(masks)[masks]
+    return per_crop.index_select(0, rows // masks.shape[-1])
 
 
 def ibot_loss(

@@ -59,14 +59,15 @@ class EmaCenter(nn.Module):
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
         """Softmax of `(logits - centre) / temperature`; the logits are kept in mind for the next centre."""
-        self.seen += torch.cat([logits.new_tensor([float(len(logits))]), logits.sum(0)])
+        self.seen += torch.cat([logits.new_full((1,), float(len(logits))), logits.sum(0)])
         return torch.softmax((logits - self.center) / self.temperature, dim=-1)
 
     @torch.no_grad()
     def move(self) -> None:
         """Take the mean of all logits since the last move into the centre; nothing where there were none."""
         totals = sum_over_ranks(self.seen)
-        mean = torch.where(totals[0] > 0, totals[1:] / totals[0].clamp_min(1), self.center[0])
+        usable = (totals[0] > 0) & totals.isfinite().all()  # else one bad batch would stay in the centre for ever
+        mean = torch.where(usable, totals[1:] / totals[0].clamp_min(1), self.center[0])
         self.center.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
         self.seen.zero_()
 
@@ -86,7 +87,7 @@ class Sinkhorn(nn.Module):
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
         """`(rows, K)` logits to targets; the largest logit of the batch is taken off first, which cancels out."""
-        num_rows = sum_over_ranks(logits.new_tensor([float(len(logits))]))
+        num_rows = sum_over_ranks(logits.new_full((1,), float(len(logits))))
         scores = torch.exp((logits - self._largest(logits)) / self.temperature)
         scores /= sum_over_ranks(scores.sum()).clamp_min(1e-38)
         for _ in range(self.iterations):
@@ -98,7 +99,7 @@ class Sinkhorn(nn.Module):
         """Nothing is remembered."""
 
     def _largest(self, logits: Tensor) -> Tensor:
-        largest = logits.max() if len(logits) else logits.new_tensor(float("-inf"))
+        largest = logits.max() if len(logits) else logits.new_full((), float("-inf"))
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return largest
