@@ -146,7 +146,7 @@ def launch(out: Path, *, world_size: int = 2) -> None:
         for rank in range(world_size)
     ]
     try:
-        codes = [process.wait(timeout=120) for process in running]
+        codes = [process.wait(timeout=600) for process in running]
     finally:
         for process in running:
             process.kill()
