@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from tests.train.recipes import dino_recipe
 from train.bf16 import Bf16Copy
 from train.methods import build_method
+
+pytestmark = pytest.mark.torch
 
 
 def teacher() -> nn.Module:

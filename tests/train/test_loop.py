@@ -25,6 +25,8 @@ from train.recipe import Recipe
 from train.run import StepReport
 from train.schedules import schedule
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from train.optim import build_optimizer
 from train.recipe import Recipe, RunConfig
 from train.schedules import schedule
 
+pytestmark = pytest.mark.torch
+
 CUDA = torch.device("cuda", 0)
 RECIPES = {
     "mae": mae_recipe(run={"precision": "bf16"}),
