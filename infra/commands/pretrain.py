@@ -42,7 +42,7 @@ def pretrain(
 
     Example: `biovfm pretrain ct-us.lock.yaml --recipe dinov2-short --set model.size=small --out runs/a`
 
-    Several GPUs or nodes: `torchrun --nproc-per-node 8 -m infra.cli pretrain ...`
+    Several GPUs or nodes: `torchrun --nproc-per-node 8 --no-python biovfm pretrain ...`
 
     Parameters
     ----------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 from infra.console import stderr
 from shards.errors import ConfigError
+
+_LAST_PORT = 65535
 
 
 def serve(dataset: str, /, *, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -30,6 +34,23 @@ def serve(dataset: str, /, *, host: str = "127.0.0.1", port: int = 8080) -> None
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed", hint="pip install 'biovfm[serve]'") from error
     app = make_app(dataset, hosts=["127.0.0.1", "localhost", host])
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off"))
-    stderr().print(f"http://{host}:{port} shows {dataset}; Ctrl-C stops")
-    server.run()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    with _listen(host, port) as listener:
+        place = f"[{host}]" if ":" in host else host
+        stderr().print(f"http://{place}:{listener.getsockname()[1]} shows {dataset}; Ctrl-C stops", soft_wrap=True)
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: The port is taken, or the address is not this machine's.
+    """
+    hint = "give another --port, or 0 for a free one"
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigError(f"there is no port {port}", hint=hint)
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", hint=hint) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from infra.commands.sources_fetch import fetch
-from infra.console import emit, stderr
+from infra.console import answer, emit, stdout
 
 if TYPE_CHECKING:
     from ingest.source.layout import Table
@@ -73,9 +73,9 @@ def _print_list(specs: list[SourceSpec]) -> None:
     for spec in specs:
         images = "unknown" if spec.expected_images is None else f"{spec.expected_images:,}"
         table.add_row(spec.id, " ".join(spec.modality), images, spec.access, spec.licence)
-    stderr().print(table)
+    stdout().print(table)
     total = sum(spec.expected_images or 0 for spec in specs)
-    stderr().print(f"{total:,} images in all; `biovfm sources show ID` says what to download from where")
+    answer(f"{total:,} images in all; `biovfm sources show ID` says what to download from where")
 
 
 @app.command
@@ -186,8 +186,6 @@ def _print_yaml(spec: SourceSpec) -> None:
 
 
 def _print_source(spec: SourceSpec) -> None:
-    from rich.markup import escape
-
     layout = spec.layout
     rule = spec.modality_rule
     ways = {"dicom": "the DICOM tag", "path": "the raw path", "list": "the list or the source's tables"}
@@ -214,9 +212,8 @@ def _print_source(spec: SourceSpec) -> None:
         "Note": spec.note or "-",
         "Then": f"biovfm sources check {spec.id} RAW_FOLDER; biovfm ingest {spec.id} RAW_FOLDER DATASET",
     }
-    console = stderr()
     for name, value in rows.items():
-        console.print(f"[bold]{name:<23}[/bold] {escape(value)}", soft_wrap=True)
+        answer(f"{name:<23} {value}")
 
 
 def _expected(spec: SourceSpec) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from infra.console import emit, progress, stderr
+from infra.console import answer, answer_table, emit, progress, stderr
 
 app = App(name="subset", help="Pin subsets by tag; show, verify, compare, materialize and export them.")
 
@@ -144,7 +144,7 @@ def verify(lock: Path, /, *, dataset: str | None = None, json_: Json = False) ->
         return
     _show(pinned, json_=False)
     for line in (*found.notes, said):
-        stderr().print(line, soft_wrap=True)
+        answer(line)
 
 
 @app.command
@@ -196,7 +196,7 @@ def materialize(
     if json_:
         emit({"dataset": made.url, "version": made.version()})
     else:
-        stderr().print(f"{made.url}: version {made.version()}")
+        answer(f"{made.url}: version {made.version()}")
 
 
 @app.command
@@ -231,7 +231,7 @@ def export(
         sys.stdout.writelines(lines)
         return
     write_text(out, "".join(lines))
-    stderr().print(f"wrote {out}")
+    stderr().print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command
@@ -261,7 +261,6 @@ def diff(
     """
     from dataclasses import asdict
 
-    from infra.commands.stats import print_table
     from shards.files import write_text
     from shards.subset.difference import diff as compare
 
@@ -274,7 +273,7 @@ def diff(
         emit({"num_a": found.num_a, "num_b": found.num_b, "num_same": found.num_same, "rows": rows})
         return
     stderr().print(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
-    print_table("what differs", rows)
+    answer_table("what differs", rows)
 
 
 @app.command
@@ -340,12 +339,11 @@ def _show(lock: object, *, json_: bool, note: str = "") -> None:
     if json_:
         emit(lock.model_dump(mode="json"))
         return
-    console = stderr()
-    console.print(f"dataset {lock.dataset}, index version {lock.index_version}")
-    console.print(f"{lock.num_samples:,} samples in {lock.num_shards:,} shards")
+    answer(f"dataset {lock.dataset}, index version {lock.index_version}")
+    answer(f"{lock.num_samples:,} samples in {lock.num_shards:,} shards")
     for modality, count in lock.counts.items():
-        console.print(f"  {modality:<12} {count:>10,}")
-    console.print(f"digest of the samples {lock.digest}")
-    console.print(f"digest of the order   {lock.order}" if lock.order else lock.unpinned)
+        answer(f"  {modality:<12} {count:>10,}")
+    answer(f"digest of the samples {lock.digest}")
+    answer(f"digest of the order   {lock.order}" if lock.order else lock.unpinned)
     if note:
-        console.print(note)
+        answer(note)

@@ -68,8 +68,7 @@ class Grid(_Section):
         seeds: Of the runs.
         subset_seed: Of the sampling; a smaller fraction with the same seed lies within a larger one.
         set: Settings of every recipe, such as `run.steps`.
-        launcher: Command in front of `-m infra.cli pretrain`; null is this Python, `[torchrun, --nproc-per-node, 8]`
-            takes eight GPUs.
+        launcher: Command in front of `biovfm pretrain`; `[torchrun, --nproc-per-node, 8]` takes eight GPUs.
         probe: How every run is probed.
         slurm: Of the array script.
     """

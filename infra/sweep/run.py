@@ -49,6 +49,19 @@ def run_pending(plan: Plan, *, tell: Callable[[PlannedRun, str], None]) -> list[
     return failed
 
 
+def launch_words(launcher: Sequence[str]) -> list[str]:
+    """The command that starts `biovfm` of this installation.
+
+    Its script is run, not `python -m`, which would take a `train.py` of the working folder for ours.
+
+    Args:
+        launcher: Command in front of it; torchrun has to be told that no Python file follows.
+    """
+    script = str(Path(sys.executable).parent / "biovfm")
+    told = Path(launcher[0]).name != "torchrun" or "--no-python" in launcher if launcher else True
+    return [*launcher, *([] if told else ["--no-python"]), script]
+
+
 def execute(plan: Plan, run: PlannedRun) -> None:
     """Pretrain, probe, write the result.
 
@@ -58,12 +71,12 @@ def execute(plan: Plan, run: PlannedRun) -> None:
     folder = plan.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    launcher = plan.grid.launcher or [sys.executable]
-    trained = _child([*launcher, "-m", "infra.cli", *pretrain_arguments(plan, run)], folder / "pretrain.log")
+    launcher = launch_words(plan.grid.launcher or [])
+    trained = _child([*launcher, *pretrain_arguments(plan, run)], folder / "pretrain.log")
     if not trained.get("finished", True):
         raise RunFailedError(f"pretraining stopped at step {trained.get('steps')}", hint="start the sweep again")
     seconds = time.perf_counter() - started
-    probed = _child([sys.executable, "-m", "infra.cli", *probe_arguments(plan, run)], folder / "probe.log")
+    probed = _child([*launch_words([]), *probe_arguments(plan, run)], folder / "probe.log")
     document = {
         "run": asdict(run),
         "pretrain": trained,

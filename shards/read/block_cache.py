@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -269,17 +269,17 @@ class DiskBlocks:
     def put(self, block: BlockId, data: bytes) -> None:
         """Keep a block; a full disk is an error that names the folder."""
         name = self._name(block)
-        handle, partial = tempfile.mkstemp(prefix=".partial-biovfm-", dir=self.folder)
+        partial = self.folder / f".partial-biovfm-{secrets.token_hex(6)}"
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with partial.open("xb") as stream:  # its mode follows the umask: users of one group may share a cache
                 stream.write(data)
-            Path(partial).replace(self.folder / name)
+            partial.replace(self.folder / name)
         except OSError as error:
             raise StoreError(
                 f"cannot write to the cache {self.folder}: {error.strerror}", hint="free some space or lower its budget"
             ) from error
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         with self._lock:
             self._sizes[name] = len(data)
             self._sizes.move_to_end(name)
