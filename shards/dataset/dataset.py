@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.query import connect, scan, told_plainly
+from shards.dataset.query import connect, scan, told_plainly, waiting_for_tables
 from shards.dataset.table_files import add_files, require_inside, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
@@ -185,7 +185,7 @@ class Dataset:
 
         options = self._storage_options()
         try:
-            with told_plainly(self.url):
+            with told_plainly(self.url), waiting_for_tables(self.url):
                 table = DeltaTable(self.table_url(name), version=version, storage_options=options)
                 require_inside(table, f"{self.url}/{name}")
         except TableNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -12,7 +12,9 @@ from urllib.parse import unquote
 from shards.errors import SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store.calls import HINTS
+from shards.store.notice import waiting
 from shards.store.options import redact
+from shards.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,6 +69,13 @@ def told_plainly(url: str) -> Iterator[None]:
         if not of_table:
             raise
         raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
+
+
+def waiting_for_tables(url: str) -> AbstractContextManager[object]:
+    """A word on standard error where a remote table takes long to open; the client below retries without one."""
+    if "://" not in url:
+        return nullcontext()
+    return waiting(f"the tables of {url}", limit_seconds=StoreSettings.from_environment().budget_seconds)
 
 
 _NETWORK = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "error sending request")

@@ -79,7 +79,12 @@ class Calls:
             return again
 
         return attempt(
-            once, self._settings, cancelled=cancelled, on_failure=failed, is_ending=self._interpreter_is_ending
+            once,
+            self._settings,
+            cancelled=cancelled,
+            on_failure=failed,
+            is_ending=self._interpreter_is_ending,
+            what=self._url,
         )
 
     def count_retry(self) -> None:

@@ -85,8 +85,17 @@ class Driver(Protocol):
         """Everything below a folder (no trailing slash), in any order."""
         ...
 
-    def create(self, path: str, data: bytes | Path) -> None:
-        """Create an object in one request; `exists` where the name is taken."""
+    @property
+    def uploads_are_checked(self) -> bool:
+        """Whether the store itself refuses bytes that are not those that were sent."""
+        ...
+
+    def create(self, path: str, data: bytes | Path) -> str:
+        """Create an object in one request; `exists` where the name is taken.
+
+        Returns:
+            The entity tag of what the store has got; empty where it does not say.
+        """
         ...
 
     def upload(self, path: str, data: bytes | Path) -> None:

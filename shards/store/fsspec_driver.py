@@ -13,7 +13,7 @@ from typing import Any
 
 from shards.store.base import ObjectInfo
 from shards.store.driver import DriverError, Kind, RangeReply, kind_of
-from shards.store.options import S3_SCHEMES, fsspec_options, redact
+from shards.store.options import S3_SCHEMES, S3Options, fsspec_options, redact
 from shards.store.settings import StoreSettings
 
 _WRITER = "writer"
@@ -75,14 +75,20 @@ class FsspecDriver:
             if info.get("type") != "directory":
                 yield _info(name.removeprefix(below), info)
 
-    def create(self, path: str, data: bytes | Path) -> None:
+    @property
+    def uploads_are_checked(self) -> bool:
+        """AWS holds every upload against the checksum that goes with it; other services may not look."""
+        options = S3Options.from_environment()
+        return self._url.partition("://")[0] in S3_SCHEMES and not options.endpoint and not options.anonymous
+
+    def create(self, path: str, data: bytes | Path) -> str:
         """Create an object: conditionally on S3; elsewhere by a check, a temporary name and a rename."""
         system, root = self._system("write")
         target = _join(root, path)
         with _failures():
             if self._conditional(system):
                 self._create_conditionally(system, target, data)
-                return
+                return str(system.info(target, refresh=True).get("ETag") or "")
             if system.exists(target):
                 raise DriverError("exists", "the name is taken")
             folder, _, name = target.rpartition("/")
@@ -90,6 +96,7 @@ class FsspecDriver:
             partial = f"{folder}/.partial-{os.getpid()}-{name}"
             self._write(system, partial, data)
             system.mv(partial, target)
+        return ""
 
     def upload(self, path: str, data: bytes | Path) -> None:
         """Write an object of any size."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from shards.errors import StoreError
 from shards.store.base import ObjectInfo
 from shards.store.driver import DriverError, Kind, RangeReply, kind_of
-from shards.store.options import S3_SCHEMES, S3Options, s3_credentials
+from shards.store.options import S3_SCHEMES, S3Options, azure_is_plain_http, s3_credentials
 from shards.store.settings import MIB, StoreSettings
 
 if TYPE_CHECKING:
@@ -83,12 +83,19 @@ class ObstoreDriver:
             for batch in obstore.list(self._client(), folder or None, chunk_size=1000):
                 yield from map(_info, batch)
 
-    def create(self, path: str, data: bytes | Path) -> None:
+    @property
+    def uploads_are_checked(self) -> bool:
+        """AWS holds every upload against the hash in its signature; other services may not look."""
+        options = S3Options.from_environment()
+        return self._url.partition("://")[0] in S3_SCHEMES and not options.endpoint and not options.anonymous
+
+    def create(self, path: str, data: bytes | Path) -> str:
         """Create an object in one conditional request."""
         import obstore
 
         with _failures():
-            obstore.put(self._client("write"), path, data, mode="create", use_multipart=False)
+            reply = obstore.put(self._client("write"), path, data, mode="create", use_multipart=False)
+        return str(reply["e_tag"] or "")
 
     def upload(self, path: str, data: bytes | Path) -> None:
         """Write an object in parts."""
@@ -159,6 +166,7 @@ def _make_client(url: str, settings: StoreSettings, use: str) -> ObjectStore:
     if scheme in {"http", "https"}:
         client["allow_http"] = scheme == "http"
         return stores.HTTPStore(url, client_options=client, retry_config=retry)  # type: ignore[arg-type]
+    client["allow_http"] = azure_is_plain_http()
     kind = stores.GCSStore if scheme == "gs" else stores.AzureStore
     return kind.from_url(url, client_options=client, retry_config=retry)  # type: ignore[arg-type]
 

@@ -146,7 +146,14 @@ def storage_options(url: str) -> dict[str, str]:
         "connect_timeout": f"{settings.connect_seconds:.0f}s",
         "timeout": f"{settings.request_seconds:.0f}s",
     }
-    return options | (S3Options.from_environment().for_deltalake() if scheme in S3_SCHEMES else {})
+    if scheme in S3_SCHEMES:
+        return options | S3Options.from_environment().for_deltalake()
+    return options | ({"allow_http": "true"} if azure_is_plain_http() else {})
+
+
+def azure_is_plain_http() -> bool:
+    """Whether `AZURE_STORAGE_ENDPOINT` is plain http, as that of an emulator is; https is asked for otherwise."""
+    return os.environ.get("AZURE_STORAGE_ENDPOINT", "").startswith("http://")
 
 
 def fsspec_options(url: str) -> dict[str, Any]:

@@ -138,11 +138,11 @@ class RemoteStore:
         size = data.stat().st_size if isinstance(data, Path) else len(data)
         with self._calls.named(path):
             if size <= self.settings.single_put_bytes:
-                self._create(path, lambda: self._driver.create(path, data), lambda: _sha256(data), size)
+                self._create(path, lambda: self._create_checked(path, data), lambda: _sha256(data), size)
                 return ObjectInfo(path=path, size=size)
             hidden = f"{path.rpartition('/')[0]}/{HIDDEN}{uuid.uuid4().hex}".lstrip("/")
             try:
-                self._calls.attempt(lambda: self._driver.upload(hidden, data))
+                self._calls.attempt(lambda: self._upload_checked(hidden, data))
                 self._create(path, lambda: self._driver.copy(hidden, path), lambda: _sha256(data), size)
             finally:
                 with suppress(DriverError):
@@ -233,6 +233,28 @@ class RemoteStore:
             self._calls.count_retry()
             return []
 
+    def _create_checked(self, path: str, data: bytes | Path) -> None:
+        """One attempt to create an object; where the store holds other bytes than were sent, they go again."""
+        etag = self._driver.create(path, data)
+        if _etag_is_md5(etag) and _md5(data) == etag.strip('"'):
+            return
+        self._read_back(path, data)
+
+    def _upload_checked(self, path: str, data: bytes | Path) -> None:
+        self._driver.upload(path, data)
+        self._read_back(path, data)
+
+    def _read_back(self, path: str, data: bytes | Path) -> None:
+        """Compare what the store holds with what was sent, unless the store itself has done that.
+
+        Raises:
+            DriverError: It differs; the object is deleted, and another attempt may do better.
+        """
+        if self._driver.uploads_are_checked or self._remote_sha256(path) == _sha256(data):
+            return
+        self._driver.delete([path])
+        raise DriverError("transient", "the store holds other bytes than were sent")
+
     def _create(self, path: str, action: Callable[[], None], digest: Callable[[], str], size: int) -> None:
         """Run a conditional write; a name that is taken after a lost reply may be our own success."""
         lost_reply = False
@@ -283,10 +305,19 @@ def _first_success(racers: set[Future[bytes]]) -> bytes:
 
 
 def _etag_differs(etag: str, data: bytes) -> bool:
-    plain = etag.strip('"')
-    if not re.fullmatch(r"[0-9a-f]{32}", plain):
-        return False
-    return hashlib.md5(data, usedforsecurity=False).hexdigest() != plain
+    return _etag_is_md5(etag) and _md5(data) != etag.strip('"')
+
+
+def _etag_is_md5(etag: str) -> bool:
+    """Whether an entity tag looks like an MD5 of the content, as that of plain S3 objects is."""
+    return re.fullmatch(r'"?[0-9a-f]{32}"?', etag) is not None
+
+
+def _md5(data: bytes | Path) -> str:
+    if isinstance(data, Path):
+        with data.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _sha256(data: bytes | Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shards.store.driver import DriverError
+from shards.store.notice import waiting
 from shards.store.settings import StoreSettings
 
 Result = TypeVar("Result")
@@ -23,6 +24,7 @@ def attempt(
     cancelled: threading.Event | None = None,
     on_failure: Callable[[DriverError], bool] | None = None,
     is_ending: Callable[[], bool] = lambda: False,
+    what: str = "the storage",
 ) -> Result:
     """Call `action` until it succeeds, fails for good, or the budget is spent.
 
@@ -32,22 +34,25 @@ def attempt(
         cancelled: Set by whoever no longer wants the result; ends the attempts.
         on_failure: Told of every failure; True makes one that is not transient worth another attempt.
         is_ending: Whether the process is on its way out, which ends the attempts too.
+        what: What is asked, for the word that a long wait gets.
 
     Raises:
         DriverError: The last failure.
     """
     end = time.monotonic() + settings.budget_seconds
     pause = settings.backoff_seconds
-    while True:
-        try:
-            return action()
-        except DriverError as error:
-            again = on_failure(error) if on_failure else False
-            if not again and error.kind != "transient":
-                raise
-            wait = pause * (0.5 + 0.5 * _jitter.random())
-            if time.monotonic() + wait > end or is_ending():
-                raise
-            if (cancelled or _NEVER).wait(wait):
-                raise
-            pause = min(2 * pause, settings.backoff_max_seconds)
+    with waiting(what, limit_seconds=settings.budget_seconds) as wait:
+        while True:
+            try:
+                return action()
+            except DriverError as error:
+                again = on_failure(error) if on_failure else False
+                if not again and error.kind != "transient":
+                    raise
+                wait.reason = error.text
+                seconds = pause * (0.5 + 0.5 * _jitter.random())
+                if time.monotonic() + seconds > end or is_ending():
+                    raise
+                if (cancelled or _NEVER).wait(seconds):
+                    raise
+                pause = min(2 * pause, settings.backoff_max_seconds)

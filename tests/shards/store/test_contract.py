@@ -7,18 +7,38 @@ import pickle
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shards.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreError
 from shards.store import LocalStore, MemoryStore, Store, StoreSettings, join_url, open_store
+from tests.shards.store import emulators
 
-STORES = ("local", "memory", "fsspec-memory", "s3-obstore", "s3-fsspec")
+STORES = ("local", "memory", "fsspec-memory", "s3-obstore", "s3-fsspec", "az")
+MARKS = {"s3-obstore": [pytest.mark.s3], "s3-fsspec": [pytest.mark.s3], "az": [pytest.mark.slow]}
 BIG = os.urandom(3 << 20)
 
 
-@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.s3) if n.startswith("s3-") else n for n in STORES])
+@pytest.fixture(scope="session")
+def azure_endpoint() -> Iterator[str]:
+    with emulators.azurite() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def container(azure_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a container of its own for one test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    emulators.make_container(azure_endpoint, name)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", emulators.ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", emulators.KEY)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", azure_endpoint)
+    return f"az://{name}"
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in STORES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     name = request.param
     if name == "local":
@@ -28,6 +48,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     settings = StoreSettings(range_bytes=1 << 20, budget_seconds=5.0, driver="auto")
     if name == "fsspec-memory":
         return open_store(f"memory://{uuid.uuid4().hex}", settings)
+    if name == "az":
+        return open_store(f"{request.getfixturevalue('container')}/some/folder", settings)
     bucket = request.getfixturevalue("bucket")
     driver = name.removeprefix("s3-")
     return open_store(f"{bucket}/some/folder", StoreSettings(range_bytes=1 << 20, budget_seconds=5.0, driver=driver))
