@@ -70,14 +70,8 @@ class _Bars:
         """Show how far a download is, in MiB."""
         with self._lock:
             if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(_escape(name), total=None, note="MiB")
+                self._tasks[name] = self._progress.add_task(name, total=None, note="MiB")
             self._progress.update(self._tasks[name], completed=done >> 20, total=(size >> 20) or None)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _steps(spec: SourceSpec, folder: Path) -> list[str]:

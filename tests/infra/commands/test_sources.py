@@ -85,7 +85,7 @@ def test_show_says_how_the_raw_folder_looks(
     name: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sources", "show", name]) == 0
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert all(word.lower() in said.lower() for word in words), said
 
 
