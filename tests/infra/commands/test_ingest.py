@@ -77,7 +77,7 @@ def test_sources_list_filters(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_sources_show_says_what_to_get_and_gives_yaml_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sources", "show", "patchcamelyon"]) == 0
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert all(part in said for part in ("https://patchcamelyon", "CC0", "_train_x.h5", "262,144"))
     assert main(["sources", "show", "patchcamelyon", "--yaml"]) == 0
     text = capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
     assert main(["stats", str(dataset), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["encoding"] == policy
     assert main(["stats", str(dataset)]) == 0
-    assert "encoding: format=png, jpeg_quality=95, resampler=native, short_side_px=48" in capsys.readouterr().err
+    assert "encoding: format=png, jpeg_quality=95, resampler=native, short_side_px=48" in capsys.readouterr().out
 
 
 def test_a_dataset_keeps_its_policy(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
