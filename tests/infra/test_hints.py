@@ -107,9 +107,8 @@ _FOREIGN = {
     "nodes",
     "ntasks",
     "wrap",
-    "remap",
 }
-"""Options of torchrun, pip and Slurm, and one that `ingest` is about to get."""
+"""Options of torchrun, pip and Slurm."""
 
 
 def test_the_options_that_hints_name_exist() -> None:
