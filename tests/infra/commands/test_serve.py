@@ -16,6 +16,8 @@ import pytest
 from infra.cli import main
 from tests.shards.builders import small_dataset
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.slow
 def test_port_0_is_a_free_port_that_is_named(tmp_path: Path) -> None:

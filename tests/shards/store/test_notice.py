@@ -17,6 +17,7 @@ def refuse() -> None:
     raise DriverError("transient", "connection refused")
 
 
+@pytest.mark.slow
 def test_a_dead_endpoint_is_told_while_it_is_tried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,6 +31,7 @@ def test_a_dead_endpoint_is_told_while_it_is_tried(
     assert "(connection refused); gives up after 3 s" in said
 
 
+@pytest.mark.slow
 def test_many_waits_at_once_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(notice, "QUIET_SECONDS", 0.2)
 

@@ -108,6 +108,7 @@ def test_requests_for_tables_have_the_budget_of_the_store(bare: pytest.MonkeyPat
     assert (found["retry_timeout"], found["backoff_config.init_backoff"]) == ("7000ms", "500ms")
 
 
+@pytest.mark.slow
 def test_a_dead_endpoint_is_tried_for_the_budget_and_then_one_line(bare: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
