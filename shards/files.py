@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import secrets
@@ -26,7 +27,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         # The name of the person's file, not of the temporary one.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written there is nothing to remove
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

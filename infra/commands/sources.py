@@ -8,6 +8,8 @@ from cyclopts import App, Parameter
 
 from infra.commands.sources_fetch import fetch
 from infra.console import answer, emit, stdout
+from shards.errors import ConfigError
+from shards.schema import MODALITIES
 
 if TYPE_CHECKING:
     from ingest.source.layout import Table
@@ -47,6 +49,9 @@ def list_sources(
     """
     from ingest.source.spec import catalogue_ids, load_spec
 
+    unknown = [tag for tag in modality if tag.lower() not in map(str.lower, MODALITIES)]
+    if unknown:
+        raise ConfigError(f"no modality {unknown[0]!r}", hint=f"there are {', '.join(MODALITIES)}")
     specs = [spec for spec in map(load_spec, catalogue_ids()) if _matches(spec, modality, access, licence, overlap)]
     if json_:
         emit({"sources": [spec.model_dump(mode="json") for spec in specs]})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
+from shards.files import json_text
 from shards.schema import INDEX_COLUMNS
 from shards.subset.chosen import run, samples
 from shards.subset.finding import find
@@ -59,7 +59,7 @@ def open_rows(url: str | Path, *, dataset: str | None = None) -> tuple[Dataset, 
 
 
 def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True) + "\n"
+    return json_text(dict(sorted(row.items()))) + "\n"
 
 
 def _tsv(row: dict[str, Any]) -> str:

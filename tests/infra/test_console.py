@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -107,3 +108,16 @@ def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path) 
         write_bytes(tmp_path / "folder", b"x")
     assert caught.value.filename == str(tmp_path / "folder")
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_modality_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "list", "--modality", "Fundos"]) == 2
+    assert "no modality 'Fundos'" in capsys.readouterr().err
+
+
+def test_exported_lines_are_strict_json(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["subset", "export", dataset.url, "--format", "jsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert len(rows) == 120
+    assert all(row["window_center"] is None for row in rows)
