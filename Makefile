@@ -9,9 +9,9 @@ export BIOVFM_MEDMNIST_ROOT ?= $(abspath $(wildcard ../shared/data))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 SECONDS ?= 60
-DEBIAN := gcc libc6-dev libjpeg62-turbo-dev chromium
+DEBIAN := gcc libc6-dev libjpeg62-turbo-dev libarchive13 chromium
 
-.PHONY: demo test unit fuzz lint setup system demo-s3 clean
+.PHONY: demo test unit fuzz fuzz-readers lint setup system demo-s3 clean
 
 demo: setup
 	$(BIN)/biovfm demo --out demo-out
@@ -34,6 +34,11 @@ lint: setup
 fuzz: setup
 	@$(MAKE) --no-print-directory system DEBIAN="clang libclang-rt-14-dev"
 	$(BIN)/python -m tests.shards.native.fuzz --seconds $(SECONDS)
+
+# Every reader, and every parser of archives and lists, on mutations of real files, SECONDS each.
+fuzz-readers: setup
+	$(BIN)/python -m tests.ingest.readers.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.ingest.raw.fuzz --seconds $(SECONDS)
 
 demo-s3: setup
 	$(BIN)/biovfm demo --s3 --out demo-out-s3
