@@ -50,8 +50,8 @@ def add_source(
                 meta |= {"raw_path": f"{number}.jpg", "raw_frame": "", "licence": "CC0-1.0"}
                 placement = writer.add(Sample(key=key, extension="jpg", image=image, meta=meta))
                 header = read_header(image)
-                assert isinstance(header, ImageHeader)
-                placed.append((key, digest, number, placement, header.components))
+                components = header.components if isinstance(header, ImageHeader) else 3  # of a damaged image
+                placed.append((key, digest, number, placement, components))
             shard = writer.close()
             name = shard_path(source, modality, shard.sha256)
             dataset.store.put_if_absent(name, shard.path)
