@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
-from shards.philox import bounded, philox
+from shards.decode.philox import bounded, philox
 
 __all__ = ["Boxes", "crop_boxes"]
 

@@ -21,8 +21,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.decode.philox import fold, permutation, words
 from shards.errors import ConfigError
-from shards.philox import fold, permutation, words
 
 Last = Literal["drop", "pad"]
 

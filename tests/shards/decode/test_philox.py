@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shards.philox import bounded, fold, permutation, philox, uniform, words
+from shards.decode.philox import bounded, fold, permutation, philox, uniform, words
 
 KNOWN_ANSWERS = [  # Random123's kat_vectors, philox4x32-10: counter, key, answer
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
