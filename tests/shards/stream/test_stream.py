@@ -180,7 +180,8 @@ def test_leaving_in_any_way_stops_the_threads(dataset: Dataset) -> None:
     take(Stream(dataset.url, crops=ONE, global_batch=8), 2)
     with pytest.raises(ZeroDivisionError):
         consumer_fails()
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("biovfm")]
+    ours = {thread.name for thread in threading.enumerate() if thread.name.startswith("biovfm")}
+    assert ours <= {"biovfm-waits"}  # the one of the process that speaks of long waits; it is no stream's
 
 
 @pytest.mark.parametrize(
