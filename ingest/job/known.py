@@ -90,10 +90,7 @@ def sift(
         rules: Only what was read by these rules is known.
         by_name: Take also the raw files of the source's samples as known, whatever made them.
     """
-    found = dataset.query(
-        "SELECT raw_path, size, stamp FROM raw_files WHERE source = ? AND rules = ? AND state = 'read'",
-        params=[source, rules],
-    )
+    found = _read_by_jobs(dataset, source, rules)
     named: list[str] = []
     if by_name:
         sql = "SELECT DISTINCT raw_path FROM samples WHERE source = ?"
@@ -116,6 +113,21 @@ def sift(
 
     left = Compact(unknown())
     return Sifted(items=left, known=counts["known"], changed=counts["changed"])
+
+
+def _read_by_jobs(dataset: Dataset, source: str, rules: str) -> pa.Table:
+    """The raw files that committed jobs have read.
+
+    A job that ended between the commit of its raw files and that of its samples has read nothing that is there.
+    """
+    where = "FROM raw_files WHERE source = ? AND rules = ? AND state = 'read'"
+    jobs = dataset.query(f"SELECT DISTINCT job_id {where}", params=[source, rules])["job_id"].to_pylist()
+    ids = pa.table({"job_id": pa.array(dataset.committed(jobs), pa.string())})
+    return dataset.query(
+        f"SELECT raw_path, size, stamp {where} AND job_id IN (SELECT job_id FROM ids)",  # noqa: S608 - our own text
+        params=[source, rules],
+        ids=ids,
+    )
 
 
 def _hashes(rows: Iterable[tuple[str, int, str]]) -> NDArray[np.uint64]:

@@ -19,7 +19,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -208,7 +208,12 @@ class Dataset:
 
     def has_job(self, job_id: str) -> bool:
         """Whether the job is committed."""
-        return self._written_by("index", job_id)
+        return bool(self.committed([job_id]))
+
+    def committed(self, job_ids: Iterable[str]) -> list[str]:
+        """Which of these jobs are committed: other tables may hold rows of a job that ended in the middle of it."""
+        table = self.table("index")
+        return [] if table is None else [job for job in job_ids if table.transaction_version(job) is not None]
 
     def samples_table(self, version: int | None = None) -> DeltaTable:
         """The sample index.

@@ -15,7 +15,7 @@ from ingest.readers import images
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset
 from shards.dataset.verify import verify
-from shards.errors import ConfigError
+from shards.errors import ConfigError, StoreError
 from tests.ingest.material import encoded, ingest, photo, public_spec, shard_bytes, tables, write_folder
 
 Read = Callable[[RawFile, Any], Any]
@@ -105,6 +105,54 @@ def test_a_grown_source_reads_what_is_new_and_what_has_changed(raw: Path, tmp_pa
     assert (report.items, report.kept, report.rejected) == (2, 2, 0)
     balance(report)
     assert not report.failed
+
+
+@pytest.mark.parametrize("name", ["fingerprints", "raw_files", "rejects", "index"])
+def test_what_a_job_that_ended_within_its_commit_has_read_is_not_known(
+    name: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Dataset._append
+
+    def ends(self: Dataset, table: str, *arguments: Any) -> int:
+        version = append(self, table, *arguments)
+        if table == name:
+            raise StoreError("the storage failed")
+        return version
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Dataset, "_append", ends)
+        if name == "index":
+            assert ingest(raw, tmp_path / "d").repeated  # it is found committed
+        else:
+            with pytest.raises(StoreError):
+                ingest(raw, tmp_path / "d")
+    report = ingest(raw, tmp_path / "d")
+    assert (report.kept, report.reasons, report.known) == (6, {"too_small": 1}, 0)
+    balance(report)
+    assert len(tables(tmp_path / "d")["index"]) == 6
+    assert not verify(Dataset.open(str(tmp_path / "d")), deep=True).problems
+    write_folder(raw, {"new.png": encoded(photo(20))})
+    grown = ingest(raw, tmp_path / "d")
+    assert (grown.known, grown.read, grown.kept) == (7, 1, 1)
+
+
+def test_a_job_that_was_never_completed_leaves_its_files_to_the_next_one(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Dataset._append
+
+    def ends(self: Dataset, table: str, *arguments: Any) -> int:
+        if table == "index":
+            raise StoreError("the storage failed")
+        return append(self, table, *arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Dataset, "_append", ends)
+        with pytest.raises(StoreError):
+            ingest(raw, tmp_path / "d")
+    write_folder(raw, {"new.png": encoded(photo(20))})
+    report = ingest(raw, tmp_path / "d")
+    assert (report.known, report.read, report.kept) == (0, 8, 7)
 
 
 def test_other_rules_read_all_again(raw: Path, tmp_path: Path) -> None:
