@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from infra.commands.stats import print_summary
-from infra.console import emit, stderr
+from infra.console import answer, emit, stderr
 
 
 def demo(
@@ -44,10 +44,11 @@ def demo(
     """
     with contextlib.ExitStack() as stack:
         url = dataset or (_local_s3(out / "s3", stack) if s3 else str(out / "dataset"))
-        result = _run(out, url, steps=steps, workers=workers or os.cpu_count() or 1)
+        result = _run(out, url, steps=steps, workers=workers or os.cpu_count() or 1, json_=json_)
     if json_:
         emit(result)
-    stderr().print(f"done in {result['seconds']} s; the report is {Path(result['report']).absolute()}", soft_wrap=True)
+    else:
+        answer(f"done in {result['seconds']} s; the report is {Path(result['report']).absolute()}")
 
 
 def _local_s3(folder: Path, stack: contextlib.ExitStack) -> str:
@@ -59,7 +60,7 @@ def _local_s3(folder: Path, stack: contextlib.ExitStack) -> str:
     return f"{server.make_bucket('biovfm-demo')}/dataset"
 
 
-def _run(out: Path, url: str, *, steps: int, workers: int) -> dict[str, Any]:
+def _run(out: Path, url: str, *, steps: int, workers: int, json_: bool) -> dict[str, Any]:
     from infra.demo import steps as demo_steps
     from infra.reports.dataset import build_report
     from shards.dataset.dataset import Dataset
@@ -73,10 +74,11 @@ def _run(out: Path, url: str, *, steps: int, workers: int) -> dict[str, Any]:
     jobs = demo_steps.ingest_all(out / "raw", url, workers=workers)
     there = Dataset.open(url)
     summary = summarise(there)
-    print_summary(summary)
+    if not json_:
+        print_summary(summary)
     demo_steps.pin(there, lock)
     streamed = demo_steps.stream_epoch(lock)
-    stderr().print(f"streamed {streamed['images']} images at {streamed['images_per_second']:,.0f} images/s")
+    stderr().print(f"streamed {streamed['images']} images in {streamed['seconds']:,.1f} s")
     trained = demo_steps.pretrain_tiny(lock, run, steps=steps)
     probes = demo_steps.attempt_probe(run / "export", say=notes.append)
     for row in probes:

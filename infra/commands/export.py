@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from infra.console import emit, stderr
+from infra.console import answer, emit
 
 
 def export(
@@ -39,4 +39,4 @@ def export(
     if json_:
         emit({"export": str(folder)})
     else:
-        stderr().print(f"wrote {folder}")
+        answer(f"wrote {folder}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
-from infra.console import emit, progress, stderr
+from infra.console import answer, emit, progress, stderr
 from shards.errors import BiovfmError
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def pretrain(
             }
         )
     elif not result.finished:
-        stderr().print(f"stopped at step {result.steps}, saved; the same command goes on")
+        answer(f"stopped at step {result.steps}, saved; the same command goes on")
     else:
-        stderr().print(f"done: {result.export}")
+        answer(f"done: {result.export}")
     return code
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from infra.console import emit, progress, stderr
+from infra.console import answer, emit, progress
 from shards.errors import ConfigError
 
 
@@ -123,7 +123,7 @@ def stream(
         task = bar.add_task("streaming", total=stop - start_batch, note="")
         for batch in source:
             meter.batch(len(batch.keys))
-            bar.update(task, advance=1, note=f"{meter.images_per_second:,.0f} images/s")
+            bar.update(task, advance=1, note=meter.rate)
             if batch.index + 1 == stop:
                 break
     _report(source, meter, bench=bench, json_=json_)
@@ -181,6 +181,7 @@ def _report(source: Any, meter: Any, *, bench: bool, json_: bool) -> None:
     shown = list(result) if bench else ["images", "seconds", "images_per_second", "num_bad"]
     for name in shown:
         if name != "bad_samples":
-            stderr().print(f"{name.replace('_', ' '):>28}  {result[name]}")
+            value = "not measured in one batch" if result[name] is None else result[name]
+            answer(f"{name.replace('_', ' '):>28}  {value}")
     for line in result["bad_samples"]:
-        stderr().print(f"bad: {line}")
+        answer(f"bad: {line}")

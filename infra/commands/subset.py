@@ -272,7 +272,7 @@ def diff(
     if json_:
         emit({"num_a": found.num_a, "num_b": found.num_b, "num_same": found.num_same, "rows": rows})
         return
-    stderr().print(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
+    answer(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
     answer_table("what differs", rows)
 
 
@@ -329,7 +329,7 @@ def rebuild(
         return
     for line in done.notes:
         stderr().print(line, soft_wrap=True)
-    stderr().print(f"{done.dataset.url}: the {pinned.num_samples:,} locked samples, version {done.dataset.version()}")
+    answer(f"{done.dataset.url}: the {pinned.num_samples:,} locked samples, version {done.dataset.version()}")
 
 
 def _show(lock: object, *, json_: bool, note: str = "") -> None:

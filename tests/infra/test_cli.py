@@ -97,6 +97,19 @@ def test_stream_measures_itself(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {"images_per_second", "cpu_seconds_per_1000_images", "first_batch_seconds", "stall_share"} <= set(figures)
 
 
+def test_a_stream_of_one_batch_claims_no_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    arguments = ["stream", dataset.url, "--global-batch", "24", "--size", "32"]
+    assert main([*arguments, "--num-batches", "1"]) == 0
+    shown = {line[:28].strip(): line[28:].strip() for line in capsys.readouterr().out.splitlines()}
+    assert shown["images"] == "24"
+    assert shown["images per second"] == "not measured in one batch"
+    assert main([*arguments, "--num-batches", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images_per_second"] is None
+    assert main([*arguments, "--num-batches", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images_per_second"] > 0
+
+
 def test_subsets_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     lock = str(tmp_path / "ct.lock.yaml")
