@@ -24,19 +24,50 @@ def load_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, or is no mapping.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is no valid YAML: {' '.join(str(error).split())}", hint="correct the file"
-        ) from error
+    content = yaml_value(read_text(path), where=str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold `key: value` lines", hint="correct the file")
     return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a person wrote.
+
+    Raises:
+        ConfigError: It cannot be read, or is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: it is no UTF-8 text", hint="save it as UTF-8") from error
+
+
+def yaml_value(text: str, *, where: str) -> object:
+    """What YAML text says.
+
+    Args:
+        text: The text.
+        where: File or option to name in the error.
+
+    Raises:
+        ConfigError: It is no YAML, or holds a value that is none of its type (a 13th month, `!!int x`).
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{where} is not valid YAML: {' '.join(str(error).split())}", hint="correct the file"
+        ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is not valid YAML: it is nested too deeply", hint="correct the file") from error
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # The constructors of dates, numbers and tagged values raise what Python's own conversions raise.
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{where} is not valid YAML: a wrong value ({reason})", hint="correct the file") from error
 
 
 def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Model:

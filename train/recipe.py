@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shards.errors import ConfigError
-from shards.settings import parse
+from shards.settings import parse, read_text, yaml_value
 
 __all__ = [
     "AugmentConfig",
@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 48)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
+"""Far below what arithmetic of real numbers holds, far above what a run can have."""
 Pair = tuple[float, float]
 
 
@@ -60,7 +62,7 @@ class ModelConfig(_Section):
 
     size: Literal["nano", "tiny", "small", "base", "large", "huge"] = "base"
     patch_size: Positive = 16
-    registers: Annotated[int, Field(ge=0)] = 0
+    registers: Count = 0
     ffn: Literal["mlp", "swiglu"] = "mlp"
     layer_scale: float | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -204,7 +206,7 @@ class RunConfig(_Section):
         decode_threads: Threads that decode; null lets the stream choose.
     """
 
-    steps: Annotated[int, Field(ge=0)] = 0
+    steps: Count = 0
     epochs: Annotated[float, Field(gt=0)] | None = None
     global_batch: Positive
     unit_images: Positive = 64
@@ -253,7 +255,7 @@ class WatchConfig(_Section):
     """
 
     non_finite_patience: Positive = 5
-    collapse_patience: Annotated[int, Field(ge=0)] = 200
+    collapse_patience: Count = 200
     collapse_after: Fraction = 0.1
     min_feature_std: float = 0.02
     monitor_every: Positive | None = None
@@ -339,10 +341,7 @@ def load_recipe(
             named, with the nearest known key.
     """
     where, text = _read(str(name_or_path))
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    document = yaml_value(text, where=where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     for key, value in (overrides or {}).items():
@@ -363,7 +362,7 @@ def _read(name: str) -> tuple[str, str]:
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigError(f"no recipe file {path}", hint=f"recipes by name: {', '.join(recipe_names())}")
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), read_text(path)
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(recipe_names())}"

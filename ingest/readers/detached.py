@@ -15,8 +15,9 @@ from typing import Final
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RejectError
 
-_PATTERN: Final = re.compile(r"(.*%0?\d*d.*?)\s+(-?\d+)\s+(-?\d+)(?:\s+(-?\d+))?(?:\s+\d+)?\s*")
+_PATTERN: Final = re.compile(r"(.*%0?\d{0,4}d.*?)\s+(-?\d+)\s+(-?\d+)(?:\s+(-?\d+))?(?:\s+\d+)?\s*")
 _MOST_FILES: Final = 1 << 16
+_MOST_DIGITS: Final = 12
 
 
 def data_names(value: str, listed: Sequence[str]) -> list[str]:
@@ -34,6 +35,8 @@ def data_names(value: str, listed: Sequence[str]) -> list[str]:
     found = _PATTERN.fullmatch(value)
     if found is None:
         return [value.strip()]
+    if any(len(digits or "") > _MOST_DIGITS for digits in found.groups()[1:]):
+        raise RejectError("unreadable", "a pattern of data files with absurd numbers")
     first, last, step = int(found[2]), int(found[3]), int(found[4] or 1)
     numbers = range(first, last + (1 if step > 0 else -1), step or 1)
     if not 0 < len(numbers) <= _MOST_FILES:
@@ -48,7 +51,7 @@ def _numbered(pattern: str, number: int) -> str:
     def padded(part: re.Match[str]) -> str:
         return str(number).rjust(min(int(part[2] or 0), 32), "0" if part[1] else " ")
 
-    return re.sub(r"%(0?)(\d*)d", padded, pattern)
+    return re.sub(r"%(0?)(\d{0,4})d", padded, pattern)
 
 
 def read_beside(raw: RawFile, name: str) -> bytes:

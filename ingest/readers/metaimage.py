@@ -31,6 +31,7 @@ _TYPES: Final = {
     "MET_DOUBLE": "f8",
 }
 _MOST_LINES: Final = 200
+_MOST_AXES: Final = 16
 _MOST_NAME_BYTES: Final = 1 << 22
 
 
@@ -82,14 +83,21 @@ def _numbers(header: Mapping[str, str], name: str, default: str = "") -> list[fl
         raise RejectError("unreadable", f"{name} is no list of numbers") from error
 
 
+def _whole_numbers(header: Mapping[str, str], name: str, default: str = "") -> list[int]:
+    try:
+        return [int(number) for number in _numbers(header, name, default)]
+    except (ValueError, OverflowError) as error:  # NaN and infinities
+        raise RejectError("unreadable", f"{name} is no list of whole numbers") from error
+
+
 def _data(
     header: Mapping[str, str], listed: Sequence[str], stream: BinaryIO, raw: RawFile, options: ReadOptions
 ) -> Pixels:
     """`(X, Y[, Z[, T]], channels)`."""
-    shape = [int(n) for n in _numbers(header, "DimSize")]
-    channels = int((_numbers(header, "ElementNumberOfChannels", "1") or [1])[0])
+    shape = _whole_numbers(header, "DimSize")
+    channels = (_whole_numbers(header, "ElementNumberOfChannels", "1") or [1])[0]
     kind = _TYPES.get(header.get("ElementType", "").removesuffix("_ARRAY"))
-    if kind is None or not shape or min(shape) < 1 or channels < 1:
+    if kind is None or not 2 <= len(shape) <= _MOST_AXES or min(shape) < 1 or channels < 1:
         raise RejectError("unsupported", "element type or size")
     voxels = int(np.prod([*shape, channels], dtype=object))
     if voxels > options.limits.max_voxels:
@@ -124,7 +132,7 @@ def _one_file(header: Mapping[str, str], data: bytes, wanted: int, *, packed: bo
     """The values of one data file: behind `HeaderSize` bytes, else at its end."""
     if packed:
         return inflate(data, "gzip", wanted)
-    skip = int((_numbers(header, "HeaderSize", "-1") or [-1])[0])
+    skip = (_whole_numbers(header, "HeaderSize", "-1") or [-1])[0]
     return data[skip : skip + wanted] if skip >= 0 else data[-wanted:]
 
 

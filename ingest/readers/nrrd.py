@@ -149,7 +149,8 @@ def _data(header: Header, stream: BinaryIO, raw: RawFile, values: int, limits: L
 
 def _numbers(text: bytes, dtype: np.dtype[Any]) -> Pixels:
     try:
-        return np.array(text.replace(b",", b" ").split()).astype(np.float64).astype(dtype)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and what is out of range, as integers
+            return np.array(text.replace(b",", b" ").split()).astype(np.float64).astype(dtype)
     except ValueError as error:
         raise RejectError("undecodable", "text that is no list of numbers") from error
 

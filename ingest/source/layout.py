@@ -33,7 +33,7 @@ Kind = Literal["masks", "labels", "derived", "copies", "split", "other"]
 def _check_regex(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a regular expression: {error}") from error
     return pattern
 

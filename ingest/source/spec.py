@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from ingest.source.layout import (
@@ -32,7 +31,7 @@ from ingest.source.layout import (
 )
 from shards.errors import ConfigError, SourceError
 from shards.schema import MODALITIES, is_name
-from shards.settings import parse
+from shards.settings import parse, read_text, yaml_value
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 UNKNOWN = "unknown"
@@ -199,7 +198,7 @@ def load_spec(source: str | Path) -> SourceSpec:
             f"no source {str(source)!r}",
             hint=("did you mean " + ", ".join(near) + "?") if near else "`biovfm sources` lists them all",
         )
-    return parse_spec(path.read_text(encoding="utf-8"), name=path.name if path.parent == CATALOGUE else str(path))
+    return parse_spec(read_text(path), name=path.name if path.parent == CATALOGUE else str(path))
 
 
 def parse_spec(text: str, *, name: str) -> SourceSpec:
@@ -208,10 +207,7 @@ def parse_spec(text: str, *, name: str) -> SourceSpec:
     Raises:
         ConfigError: Not YAML, or not a spec; all mistakes are listed.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}", hint="correct the file") from error
+    data = yaml_value(text, where=name)
     if not isinstance(data, dict):
         raise ConfigError(f"{name} holds no mapping", hint="start from `biovfm sources show ID --yaml`")
     return parse(SourceSpec, data, where=name)

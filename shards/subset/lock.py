@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from shards.dataset.dataset import Dataset
-from shards.errors import SubsetError
+from shards.errors import ConfigError, SubsetError
 from shards.settings import load_yaml, parse
 from shards.subset.chosen import Chosen, choose_from, run, samples
 from shards.subset.expression import check_expression
@@ -135,7 +135,11 @@ class Lock(BaseModel):
         lock = parse(cls, load_yaml(path), where=str(path))
         if "://" in lock.dataset or Path(lock.dataset).is_absolute():
             return lock
-        return lock.model_copy(update={"dataset": str((path.absolute().parent / lock.dataset).resolve())})
+        try:
+            found = (path.absolute().parent / lock.dataset).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, links in a circle
+            raise ConfigError(f"{path}: dataset: {lock.dataset!r} is no path", hint="correct the named keys") from error
+        return lock.model_copy(update={"dataset": str(found)})
 
 
 def is_lock(url: str | Path) -> bool:

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shards.errors import ConfigError
+from tests.mutations import ODD_YAML, error_of, mutated_yaml
 from tests.train.recipes import mae_recipe
 from train.data import stream_crops
 from train.recipe import DinoConfig, Recipe, load_recipe, recipe_names
@@ -142,3 +145,35 @@ def test_yaml_keeps_the_objective() -> None:
     assert isinstance(method, DinoConfig)
     assert method.ibot_head is not None
     assert (method.head.bottleneck, method.ibot_head.bottleneck) == (384, 256)
+
+
+def recipe_or_error(path: Path) -> bool:
+    error = error_of(ConfigError, lambda: load_recipe(path))
+    assert error is None or (path.name in error.message and "\n" not in error.message)
+    return error is None
+
+
+DOCUMENTS = [yaml.safe_load(load_recipe(name).to_yaml()) for name in ("tiny", "tiny-dinov2")]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.one_of(*map(mutated_yaml, DOCUMENTS)))
+def test_a_damaged_recipe_is_a_recipe_or_one_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8")
+    recipe_or_error(path)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(st.sampled_from(ODD_YAML).map(str.encode), st.binary(max_size=60)))
+def test_any_bytes_are_no_recipe_but_one_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(data)
+    assert not recipe_or_error(path)
+
+
+def test_absurdly_large_numbers_of_a_recipe_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"run\.global_batch"):
+        load_recipe("tiny", {"run.global_batch": 10**400})
+    with pytest.raises(ConfigError, match=r"method\.crop\.size_px"):
+        load_recipe("tiny", {"method.crop.size_px": 16 * 10**200})

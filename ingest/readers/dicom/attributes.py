@@ -18,6 +18,9 @@ from ingest.settings import LimitSettings
 _META_BYTES: Final = 4096
 _META_LENGTH: Final = b"\x02\0\0\0UL\x04\0"
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_BEYOND: Final = 1 << 63
+"""No whole number of the standard is as large (PS3.5 6.2, but for unsigned 64-bit lengths)."""
+
 _COPIES: Final = 3
 """Arrays of a frame's size that are held while it becomes a picture."""
 
@@ -141,9 +144,10 @@ def number_of(dataset: Any, name: str, default: int) -> int:
     """An attribute as an integer, or the default where it is missing or no number."""
     value = dataset.get(name, default)
     try:
-        return int(value if value not in (None, "") else default)
-    except (TypeError, ValueError):
+        number = int(value if value not in (None, "") else default)
+    except (TypeError, ValueError, OverflowError):
         return default
+    return number if abs(number) < _BEYOND else default
 
 
 def code_of(dataset: Any, name: str) -> str:

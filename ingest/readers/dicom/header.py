@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +20,9 @@ _WANTED: Final = (
     *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "PixelRepresentation"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 )
+
+_LARGEST: Final = 1e9
+"""Millimetres: beyond them (NaN and infinities too) lies no patient, and products of such numbers overflow."""
 
 Vector = tuple[float, ...]
 
@@ -61,11 +63,11 @@ def read_header(raw: RawFile) -> SliceHeader | None:
         if not complete and len(head) == HEAD_BYTES:
             with raw.open() as stream:
                 found, _ = _parse(stream)
+        return _header(found)  # values are converted when they are asked for, and fail then
     except RejectError:
         return None
     except Exception:  # noqa: BLE001  # parsers raise anything on broken files; the map step gives the reason
         return None
-    return _header(found)
 
 
 def _parse(stream: BinaryIO) -> tuple[Any, bool]:
@@ -116,7 +118,7 @@ def _vector(found: Any, name: str, count: int) -> Vector:
         values = tuple(float(value) for value in found.get(name) or ())
     except (TypeError, ValueError):
         return ()
-    return values if len(values) == count and all(map(math.isfinite, values)) else ()
+    return values if len(values) == count and all(abs(value) < _LARGEST for value in values) else ()
 
 
 def normal_of(orientation: Vector) -> tuple[float, float, float] | None:

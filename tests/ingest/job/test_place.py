@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -18,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from ingest.job.place import missing_slices, stacks_of
 from ingest.job.run import Share, run_job
 from ingest.raw.items import RawFile
-from ingest.readers.dicom.header import read_header
+from ingest.readers.dicom.header import SliceHeader, read_header
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset as Shards
 from tests.ingest.material import ingest, public_spec, shard_bytes, tables, tar_of, write_folder, zip_of
@@ -302,3 +304,33 @@ def test_a_secondary_capture_is_no_slice_of_a_scanner(volume: Any, tmp_path: Pat
     report = ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", public_spec("all", "MR"))
     assert report.reasons == {"screen_capture": 1}
     assert report.modalities == {"X-Ray": 1}
+
+
+NUMBERS = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.8, 0.6, 1e-9, 9.9e8]), st.floats(-1e9, 1e9))
+HEADERS = st.builds(
+    SliceHeader,
+    series=st.sampled_from(["a", "b"]),
+    tomographic=st.booleans(),
+    layout=st.tuples(st.integers(0, 2), st.just(4), st.just(16), st.just(1), st.just(1)),
+    orientation=st.one_of(
+        st.just(()), st.just(OBLIQUE), st.just((1.0, 0.0, 0.0, 0.0, 1.0, 0.0)), st.tuples(*[NUMBERS] * 6)
+    ),
+    position=st.one_of(st.just(()), st.tuples(NUMBERS, NUMBERS, NUMBERS)),
+    spacing=st.just((1.0, 1.0)),
+    order=st.tuples(*[st.integers(0, 2)] * 4),
+    instance=st.one_of(st.integers(0, 5), st.integers(-(1 << 63) + 1, (1 << 63) - 1)),
+    windowed=st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(HEADERS, max_size=8))
+def test_any_headers_become_stacks(headers: list[SliceHeader]) -> None:
+    spots = [((0, position), header) for position, header in enumerate(headers)]
+    stacks = list(stacks_of(spots))
+    placed = [spot for stack in stacks for spot, *_ in stack.slices]
+    assert len(placed) == len(set(placed))
+    for stack in stacks:
+        assert missing_slices(stack) >= 0
+        assert len({(z, t) for *_, z, t in stack.slices}) == len(stack.slices)
+        assert sorted({z for *_, z, _ in stack.slices}) == list(range(stack.num_positions))

@@ -77,7 +77,7 @@ def test_modality_is_read_off_the_name(name: str, tag: str | None) -> None:
         ("id: a\nmodality: [CT, MR]", "several modalities need"),
         ("id: a\nmodality: [CT]\ngrouping: {by: path}", "`pattern` belongs to"),
         ("id: a\nmodality: [CT]\ngrouping: {by: path, pattern: '('}", "not a regular expression"),
-        ("id: [", "is not YAML"),
+        ("id: [", "is not valid YAML"),
         ("- a", "holds no mapping"),
     ],
 )

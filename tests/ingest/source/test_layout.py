@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ingest.job.list import list_raw
 from ingest.raw.items import RawRoot
@@ -15,6 +18,7 @@ from ingest.settings import IngestSettings
 from ingest.source.spec import load_spec, parse_spec
 from shards.errors import ConfigError
 from tests.ingest.material import encoded, ingest, photo, public_spec, tables, write_folder
+from tests.mutations import ODD_YAML, error_of, mutated_yaml
 
 PNG = encoded(photo(0))
 
@@ -155,3 +159,51 @@ def test_a_spec_survives_its_own_yaml(tmp_path: Path) -> None:
     path = tmp_path / "copy.yaml"
     path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True)))
     assert load_spec(path) == spec
+
+
+DOCUMENT = {
+    "id": "x",
+    "modality": ["CT", "X-Ray"],
+    "modality_rule": {"by": "path", "patterns": {"CT": "ct/", "X-Ray": "xray/"}},
+    "links": [{"url": "https://example.org/a.zip", "sha256": "0" * 64, "size": 3}, "https://example.org/b.zip"],
+    "layout": {
+        "downloads": ["a_{01..03}.zip"],
+        "left_out": {"masks": ["**/masks/**"]},
+        "parts": [{"name": "a", "include": ["ct/*"], "window": {"center": 40, "width": 400}, "frames": {"every": 2}}],
+    },
+    "grouping": {"by": "path", "pattern": r"(p\d+)_"},
+    "eval_overlap": [{"task": "chestmnist", "why": "the same images"}],
+}
+
+
+def spec_or_error(text: str) -> bool:
+    error = error_of(ConfigError, lambda: parse_spec(text, name="any.yaml"))
+    assert error is None or (error.message.startswith("any.yaml") and "\n" not in error.message)
+    return error is None
+
+
+def test_the_document_that_is_damaged_below_is_sound() -> None:
+    assert spec_or_error(yaml.safe_dump(DOCUMENT))
+
+
+@settings(max_examples=60, deadline=None)
+@given(mutated_yaml(DOCUMENT))
+def test_a_damaged_source_is_a_spec_or_one_error(text: str) -> None:
+    spec_or_error(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(st.sampled_from(ODD_YAML), st.text(max_size=60)))
+def test_any_text_is_a_spec_or_one_error(text: str) -> None:
+    assert not spec_or_error(text)
+
+
+@pytest.mark.parametrize("text", ODD_YAML)
+def test_no_odd_document_is_a_spec(text: str) -> None:
+    assert not spec_or_error(text)
+
+
+def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"id: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        load_spec(tmp_path / "x.yaml")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
@@ -12,6 +15,7 @@ from shards.subset.canonical import materialize
 from shards.subset.data_list import export_list
 from shards.subset.finding import verify
 from shards.subset.lock import Lock, Selection, create
+from tests.mutations import ODD_YAML, error_of, mutated, mutated_yaml
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 
@@ -112,3 +116,53 @@ def test_a_lock_with_an_unknown_key_names_the_nearest(dataset: Dataset, tmp_path
     path.write_text(path.read_text().replace("num_samples:", "num_sampels:"))
     with pytest.raises(ConfigError, match=r"lock\.yaml.*unknown key 'num_sampels', did you mean 'num_samples'"):
         Lock.read(path)
+
+
+LOCK = {
+    "format": 2,
+    "dataset": "data",
+    "dataset_id": "a",
+    "index_version": 3,
+    "selection": {"modality": ["CT"], "where": "width > 3", "fraction": 0.5, "per": ["source"], "seed": 1},
+    "thresholds": {"alpha": "7fff"},
+    "num_samples": 10,
+    "num_shards": 1,
+    "counts": {"CT": 10},
+    "digest": "sha256:00",
+    "order": "sha256:11",
+    "parts": [{"source": "alpha", "modality": "CT", "num_samples": 10, "digest": "sha256:22"}],
+    "keys": "x.keys",
+    "encoding": {"jpeg_quality": 95},
+    "sources": {"alpha": {"spec": {"id": "alpha"}, "settings": {}}},
+}
+
+
+def lock_or_error(path: Path, data: bytes) -> bool:
+    path.write_bytes(data)
+    error = error_of(ConfigError, lambda: Lock.read(path))
+    assert error is None or (path.name in error.message and "\n" not in error.message)
+    return error is None
+
+
+def test_the_lock_that_is_damaged_below_is_sound(tmp_path: Path) -> None:
+    assert lock_or_error(tmp_path / "a.lock.yaml", yaml.safe_dump(LOCK).encode())
+
+
+@settings(max_examples=60, deadline=None)
+@given(mutated_yaml(LOCK))
+def test_a_damaged_lock_is_a_lock_or_one_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    lock_or_error(tmp_path_factory.getbasetemp() / "any.lock.yaml", text.encode())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(st.sampled_from(ODD_YAML).map(str.encode), st.binary(max_size=60)))
+def test_any_bytes_are_no_lock_but_one_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    assert not lock_or_error(tmp_path_factory.getbasetemp() / "any.lock.yaml", data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mutated(yaml.safe_dump(LOCK).encode()))
+def test_a_lock_with_damaged_bytes_is_a_lock_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    lock_or_error(tmp_path_factory.getbasetemp() / "any.lock.yaml", data)
