@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.query import connect, scan, told_plainly, waiting_for_tables
+from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.table_files import add_files, require_inside, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
@@ -184,10 +184,14 @@ class Dataset:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         options = self._storage_options()
+
+        def opened() -> DeltaTable:
+            table = DeltaTable(self.table_url(name), version=version, storage_options=options)
+            require_inside(table, f"{self.url}/{name}")
+            return table
+
         try:
-            with told_plainly(self.url), waiting_for_tables(self.url):
-                table = DeltaTable(self.table_url(name), version=version, storage_options=options)
-                require_inside(table, f"{self.url}/{name}")
+            return ask_tables(self.url, opened)
         except TableNotFoundError:
             if version is None:
                 return None
@@ -199,7 +203,6 @@ class Dataset:
                 hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
             text = str(error).splitlines()[0]
             raise SampleIndexError(f"{self.url}: {which} of {name}/ cannot be read ({text})", hint=hint) from error
-        return table
 
     def version(self) -> int:
         """The index version: it grows by one with every committed job; -1 while there is none."""
@@ -250,8 +253,12 @@ class Dataset:
             SampleIndexError: There is no such version (any more).
         """
         mentioned = [name for name in TABLE_NAMES if re.search(rf"\b{name}\b", sql)]
-        with self.database(*mentioned, version=version, **tables) as database:
-            return database.sql(sql, params=list(params)).to_arrow_table()
+
+        def rows() -> pa.Table:
+            with self.database(*mentioned, version=version, **tables) as database:
+                return database.sql(sql, params=list(params)).to_arrow_table()
+
+        return ask_tables(self.url, rows)
 
     @contextlib.contextmanager
     def database(
@@ -350,7 +357,7 @@ class Dataset:
     def jobs(self) -> list[dict[str, Any]]:
         """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""
         table = self.table("index")
-        history = [] if table is None else reversed(table.history())
+        history = [] if table is None else reversed(ask_tables(self.url, table.history))
         return [
             {**json.loads(entry.get(_SUMMARY, "{}")), "job_id": entry[_JOB], "version": int(entry["version"])}
             for entry in history
@@ -386,7 +393,9 @@ class Dataset:
                 storage_options=self._storage_options(),
             )
 
-        commit_once(write, lambda: self._written_by(name, job_id))
+        if not self._written_by(name, job_id):
+            files()  # out here: an error of the rows is none of the table
+            ask_tables(self.url, lambda: commit_once(write, lambda: self._written_by(name, job_id)))
         table = self.table(name)
         assert table is not None
         return int(table.version())

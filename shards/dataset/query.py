@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 from shards.errors import SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store.calls import HINTS
-from shards.store.notice import waiting
+from shards.store.driver import DriverError
 from shards.store.options import redact
+from shards.store.retry import attempt
 from shards.store.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
+
+Result = TypeVar("Result")
 
 
 def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
@@ -63,7 +66,9 @@ def told_plainly(url: str) -> Iterator[None]:
         yield
     except (duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
         text = _plain(str(error))
-        if any(word in text for word in _NETWORK):
+        if any(word in text for word in _DENIED):
+            raise StoreError(f"{url}: {text}", hint=HINTS["denied"]) from error
+        if is_of_the_network(text):
             raise StoreError(f"{url}: {text}", hint=HINTS["transient"]) from error
         of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
         if not of_table:
@@ -71,14 +76,47 @@ def told_plainly(url: str) -> Iterator[None]:
         raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
 
 
-def waiting_for_tables(url: str) -> AbstractContextManager[object]:
-    """A word on standard error where a remote table takes long to open; the client below retries without one."""
+def ask_tables(url: str, question: Callable[[], Result]) -> Result:
+    """Ask the tables of a dataset, and again where a connection broke, within the budget of the store.
+
+    The client below repeats requests that are refused or not answered, and not those whose answer breaks off. A wait
+    that is long gets a word on standard error.
+
+    Args:
+        url: The dataset.
+        question: What to ask; may be called several times.
+
+    Raises:
+        StoreError: The storage failed.
+        SampleIndexError: A file of a table is damaged or missing.
+    """
+
+    def once() -> Result:
+        try:
+            with told_plainly(url):
+                return question()
+        except StoreError as error:
+            if any(word in error.message for word in _BROKEN_OFF):
+                raise DriverError("transient", error.message) from error
+            raise
+
     if "://" not in url:
-        return nullcontext()
-    return waiting(f"the tables of {url}", limit_seconds=StoreSettings.from_environment().budget_seconds)
+        with told_plainly(url):
+            return question()
+    try:
+        return attempt(once, StoreSettings.from_environment(), what=f"the tables of {url}")
+    except DriverError as error:
+        raise StoreError(error.text, hint=HINTS["transient"]) from error
+
+
+def is_of_the_network(text: str) -> bool:
+    """Whether an error of DuckDB, Arrow or deltalake says that the storage failed."""
+    return any(word in text for word in (*_DENIED, *_NETWORK))
 
 
 _NETWORK = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "error sending request")
+_DENIED = ("lacked the necessary privileges", "the necessary authentication", "status code 401", "status code 403")
+_BROKEN_OFF = ("response body error", "reading a body from connection", "error decoding response body")
 
 
 def _plain(text: str) -> str:

@@ -135,6 +135,6 @@ def _make(dataset: Dataset, version: int, chosen: Chosen, digests: Digests, note
         modalities=[modality for _, modality in tags],
         counts=chosen.counts,
         digests=digests,
-        source=IndexRows(scan(dataset.samples_table(version)), chosen),
+        source=IndexRows(scan(dataset.samples_table(version)), chosen, url=dataset.url),
         notes=notes,
     )

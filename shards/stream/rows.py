@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.dataset.query import ask_tables
 from shards.dataset.shard_file import shard_tags
 from shards.errors import SampleIndexError
 from shards.subset.chosen import Chosen
@@ -103,10 +104,12 @@ class IndexRows:
     Args:
         samples: The index table.
         chosen: Which of its rows are in.
+        url: The dataset, whose storage the reads wait for.
         capacity: Shards to keep.
     """
 
-    def __init__(self, samples: ds.Dataset, chosen: Chosen, *, capacity: int = 512) -> None:
+    def __init__(self, samples: ds.Dataset, chosen: Chosen, *, url: str, capacity: int = 512) -> None:
+        self._url = url
         self._samples = samples
         self._chosen = chosen
         self._capacity = capacity
@@ -115,7 +118,12 @@ class IndexRows:
         self._lock = threading.Lock()
 
     def rows(self, shards: Sequence[int]) -> list[ShardRows]:
-        """The rows of these shards, read where they are not at hand."""
+        """The rows of these shards, read where they are not at hand.
+
+        Raises:
+            StoreError: The storage failed.
+            SampleIndexError: The index is damaged, or has other rows than were selected.
+        """
         with self._lock:
             missing: dict[tuple[str, str], list[int]] = {}
             for shard in shards:
@@ -137,13 +145,14 @@ class IndexRows:
         names = [self._chosen.shards[shard] for shard in shards]
         each = (ds.field("shard") == name for name in names)
         wanted = functools.reduce(operator.or_, each)  # Arrow weighs this against the statistics, not `isin`
-        parts = []
-        for file in self._files_of(source, modality):
-            groups = file.subset(wanted, schema=self._samples.schema)
-            if groups.row_groups:
-                here = ds.field("shard").isin(names)
-                parts.append(groups.to_table(schema=self._samples.schema, filter=here, columns=list(_ROW_COLUMNS)))
-        return ShardRows.split(pa.concat_tables(parts), self._chosen, shards)
+        here = ds.field("shard").isin(names)
+
+        def read() -> list[pa.Table]:
+            schema, columns = self._samples.schema, list(_ROW_COLUMNS)
+            files = (file.subset(wanted, schema=schema) for file in self._files_of(source, modality))
+            return [file.to_table(schema=schema, filter=here, columns=columns) for file in files if file.row_groups]
+
+        return ShardRows.split(pa.concat_tables(ask_tables(self._url, read)), self._chosen, shards)
 
     def _files_of(self, source: str, modality: str) -> list[ds.Fragment]:
         import pyarrow.dataset as ds

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import connect, scan
+from shards.dataset.query import ask_tables, connect, is_of_the_network, scan, told_plainly
 from shards.errors import ConfigError, SampleIndexError
 
 if TYPE_CHECKING:
@@ -119,10 +119,15 @@ def choose(
 
     Raises:
         SampleIndexError: There is no such version.
+        StoreError: The storage failed.
         ConfigError: The predicate does not work, or takes too long or too much memory.
     """
-    with samples(dataset, version) as database:
-        return choose_from(database, where, with_samples=with_samples, seconds=seconds)
+
+    def chosen() -> Chosen:
+        with samples(dataset, version) as database:
+            return choose_from(database, where, with_samples=with_samples, seconds=seconds)
+
+    return ask_tables(dataset.url, chosen)
 
 
 def choose_from(
@@ -163,7 +168,7 @@ def samples(
     Raises:
         SampleIndexError: The dataset holds nothing yet, or has no such version (any more).
     """
-    with connect(memory_limit=MEMORY) as database:
+    with told_plainly(dataset.url), connect(memory_limit=MEMORY) as database:
         database.register("samples", scan(dataset.samples_table(version), dictionaries=dictionaries))
         yield database
 
@@ -189,6 +194,8 @@ def run(database: duckdb.DuckDBPyConnection, sql: str, *, seconds: float = SECON
             f"the selection needs more memory than {MEMORY}", hint="use a simpler --where, or tags alone"
         ) from error
     except duckdb.Error as error:
+        if is_of_the_network(str(error)):
+            raise
         if isinstance(error, duckdb.IOException) or "No such file" in str(error) or "does not exist" in str(error):
             raise SampleIndexError(
                 f"files of the index cannot be read ({str(error).splitlines()[0]})",
