@@ -236,13 +236,11 @@ def _prepared(
             continue
         try:
             yield _prepare(context, item, image, writer)
-        except RejectError as error:
+        except Exception as error:  # this image's own: the reader has the others still
             if fault_of(error) is not None:
                 raise
-            tag = tag_of(context.spec, item, image)
-            writer.reject(error.reason, error.detail, frame=image.frame, modality=tag)
-        except Exception as error:
-            raise RejectError("undecodable", type(error).__name__) from error
+            reason, detail = _reason(error, started=True)
+            writer.reject(reason, detail, frame=image.frame, modality=tag_of(context.spec, item, image))
     if count == 0:
         raise RejectError("no_image")
 

@@ -143,8 +143,6 @@ class UnitWriter:
         """Raise where the unit holds these pixels already."""
         if digest in self._seen:
             raise RejectError("duplicate", self._seen[digest])
-        self._seen[digest] = self._key(digest)
-        self._digests.append(digest)
 
     def add(self, prepared: Prepared) -> None:
         """Stage one image."""
@@ -172,6 +170,8 @@ class UnitWriter:
             }
         )
         self._tables["neighbours"].add(self._neighbourhood(image)._asdict())
+        self._seen[prepared.digest] = row["key"]
+        self._digests.append(prepared.digest)
         self._kept += 1
         if shard.writer.size >= self.context.settings.shard_bytes:
             self._close_shard(prepared.modality)

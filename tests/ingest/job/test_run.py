@@ -20,7 +20,7 @@ from ingest.readers.base import RawImage, ReadOptions
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import read_samples
-from shards.errors import ConfigError, EngineError, SourceError
+from shards.errors import ConfigError, EngineError, MachineError, SourceError
 from tests.ingest.material import (
     encoded,
     ingest,
@@ -306,3 +306,47 @@ def test_a_file_that_breaks_in_the_middle_is_its_images_and_one_reject(
     assert (report.files, report.items, report.kept, report.reasons) == (1, 3, 2, {"undecodable": 1})
     (row,) = tables(tmp_path / "d")["rejects"]
     assert row["detail"] == "ValueError"
+
+
+def test_an_image_that_cannot_be_prepared_costs_neither_its_file_nor_its_likeness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ingest.job.map as job
+    import ingest.readers.images as readers
+
+    def four(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+        for frame, number in (("p0000", 1), ("p0001", 2), ("p0002", 3), ("p0003", 2)):
+            yield RawImage(pixels=photo(number), frame=frame, part_of_volume=True)
+
+    calls = iter([None, ValueError("a value out of the file"), None, None])
+    encode = job.encode
+
+    def second_fails(*arguments: Any, **options: Any) -> Any:
+        if error := next(calls):
+            raise error
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(readers, "read", four)
+    monkeypatch.setattr(job, "encode", second_fails)
+    raw = write_folder(tmp_path / "raw", {"a.png": b"x"})
+    report = ingest(raw, tmp_path / "d")
+    assert (report.items, report.kept, report.reasons) == (4, 3, {"undecodable": 1})
+    (row,) = tables(tmp_path / "d")["rejects"]
+    assert (row["raw_frame"], row["detail"]) == ("p0001", "ValueError")
+    assert [row["raw_frame"] for row in tables(tmp_path / "d")["index"]] == ["p0000", "p0002", "p0003"]
+
+
+def test_a_machine_that_has_no_memory_for_an_image_is_no_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ingest.job.map as job
+
+    def no_memory(*arguments: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    raw = write_folder(tmp_path / "raw", {"a.png": encoded(photo(1))})
+    with monkeypatch.context() as broken:
+        broken.setattr(job, "encode", no_memory)
+        with pytest.raises(MachineError, match="memory"):
+            ingest(raw, tmp_path / "d")
+    assert ingest(raw, tmp_path / "d").kept == 1
