@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone, TrainBlock
+from train.checkpoint.compare import differences
 from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
 
@@ -27,6 +28,7 @@ __all__ = [
     "autocast",
     "check_batch",
     "check_same_data",
+    "check_same_recipe",
     "distribute",
     "is_known_to_all",
     "join_world",
@@ -143,6 +145,28 @@ def check_same_data(world: World, digests: Digests, *, data: str, code_version: 
         compare_ranks([facts for facts, _ in found], names=[name for _, name in found])
     except SubsetError as error:
         raise known_to_all(error) from None
+
+
+def check_same_recipe(world: World, recipe: Recipe) -> None:
+    """Refuse to begin where ranks would train by other settings; `run.decode_threads` may differ between hosts.
+
+    Raises:
+        ConfigError: On every rank; names two ranks and each setting that differs.
+    """
+    mine = recipe.model_dump(mode="json")
+    del mine["run"]["decode_threads"]
+    found = [mine] * world.size
+    if world.size > 1:
+        dist.all_gather_object(found, mine)
+    for rank, theirs in enumerate(found[1:], 1):
+        changes = [f"{key} {one} and {other}" for key, one, other in differences(found[0], theirs, "")]
+        if changes:
+            raise known_to_all(
+                ConfigError(
+                    f"ranks 0 and {rank} have other recipes: {'; '.join(changes)}",
+                    hint="give every rank the same --recipe and --set",
+                )
+            )
 
 
 def known_to_all(error: BiovfmError) -> BiovfmError:

@@ -39,11 +39,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
 """Far below what arithmetic of real numbers holds, far above what a run can have."""
+Amount = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0)]
 Pair = tuple[float, float]
+Amounts = tuple[Amount, Amount]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -92,16 +96,16 @@ class AugmentConfig(_Section):
     """
 
     jitter_probability: Fraction = 0.0
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
+    brightness: Amount = 0.4
+    contrast: Amount = 0.4
+    saturation: Amount = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     gray_probability: Fraction = 0.0
     blur: Literal["effective", "intended", "none"] = "none"
     blur_sigma: Pair = (0.1, 2.0)
     solarize_probability: Fraction = 0.0
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Above0, Above0, Above0] = (0.229, 0.224, 0.225)
 
 
 class MaeConfig(_Section):
@@ -143,15 +147,15 @@ class DinoConfig(_Section):
     head: HeadConfig = HeadConfig()
     ibot_head: HeadConfig | None = None
     centering: Literal["ema", "sinkhorn"] = "ema"
-    student_temperature: float = 0.1
-    teacher_temperature: Pair = (0.04, 0.07)
+    student_temperature: Above0 = 0.1
+    teacher_temperature: tuple[Above0, Above0] = (0.04, 0.07)
     teacher_temperature_warmup: Fraction = 0.3
-    momentum: Pair = (0.992, 1.0)
+    momentum: tuple[Fraction, Fraction] = (0.992, 1.0)
     mask_probability: Fraction = 0.5
     mask_ratio: Pair = (0.1, 0.5)
-    dino_weight: float = 1.0
-    ibot_weight: float = 1.0
-    koleo_weight: float = 0.1
+    dino_weight: Amount = 1.0
+    ibot_weight: Amount = 1.0
+    koleo_weight: Amount = 0.1
 
     @model_validator(mode="after")
     def _two_global_crops(self) -> Self:
@@ -176,16 +180,16 @@ class OptimConfig(_Section):
         clip_norm: Largest gradient norm of each module (backbone, each head); null for none.
     """
 
-    base_lr: float
+    base_lr: Amount
     lr_scaling: Literal["sqrt_1024", "linear_256", "none"]
-    min_lr: float = 0.0
+    min_lr: Amount = 0.0
     warmup: Fraction = 0.1
-    weight_decay: Pair = (0.05, 0.05)
-    betas: Pair = (0.9, 0.999)
-    layer_decay: float = 1.0
-    patch_embed_lr: float = 1.0
+    weight_decay: Amounts = (0.05, 0.05)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    layer_decay: Above0 = 1.0
+    patch_embed_lr: Amount = 1.0
     freeze_last_layer: Fraction = 0.0
-    clip_norm: float | None = None
+    clip_norm: Above0 | None = None
 
 
 class RunConfig(_Section):
@@ -257,7 +261,7 @@ class WatchConfig(_Section):
     non_finite_patience: Positive = 5
     collapse_patience: Count = 200
     collapse_after: Fraction = 0.1
-    min_feature_std: float = 0.02
+    min_feature_std: Amount = 0.02
     monitor_every: Positive | None = None
     loggers: tuple[Literal["wandb", "mlflow"], ...] = ()
 

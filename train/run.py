@@ -35,7 +35,15 @@ from train.checkpoint import (
     setting_changes,
 )
 from train.data import ImageStream, open_stream
-from train.distributed import World, check_batch, check_same_data, distribute, join_world, on_first_rank
+from train.distributed import (
+    World,
+    check_batch,
+    check_same_data,
+    check_same_recipe,
+    distribute,
+    join_world,
+    on_first_rank,
+)
 from train.export import timm_model, write_export
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import Method, build_method
@@ -114,7 +122,8 @@ def pretrain(
 
     Raises:
         SubsetError: Ranks see different data, or the lock does not match its dataset.
-        ConfigError: The batch does not divide over the ranks, or `out` holds a run that is not to be resumed.
+        ConfigError: Ranks have other recipes, or the batch does not divide over them, or a setting has no effect, or
+            `out` holds a run that is not to be resumed.
         CheckpointError: `out` holds another model's checkpoint, or one that saw other samples, or no whole one; or
             another process writes into it; or a checkpoint could not be written.
         StoreError: `out` cannot be written.
@@ -123,6 +132,7 @@ def pretrain(
     began = time.perf_counter()
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
+        check_same_recipe(world, recipe)
         check_usage(recipe)
         check_batch(recipe, world.size)
         leases = _hold(recipe, world, stack, out, say)

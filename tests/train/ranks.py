@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from shards.errors import ConfigError
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
 from train.distributed import World, join_world
@@ -67,11 +68,21 @@ def main(out: Path) -> None:
         results = targets_on_two_ranks(world)
         if world.is_first:
             np.savez(out / "targets.npz", **results)  # type: ignore[arg-type]
+        refuse_other_recipes(out, world)
         for name, recipe in recipes().items():
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
                 train(with_parallel(recipe, parallel), out / f"{name}-relay-{parallel}", until=4)
         resume_after_damage(with_parallel(recipes()["mae"], "fsdp"), out / "mae-fsdp", world)
+
+
+def refuse_other_recipes(out: Path, world: World) -> None:
+    """Give each rank a recipe of its own, and write what it is told."""
+    recipe = mae_recipe(optim={"base_lr": 1e-3 * (1 + world.rank)}, run={"decode_threads": 1 + world.rank})
+    try:
+        pretrain(recipe, data="memory", out=out / "refused", stream=MemoryStream)
+    except ConfigError as error:
+        (out / f"refused-{world.rank}.txt").write_text(str(error))
 
 
 def resume_after_damage(recipe: Recipe, out: Path, world: World) -> None:

@@ -90,6 +90,13 @@ def test_fixtures_with_rows_spread_unevenly_over_two_ranks(out: Path) -> None:
     near(got["koleo"], koleo["two_crops_loss_weighted"])
 
 
+def test_ranks_with_other_recipes_are_all_told_before_any_work(out: Path) -> None:
+    told = {(out / f"refused-{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(told) == 1
+    assert "ranks 0 and 1 have other recipes: optim.base_lr 0.001 and 0.002 — " in told.pop()
+    assert not (out / "refused").exists()
+
+
 def test_checkpoints_of_two_ranks_are_whole_and_few(out: Path) -> None:
     folder = out / "mae-fsdp" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000006"]

@@ -98,6 +98,30 @@ def test_mistakes_name_the_file_the_key_and_the_nearest_one(overrides: dict[str,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("method.student_temperature", 0),
+        ("method.teacher_temperature", [0.04, 0]),
+        ("method.momentum", [0.9, 1.1]),
+        ("method.koleo_weight", -0.1),
+        ("augment.brightness", -0.1),
+        ("augment.hue", 0.6),
+        ("augment.std", [0.2, 0, 0.2]),
+        ("optim.base_lr", -1e-3),
+        ("optim.base_lr", float("nan")),
+        ("optim.betas", [0.9, 1.0]),
+        ("optim.layer_decay", 0),
+        ("optim.clip_norm", 0),
+        ("optim.weight_decay", [-1, 0]),
+        ("run.epochs", float("inf")),
+    ],
+)
+def test_a_value_that_no_run_can_use_is_refused_before_any_work(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"tiny-dinov2\.yaml: {key}(\.\d)?: Input should be"):
+        load_recipe("tiny-dinov2", {key: value})
+
+
 def test_nested_keys_of_heads_are_checked_too() -> None:
     with pytest.raises(ConfigError, match=r"'method.head.hiden', did you mean 'hidden'"):
         load_recipe("dinov2-short", {"method.head.hiden": 1})

@@ -59,6 +59,37 @@ def test_what_mae_cannot_use_is_refused(changes: dict[str, Any], message: str) -
             r"method\.teacher_temperature_warmup=0\.5 .* are equal",
         ),
         ({"method": {"mask_ratio": [0.5, 0.1]}}, r"method\.mask_ratio=\[0\.5, 0\.1\] is no range"),
+        ({"model": {"in_chans": 1}}, r"augment\.gray_probability=0\.2 .* model\.in_chans=1 leaves no colour"),
+        (
+            {"model": {"in_chans": 1}, "augment": {"gray_probability": 0, "saturation": 0.5, "hue": 0.3}},
+            r"augment\.saturation=0\.5 .*model\.in_chans=1.*; augment\.hue=0\.3 .*model\.in_chans=1",
+        ),
+        (
+            {"augment": {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}},
+            r"augment\.jitter_probability=0\.8 .* brightness, contrast, saturation, hue are 0",
+        ),
+        (
+            {"model": {"in_chans": 1}, "augment": {"gray_probability": 0, "brightness": 0, "contrast": 0}},
+            r"augment\.jitter_probability=0\.8 .* brightness, contrast are 0",
+        ),
+        (
+            {"method": {"mask_probability": 0, "mask_ratio": [0.2, 0.3], "ibot_weight": 2}},
+            r"method\.mask_ratio=.* method\.mask_probability is 0.*; method\.ibot_weight=2\.0 has no effect",
+        ),
+        (
+            {"method": {"ibot_weight": 0, "ibot_head": {"prototypes": 8}}},
+            r"method\.ibot_head=.* method\.ibot_weight is 0",
+        ),
+        ({"method": {"head": {"layers": 1}}}, r"method\.head\.hidden=32 .* method\.head\.layers is 1"),
+        (
+            {"watch": {"collapse_patience": 0, "min_feature_std": 0.5}},
+            r"watch\.min_feature_std=0\.5 .* watch\.collapse_patience is 0",
+        ),
+        ({"method": {"mask_probability": 0.1}}, r"masks none of the 8 global crops of a unit .*at least 0\.125"),
+        ({"method": {"mask_ratio": [0.0, 0.05]}}, r"masks none of the 16 patches .*at least 0\.0625"),
+        ({"augment": {"blur_sigma": [2, 0.1]}}, r"augment\.blur_sigma=\[2\.0, 0\.1\] is no range"),
+        ({"run": {"unit_images": 1}}, r"run\.unit_images=1: KoLeo needs two images"),
+        ({"method": {"local_crops": {"ratio": [2, 1], "size_px": 16}}}, r"method\.local_crops\.ratio=\[2\.0, 1\.0\]"),
         ({"method": {"local_crops": {"scale": [0.0, 0.2], "size_px": 16}}}, r"method\.local_crops\.scale"),
     ],
 )
@@ -67,7 +98,17 @@ def test_what_dinov2_cannot_use_is_refused(changes: dict[str, Any], message: str
         check_usage(dino_recipe(**changes))
 
 
-@pytest.mark.parametrize("recipe", [mae_recipe(), dino_recipe(run={"accumulate": 2}, model={"registers": 4})])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        mae_recipe(),
+        mae_recipe(augment={"brightness": 0, "hue": 0}),
+        dino_recipe(run={"accumulate": 2}, model={"registers": 4}),
+        dino_recipe(model={"in_chans": 1}, augment={"gray_probability": 0}),
+        dino_recipe(model={"in_chans": 1}, augment={"gray_probability": 0, "saturation": 0, "hue": 0}),
+        dino_recipe(method={"mask_probability": 0}),
+    ],
+)
 def test_what_a_method_uses_is_accepted(recipe: Recipe) -> None:
     check_usage(recipe)
 
@@ -80,3 +121,13 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_a_recipe_of_an_earlier_run_may_hold_them() -> None:
     recipe = load_recipe("tiny", {"model.drop_path": 0.1}, of_earlier_run=True)
     assert without_unused(recipe) == load_recipe("tiny")
+
+
+def test_a_gray_run_of_an_earlier_release_goes_on_with_the_recipe_that_says_the_same() -> None:
+    earlier = dino_recipe(model={"in_chans": 1}, augment={"saturation": 0.5})
+    assert without_unused(earlier) == dino_recipe(model={"in_chans": 1}, augment={"gray_probability": 0})
+
+
+def test_a_head_without_a_loss_stays_in_a_recipe_of_an_earlier_run() -> None:
+    earlier = dino_recipe(method={"ibot_weight": 0, "ibot_head": {"prototypes": 8}})
+    assert without_unused(earlier) == earlier

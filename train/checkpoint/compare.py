@@ -13,7 +13,7 @@ from train.checkpoint.record import Checkpoint
 from train.recipe import Recipe
 from train.usage import without_unused
 
-__all__ = ["check_resumable", "check_samples", "code_version", "setting_changes"]
+__all__ = ["check_resumable", "check_samples", "code_version", "differences", "setting_changes"]
 
 _FIXED = ("model", "method", "seed", "run.global_batch", "run.unit_images", "run.accumulate")
 """Settings that decide what the saved tensors mean and which samples come next."""
@@ -27,7 +27,7 @@ def check_resumable(checkpoint: Checkpoint, recipe: Recipe, *, where: Path) -> N
     """
     before, now = _with_defaults(checkpoint.recipe), recipe.model_dump(mode="json")
     for section in _FIXED:
-        for key, old, new in _differences(_pick(before, section), _pick(now, section), section):
+        for key, old, new in differences(_pick(before, section), _pick(now, section), section):
             raise CheckpointError(
                 f"{where} holds a checkpoint of another run: {key} was {old}, the recipe says {new}",
                 hint="choose another output folder, or the recipe of that run",
@@ -36,8 +36,8 @@ def check_resumable(checkpoint: Checkpoint, recipe: Recipe, *, where: Path) -> N
 
 def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line per setting that differs between two resolved recipes: `optim.base_lr was 0.001, now 0.01`."""
-    differences = _differences(_with_defaults(before), now, "")
-    return [f"{key} was {old}, now {new}" for key, old, new in differences]
+    found = differences(_with_defaults(before), now, "")
+    return [f"{key} was {old}, now {new}" for key, old, new in found]
 
 
 def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept_packing: bool = False) -> list[str]:
@@ -92,10 +92,19 @@ def _pick(document: Mapping[str, Any], dotted: str) -> Any:
     return value
 
 
-def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """`(dotted key, old, new)` for each leaf that differs; a setting that one side does not know counts as null."""
+def differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two resolved recipes, or parts of them; a setting that one does not know counts as null.
+
+    Args:
+        old: One of them.
+        new: The other.
+        key: Of the part; empty for a whole recipe.
+
+    Yields:
+        `(dotted key, old, new)` for each leaf that differs.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in [*new, *(name for name in old if name not in new)]:
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}".removeprefix("."))
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}".removeprefix("."))
     elif old != new:
         yield key, old, new
