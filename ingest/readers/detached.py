@@ -15,7 +15,7 @@ from typing import Final
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RejectError
 
-_PATTERN: Final = re.compile(r"(.*%0?\d{0,4}d.*?)\s+(-?\d+)\s+(-?\d+)(?:\s+(-?\d+))?(?:\s+\d+)?\s*")
+_NUMBER: Final = re.compile(r"%(0?)(\d{0,4})d")
 _MOST_FILES: Final = 1 << 16
 _MOST_DIGITS: Final = 12
 
@@ -32,17 +32,27 @@ def data_names(value: str, listed: Sequence[str]) -> list[str]:
     """
     if re.fullmatch(r"LIST(\s+\d+D?)?", value.strip()):
         return [line.strip() for line in listed if line.strip()]
-    found = _PATTERN.fullmatch(value)
+    found = _pattern_of(value)
     if found is None:
         return [value.strip()]
-    if any(len(digits or "") > _MOST_DIGITS for digits in found.groups()[1:]):
+    pattern, counts = found
+    if any(len(digits) > _MOST_DIGITS for digits in counts):
         raise RejectError("unreadable", "a pattern of data files with absurd numbers")
-    first, last, step = int(found[2]), int(found[3]), int(found[4] or 1)
+    first, last, step = (*map(int, counts), 1)[:3]
     numbers = range(first, last + (1 if step > 0 else -1), step or 1)
     if not 0 < len(numbers) <= _MOST_FILES:
         raise RejectError("unreadable", "a pattern of data files that stands for none")
-    pattern = found[1].strip()
     return [_numbered(pattern, number) for number in numbers]
+
+
+def _pattern_of(value: str) -> tuple[str, list[str]] | None:
+    """A pattern and the two to four numbers behind it: first, last, step, and axes of a file; None for a plain name."""
+    for count in (4, 3, 2):
+        pattern, *counts = value.rsplit(maxsplit=count) or [""]
+        are_numbers = len(counts) == count and all(re.fullmatch(r"-?\d+", word) for word in counts)
+        if are_numbers and _NUMBER.search(pattern):
+            return pattern.strip(), counts
+    return None
 
 
 def _numbered(pattern: str, number: int) -> str:
@@ -51,7 +61,7 @@ def _numbered(pattern: str, number: int) -> str:
     def padded(part: re.Match[str]) -> str:
         return str(number).rjust(min(int(part[2] or 0), 32), "0" if part[1] else " ")
 
-    return re.sub(r"%(0?)(\d{0,4})d", padded, pattern)
+    return _NUMBER.sub(padded, pattern)
 
 
 def read_beside(raw: RawFile, name: str) -> bytes:

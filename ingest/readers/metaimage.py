@@ -32,6 +32,8 @@ _TYPES: Final = {
 }
 _MOST_LINES: Final = 200
 _MOST_AXES: Final = 16
+_LARGEST: Final = 1e9
+"""Beyond it (NaN too) nothing is a direction, and determinants overflow."""
 _MOST_NAME_BYTES: Final = 1 << 22
 
 
@@ -144,6 +146,6 @@ def _geometry(header: Mapping[str, str], count: int) -> tuple[Any, list[float]]:
     if len(values) != count * count or count < 3:
         return AS_STORED, steps
     matrix = np.array(values).reshape(count, count)[:3, :3]
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+    if not (np.abs(matrix) < _LARGEST).all() or abs(np.linalg.det(matrix)) < 1e-6:
         return AS_STORED, steps
     return matrix, steps

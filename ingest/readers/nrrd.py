@@ -6,6 +6,7 @@ The header is lines `field: value` up to a blank line. The axes of space come fr
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ _ENCODINGS: Final = {
 _SHORT: Final = {"r": 0, "l": 0, "a": 1, "p": 1, "s": 2, "i": 2}
 _COLOURS: Final = ("rgb-color", "rgba-color", "3-color", "4-color")
 _MOST_LINES: Final = 1 << 17
+_LEAST: Final = 1e-15
+_LARGEST: Final = 1e9
+"""Lengths of a sample, whatever their unit; others (NaN and 0 too) are none, and their products are no numbers."""
 _COPIES: Final = {"text": 40, "hex": 5}
 """How many times its bytes a volume takes while it is read; 2 for the other encodings."""
 
@@ -231,7 +235,7 @@ def _vectors(header: Header, count: int) -> list[tuple[float, ...]]:
             vector = () if word == "none" else tuple(float(part) for part in inner.split(",")[:3])
         except ValueError:
             vector = ()
-        found.append(vector if len(vector) in (2, 3) and np.isfinite(vector).all() and any(vector) else ())
+        found.append(vector if len(vector) in (2, 3) and _LEAST < math.hypot(*vector) < _LARGEST else ())
     return found if len(found) == count else [()] * count
 
 

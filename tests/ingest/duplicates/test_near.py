@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ingest.duplicates.near import closest_pairs, find_losers
 from ingest.duplicates.pairs import EXACT_RADIUS, as_hashes, bands_of, correlation, distance, near_pairs
 from ingest.picture.fingerprint import fingerprint
 from tests.ingest.material import encoded, ingest, photo, public_spec, tables, write_folder
@@ -195,3 +196,14 @@ def test_the_audit_says_the_same_of_a_finished_dataset(tmp_path: Path) -> None:
     pairs = [(paths[row["key"]], paths[row["representative"]]) for row in result.table.to_pylist() if not row["keep"]]
     assert len(pairs) == 6
     assert all(gone[2] == kept[2] and gone[0] != kept[0] for gone, kept in pairs)
+
+
+def test_what_is_dropped_drops_nothing() -> None:
+    assert find_losers(np.array([[0, 1], [1, 2], [0, 3]]), gone=[]) == {1: 0, 3: 0}
+    assert find_losers(np.array([[0, 1], [1, 2], [0, 3]]), gone=[0]) == {2: 1}
+
+
+def test_of_the_pairs_with_one_group_the_best_is_left() -> None:
+    pairs, scores = np.array([[0, 2], [1, 2]]), np.array([0.991, 0.9999], np.float32)
+    assert closest_pairs(pairs, scores, np.array([7, 7, 8])).tolist() == [[1, 2]]
+    assert closest_pairs(pairs, scores, np.array([7, 9, 8])).tolist() == [[0, 2], [1, 2]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingest.job.join import join_all, read_table
 from ingest.job.list import list_raw
 from ingest.raw.items import RawItem, RawRoot
 from ingest.settings import IngestSettings
@@ -186,3 +187,14 @@ def test_other_words_in_a_table_are_another_listing(tmp_path: Path) -> None:
     first = list_raw(RawRoot(str(folder)), spec, IngestSettings()).digest
     (folder / "t.csv").write_text("id,p\na,p2\n")
     assert list_raw(RawRoot(str(folder)), spec, IngestSettings()).digest != first
+
+
+def test_a_table_says_its_word_of_the_files_that_it_lists(tmp_path: Path) -> None:
+    folder = raw(tmp_path, "t.csv", "file,patient\na.png,p1\n")
+    (table,) = spec_of({"path": "t.csv", "key": "file", "group": ["patient"], "select": "listed"}).layout.tables
+    join = read_table(RawRoot(str(folder)), table, [RawItem(path="t.csv", size=22)], IngestSettings().limits)
+    assert join.rows == 1
+    found = join_all(RawItem(path="i/a.png"), [join])
+    assert found is not None
+    assert found.stated.group == "p1"
+    assert join_all(RawItem(path="i/b.png"), [join]) is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ingest.job.known import Attempts
 from ingest.job.run import JobReport, run_job
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers import images
@@ -208,3 +209,11 @@ def test_the_same_job_twice_at_once_ends_well_both_times(raw: Path, tmp_path: Pa
     assert not (tmp_path / "d" / "staging").exists()
     ingest(raw, tmp_path / "alone", unit_files=2)
     assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "alone")
+
+
+def test_attempts_are_numbered_and_complete_where_nothing_is_pending() -> None:
+    assert Attempts(base="j").next_id() == "j"
+    assert not Attempts(base="j").is_complete
+    two = Attempts(base="j", jobs=[{"job_id": "j", "pending": 2}, {"job_id": "j-2", "pending": 0}])
+    assert (two.ids, two.is_complete) == (["j", "j-2"], True)
+    assert (two.next_id(), two.next_id(retry=True)) == ("j-3", "j-retry3")

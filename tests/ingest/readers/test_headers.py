@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
@@ -85,12 +85,15 @@ def test_the_files_that_are_damaged_below_are_sound() -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@example({**NRRD, "space directions": "(1e300,1,2) (1,1e300,2) (0,0,1)"})
+@example({**NRRD, "space directions": "(1e-320,0,0) (0,1,0) (0,0,nan)"})
 @given(odd_fields(NRRD))
 def test_odd_fields_of_nrrd(fields: dict[str, str]) -> None:
     images_or_reject(nrrd(fields), "a.nrrd")
 
 
 @settings(max_examples=100, deadline=None)
+@example({**META, "TransformMatrix": "1e300 0 0 0 1e300 0 0 0 1"})
 @given(odd_fields(META))
 def test_odd_fields_of_metaimage(fields: dict[str, str]) -> None:
     images_or_reject(meta({**fields, "ElementDataFile": fields["ElementDataFile"]}), "a.mha")
@@ -134,6 +137,15 @@ def test_absurd_patterns_of_data_files_are_refused(last: str) -> None:
     assert caught.value.reason == "unreadable"
     assert data_names("a%03d.raw 1 2", ()) == ["a001.raw", "a002.raw"]
     assert data_names(f"a%{'9' * 4500}d 1 2", ()) == [f"a%{'9' * 4500}d 1 2"]
+
+
+@pytest.mark.timeout(20)
+def test_a_long_line_is_no_trap_for_the_search_of_a_pattern() -> None:
+    value = "%d" * 4000 + " " * 4000 + "x"
+    assert data_names(value, ()) == [value]
+    assert data_names("my scan %d.raw  7 5 -1 2", ()) == ["my scan 7.raw", "my scan 6.raw", "my scan 5.raw"]
+    assert data_names("%d 1", ()) == ["%d 1"]
+    assert data_names("", ()) == [""]
 
 
 def slice_of_a_series() -> Dataset:
