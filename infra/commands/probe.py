@@ -115,6 +115,7 @@ def _check_own(options: ProbeOptions) -> None:
     options.check()
     choice = options.choice
     given = {"--tasks": choice.tasks != "all", "--data": choice.data is not None, "--skip-missing": choice.skip_missing}
+    given["--published"] = options.published
     if wrong := [name for name, is_given in given.items() if is_given]:
         raise ConfigError(f"{wrong[0]} is for MedMNIST's tasks, not for --labels", hint=f"leave {wrong[0]} out")
 

@@ -113,7 +113,7 @@ class EpochOrder:
         if not self.num_batches:
             raise ConfigError(
                 f"{self.num_samples} samples are fewer than the global batch {settings.global_batch}",
-                hint="take a smaller global batch, or pad the last one (`--last pad`)",
+                hint="take a smaller global batch, or let a stream pad the last one (`biovfm stream --last pad`)",
             )
         self._share = settings.global_batch // settings.num_lanes
         self._lane_length = self.num_batches * self._share

@@ -128,6 +128,7 @@ def test_splits_of_ones_own_must_keep_groups_whole(lock: Path, tmp_path: Path) -
         (["--lock", "x.lock.yaml"], "--lock needs --labels"),
         (["--label", "x"], "--label belongs to --labels"),
         (["--labels", "x.csv", "--lock", "x.lock.yaml", "--tasks", "breast"], "--tasks is for MedMNIST's tasks"),
+        (["--labels", "x.csv", "--lock", "x.lock.yaml", "--published"], "--published is for MedMNIST's tasks"),
         (["--labels", "nothing.csv", "--lock", "x.lock.yaml"], "cannot read nothing.csv"),
     ],
 )
