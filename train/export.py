@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from train.backbone import timm_settings
 from train.output import write_file, writing
-from train.recipe import MaeConfig, Recipe
+from train.recipe import Recipe
 
 __all__ = ["timm_config", "timm_model", "timm_weights", "write_export"]
+
+MEAN_OF_PATCHES: Final = {"global_pool": "avg", "fc_norm": False}
+"""What the exported timm model returns for an image: the mean of the normed patch tokens, as the probe reads it. With
+`fc_norm` timm would move the norm behind the mean."""
 
 
 def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, step: int, dataset: str = "") -> Path:
@@ -81,8 +85,7 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
     """The hub folder's `config.json`: a registered architecture, our sizes as its arguments, how to normalise."""
     model, size = recipe.model, recipe.image_size_px
     swiglu, registers = model.ffn == "swiglu", model.registers
-    pooling = _pooling(recipe)
-    arguments = timm_settings(model, image_size_px=size) | pooling
+    arguments = timm_settings(model, image_size_px=size) | MEAN_OF_PATCHES
     if _needs_unit_layer_scale(recipe):
         arguments["init_values"] = 1.0
     if registers:
@@ -95,7 +98,7 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
         "architecture": "vit_giant_patch14_dinov2" if swiglu else "vit_base_patch16_224",
         "num_classes": 0,
         "num_features": arguments["embed_dim"],
-        "global_pool": pooling["global_pool"],
+        "global_pool": MEAN_OF_PATCHES["global_pool"],
         "model_args": {key: value for key, value in arguments.items() if value is not None},
         "pretrained_cfg": {
             "tag": f"biovfm-{recipe.name}",
@@ -115,13 +118,6 @@ def timm_config(recipe: Recipe, *, step: int) -> dict[str, Any]:
     }
 
 
-def _pooling(recipe: Recipe) -> dict[str, Any]:
-    """What timm's model gives for an image: the mean of the normed patch tokens for MAE, whose losses never see CLS."""
-    if isinstance(recipe.method, MaeConfig):
-        return {"global_pool": "avg", "fc_norm": False}  # else timm would move the norm behind the mean
-    return {"global_pool": "token"}
-
-
 def _card(recipe: Recipe, step: int, dataset: str) -> str:
     return (
         "---\nlibrary_name: timm\ntags: [image-feature-extraction, biomedical]\n---\n"
@@ -129,5 +125,7 @@ def _card(recipe: Recipe, step: int, dataset: str) -> str:
         f"pretrained by {recipe.method.name} for {step} steps of {recipe.run.global_batch} images"
         + (f" on {dataset}" if dataset else "")
         + ".\n\n```python\nimport timm\n\n"
-        'model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True, num_classes=0)\n```\n'
+        'model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True, num_classes=0)\n'
+        "features = model(images)  # the mean of the patch tokens, which the probe reads; (B, D)\n"
+        "tokens = model.forward_features(images)  # CLS first, then registers and patches; (B, N, D)\n```\n"
     )

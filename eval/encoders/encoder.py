@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 Pooling = Literal["patch_mean", "cls", "cls_patch_mean"]
 PoolingChoice = Literal["auto", "patch_mean", "cls", "cls_patch_mean"]
 POOLINGS: Final = ("patch_mean", "cls", "cls_patch_mean")
-METHOD_POOLING: Final[dict[str, Pooling]] = {"dinov2": "cls_patch_mean", "mae": "patch_mean"}
-"""What `auto` means. DINOv2 trains the CLS token on whole crops and the patch tokens by iBOT, and its own linear
-evaluation reads both side by side; no loss of MAE ever sees its CLS token."""
+AUTO_POOLING: Final[Pooling] = "patch_mean"
+"""What `auto` means for every network: the readout of BioVFM's own evaluator, for DINOv2 and MAE alike, and what the
+exported folder's timm model returns. iBOT trains DINOv2's patch tokens; no loss of MAE ever sees its CLS token."""
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 PIXELS: Final = "pixels"
@@ -76,18 +76,16 @@ class Backbone:
         return int(getattr(self.model, "num_prefix_tokens", 0))
 
     def pooling(self, choice: PoolingChoice = "auto") -> Pooling:
-        """What is read out: `choice`, or what the method that trained this network trained.
+        """What is read out: `choice`, with `auto` resolved to `AUTO_POOLING`.
 
         Args:
-            choice: `auto` takes `METHOD_POOLING` by the recipe that the checkpoint records, and `patch_mean`, which
-                every Vision Transformer has, where it records none.
+            choice: One of `POOLINGS`, or `auto`.
 
         Raises:
             ConfigError: There is no such pooling.
         """
         if choice == "auto":
-            recipe: Any = self.metadata.get("recipe") or {}
-            return METHOD_POOLING.get(str(recipe.get("method", {}).get("name")), "patch_mean")
+            return AUTO_POOLING
         if choice not in POOLINGS:
             raise ConfigError(f"no pooling {choice!r}", hint=f"one of auto, {', '.join(POOLINGS)}")
         return choice

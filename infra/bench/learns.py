@@ -2,8 +2,8 @@
 
     python -m infra.bench.learns --recipe tiny --data LOCK --medmnist FOLDER --out runs/learns [--set run.steps=1500]
 
-Prints one JSON object: how long pretraining took, and for each readout (the method's own is `auto`, see
-`eval.encoders.encoder.METHOD_POOLING`) the probe's test AUC of the trained network, those of the same network untrained
+Prints one JSON object: how long pretraining took, and for each readout (the default is `auto`, see
+`eval.encoders.encoder.AUTO_POOLING`) the probe's test AUC of the trained network, those of the same network untrained
 (one a seed), and the difference of the means; the validation split's difference stands beside it, for comparing recipes
 without looking at the test split. Untrained is the network as the recipe begins with it: MAE's starting point (Xavier,
 sine and cosine positions) is another one than timm's. The same command goes on after SIGTERM; minutes are those of all

@@ -356,14 +356,18 @@ def test_a_run_of_an_earlier_release_with_such_a_setting_goes_on_without_it(tmp_
     assert export_run(tmp_path).is_dir()
 
 
-def test_plain_timm_gives_what_the_probe_reads_of_mae(tmp_path: Path) -> None:
-    export = run(mae_recipe(run={"steps": 2}), tmp_path).export
+@pytest.mark.parametrize(
+    "recipe", [mae_recipe(run={"steps": 2}), dino_recipe(run={"steps": 2}, model={"registers": 3})], ids=["mae", "dino"]
+)
+def test_plain_timm_gives_what_the_probe_reads(recipe: Recipe, tmp_path: Path) -> None:
+    export = run(recipe, tmp_path).export
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         got = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0).eval()(images)
         backbone = load_backbone(str(export))
-        want = backbone.tokens(images)[:, 1:].mean(1)
-    assert backbone.pooling("auto") == "patch_mean"
+        want = backbone.features(images, backbone.pooling("auto"))
+        patches = backbone.tokens(images)[:, 1 + recipe.model.registers :]
+    torch.testing.assert_close(want, patches.mean(1))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
