@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("infra.commands.serve:serve", "Look at a dataset in the browser."),
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, compare, materialize and export them."),
+    "columns": ("infra.commands.columns:app", "Give samples columns of your own: labels, age, findings."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
     "verify": ("infra.commands.verify:verify_dataset", "Compare a dataset's objects with its index."),
     "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),

@@ -58,6 +58,7 @@ def print_summary(summary: Any) -> None:
     answer("encoding: " + ", ".join(f"{name}={value}" for name, value in summary.encoding.items()))
     answer_table("samples by modality", summary.by_modality)
     answer_table("samples by source", summary.by_source)
+    answer_table("columns of your own", summary.columns)
     answer_table("rejected images by reason", summary.rejects)
     counted = [
         {name: job.get(name, "") for name in ("job_id", "source", "files", "items", "kept", "rejected")}

@@ -54,7 +54,7 @@ def create(
     licence
         Licences to keep.
     where
-        DuckDB predicate over the index columns, e.g. "width >= 256 AND channels = 1".
+        DuckDB predicate over the columns of the index and your own (`biovfm columns list`), e.g. "width >= 256".
     fraction
         Share of each group to keep.
     count

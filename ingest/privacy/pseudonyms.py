@@ -15,6 +15,35 @@ _EXTENSIONS = re.compile(r"(?:\.(?:nii|tar|ome))?\.[A-Za-z0-9]{1,5}$")
 _SCHEME = re.compile(r"^(zip|tar|gzip)://")
 
 
+class KeyedNames:
+    """Keyed hashes of the names of one source.
+
+    Args:
+        source: Source id.
+        secret: The user's secret; empty takes the fixed key of sources that are published de-identified.
+    """
+
+    def __init__(self, source: str, secret: str = "") -> None:
+        self._key = hashlib.blake2b(secret.encode() or PUBLIC_KEY, digest_size=32).digest()
+        self._source = source
+
+    def group_id(self, group: str) -> str:
+        """24 hex digits: the keyed hash of a group."""
+        return self.digest("group", group, 12)
+
+    def path(self, path: str) -> str:
+        """A path, each part replaced by its keyed hash, the extension of a known format kept."""
+        parts = path.split("/")
+        extension = _EXTENSIONS.search(parts[-1])
+        tail = extension[0].lower() if extension and is_format(extension[0]) else ""
+        return "/".join(self.digest("path", part, 8) for part in parts) + tail
+
+    def digest(self, use: str, text: str, num_bytes: int) -> str:
+        """The keyed hash of a text, for one use."""
+        data = f"{self._source}\0{text}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(data, digest_size=num_bytes, key=self._key, person=use.encode()).hexdigest()
+
+
 class Pseudonyms:
     """Turns raw paths and groups into what may be published.
 
@@ -34,23 +63,22 @@ class Pseudonyms:
         if policy == "auto":
             policy = "keep" if spec.deidentified else "hash"
         self.hides_paths = policy == "hash"
-        secret = settings.secret.get_secret_value().encode()
+        secret = settings.secret.get_secret_value()
         if not secret and not spec.deidentified:
             raise ConfigError(
                 f"source {spec.id} may hold names in tags or paths: a secret is needed to hash them",
                 hint="set BIOVFM_SECRET, or `deidentified: true` in the source's YAML if nothing identifies a person",
             )
-        self._key = hashlib.blake2b(PUBLIC_KEY if spec.deidentified else secret, digest_size=32).digest()
-        self._source = spec.id
+        self._names = KeyedNames(spec.id, "" if spec.deidentified else secret)
 
     @property
     def key_check(self) -> str:
         """Short digest that tells two keys apart without giving either away; part of the job id."""
-        return self._hash("key", "check", 8)
+        return self._names.digest("key", "check", 8)
 
     def group_id(self, group: str) -> str:
         """24 hex digits: the keyed hash of a group of this source."""
-        return self._hash("group", group, 12)
+        return self._names.group_id(group)
 
     def raw_path(self, item: RawItem) -> str:
         """The raw path as it may be published: each part replaced by its keyed hash where paths are hidden.
@@ -62,22 +90,12 @@ class Pseudonyms:
             return item.raw_path
         scheme = _SCHEME.match(item.raw_path)
         if scheme is None:
-            return self._hide(item.path)
-        outer = self.raw_path(item.holder) if item.holder else self._hide(item.path)
-        return f"{scheme[0]}{self._hide(item.member)}::{outer}"
-
-    def _hide(self, path: str) -> str:
-        parts = path.split("/")
-        extension = _EXTENSIONS.search(parts[-1])
-        tail = extension[0].lower() if extension and _is_format(extension[0]) else ""
-        return "/".join(self._hash("path", part, 8) for part in parts) + tail
-
-    def _hash(self, use: str, text: str, num_bytes: int) -> str:
-        data = f"{self._source}\0{text}".encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(data, digest_size=num_bytes, key=self._key, person=use.encode()).hexdigest()
+            return self._names.path(item.path)
+        outer = self.raw_path(item.holder) if item.holder else self._names.path(item.path)
+        return f"{scheme[0]}{self._names.path(item.member)}::{outer}"
 
 
-def _is_format(extension: str) -> bool:
+def is_format(extension: str) -> bool:
     """Whether an extension is that of a known format; anything else may be part of a name or an identifier."""
     from ingest.readers import EXTENSIONS
 

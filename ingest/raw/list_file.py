@@ -24,9 +24,10 @@ from shards.errors import SourceError, UnavailableError
 PATH_COLUMNS: Final = (
     *("path", "url", "file", "raw_path", "file_path", "filepath", "filename", "file_name", "image_path", "image"),
 )
+GROUP_COLUMNS: Final = ("group", "group_id", "patient_id", "patient", "patientid", "subject", "subject_id")
 _STATED: Final[Mapping[str, tuple[str, ...]]] = {
     "modality": ("modality",),
-    "group": ("group", "group_id", "patient_id", "patient", "patientid", "subject", "subject_id"),
+    "group": GROUP_COLUMNS,
     "licence": ("licence", "license"),
     "anatomy": ("anatomy", "body_part"),
     "label": ("label",),

@@ -10,12 +10,14 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 Row = Mapping[str, Any]
 
 _DELIMITERS: Final = ",;\t|"
+_STATED_DELIMITER: Final = re.compile(r"\"?sep=([,;|])\"?", re.IGNORECASE)
 _MOST_FIELD_BYTES: Final = 16 << 20
 _HEAD_BYTES: Final = 4
 
@@ -42,7 +44,7 @@ def table_rows(stream: BinaryIO, name: str, *, records: str = "", plain: bool = 
         for batch in pq.ParquetFile(stream).iter_batches():
             yield from batch.to_pylist()
         return
-    text = io.TextIOWrapper(stream, encoding=_encoding(stream), errors="surrogateescape", newline="")
+    text = io.TextIOWrapper(stream, encoding=encoding_of(stream), errors="surrogateescape", newline="")
     csv.field_size_limit(_MOST_FIELD_BYTES)
     try:
         yield from _rows_of_text(text, extension, records, plain=plain)
@@ -52,7 +54,7 @@ def table_rows(stream: BinaryIO, name: str, *, records: str = "", plain: bool = 
         text.detach()  # the stream is its opener's to close
 
 
-def _encoding(stream: BinaryIO) -> str:
+def encoding_of(stream: BinaryIO) -> str:
     """UTF-16 where its mark is there, or where every other byte of the beginning is zero; else UTF-8."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(-len(head), io.SEEK_CUR)
@@ -76,13 +78,25 @@ def _rows_of_text(text: io.TextIOWrapper, extension: str, records: str, *, plain
         yield from _separated(text, extension)
 
 
-def _separated(text: io.TextIOWrapper, extension: str) -> Iterator[Row]:
-    """Rows of separated values; the delimiter is that of the extension, else the one that the header has most of."""
+def _separated(text: TextIO, extension: str) -> Iterator[Row]:
+    names, delimiter = read_header(text, extension)
+    yield from csv.DictReader(text, fieldnames=names, delimiter=delimiter)
+
+
+def read_header(text: TextIO, extension: str) -> tuple[list[str], str]:
+    """The column names of separated values, and the delimiter.
+
+    The delimiter is what a first line `sep=;` says, as spreadsheets write it, else that of the extension, else the one
+    that the header has most of. What is left of the text are the rows.
+    """
     header = text.readline()
+    stated = _STATED_DELIMITER.fullmatch(header.strip())
+    if stated:
+        header = text.readline()
+        return [name.strip() for name in next(csv.reader([header], delimiter=stated[1]), [])], stated[1]
     preferred = {"tsv": "\t", "tab": "\t"}.get(extension, "")
     found = preferred if preferred and preferred in header else max(_DELIMITERS, key=header.count)
-    names = next(csv.reader([header], delimiter=found), [])
-    yield from csv.DictReader(text, fieldnames=[name.strip() for name in names], delimiter=found)
+    return [name.strip() for name in next(csv.reader([header], delimiter=found), [])], found
 
 
 def _records(value: Any, way: Sequence[str], passed: tuple[str, ...]) -> Iterator[Row]:

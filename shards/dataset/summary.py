@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shards.dataset.columns import describe_columns
 from shards.dataset.dataset import Dataset
 
 
@@ -21,6 +22,7 @@ class Summary:
         num_bytes: Compressed image bytes.
         by_modality: `modality, sources, groups, samples, bytes` of each modality, most samples first.
         by_source: `source, modality, licence, samples` of each source and modality.
+        columns: What each column of the user's own holds (`shards.dataset.columns.ColumnFacts`).
         rejects: `source, reason, images` of the committed jobs.
         jobs: `job_id, version, source, files, items, kept, rejected` of the committed jobs; files and items are what
             the job itself counted, kept and rejected are counted in the tables.
@@ -34,6 +36,7 @@ class Summary:
     num_bytes: int
     by_modality: list[dict[str, Any]]
     by_source: list[dict[str, Any]]
+    columns: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     jobs: list[dict[str, Any]]
 
@@ -63,6 +66,7 @@ def summarise(dataset: Dataset) -> Summary:
         num_bytes=int(totals["bytes"] or 0),
         by_modality=tables["by_modality"],
         by_source=tables["by_source"],
+        columns=[asdict(facts) for facts in describe_columns(dataset)],
         rejects=tables["rejects"],
         jobs=[
             {

@@ -31,9 +31,9 @@ from shards.errors import AlreadyExistsError, ConfigError, ShardError, SubsetErr
 from shards.read.remote import read_coalesced
 from shards.schema import fingerprint_schema, index_schema, rejects_schema
 from shards.store import Store
-from shards.subset.chosen import run, samples
+from shards.subset.chosen import run
 from shards.subset.finding import Found, verify
-from shards.subset.lock import Lock
+from shards.subset.lock import Lock, samples_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -125,7 +125,7 @@ def _check_encoding(origin: Dataset, target: Dataset) -> None:
 @contextmanager
 def _wanted(found: Found, target: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the tables of the origin, and `wanted`: the lock's rows that the target does not hold."""
-    with samples(found.dataset, found.version, dictionaries=()) as database:
+    with samples_of(found.lock, found.dataset, found.version, dictionaries=()) as database:
         for name, schema in (("fingerprints", fingerprint_schema), ("rejects", rejects_schema)):
             table = found.dataset.table(name)
             database.register(name, schema().empty_table() if table is None else scan(table))

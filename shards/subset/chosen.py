@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.dataset.columns import register_samples
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import ask_tables, connect, is_of_the_network, scan, told_plainly
 from shards.errors import ConfigError, SampleIndexError
@@ -124,7 +125,7 @@ def choose(
     """
 
     def chosen() -> Chosen:
-        with samples(dataset, version) as database:
+        with samples(dataset, version, predicate=where) as database:
             return choose_from(database, where, with_samples=with_samples, seconds=seconds)
 
     return ask_tables(dataset.url, chosen)
@@ -161,15 +162,28 @@ def choose_from(
 
 @contextmanager
 def samples(
-    dataset: Dataset, version: int, *, dictionaries: Sequence[str] = ("shard",)
+    dataset: Dataset,
+    version: int,
+    *,
+    dictionaries: Sequence[str] = ("shard",),
+    predicate: str | None = None,
+    columns_version: int | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection on which the table `samples` is an index version; it reaches nothing else.
+
+    Args:
+        dataset: The dataset.
+        version: Index version.
+        dictionaries: Columns of few values to read as dictionaries.
+        predicate: What will be asked: the columns of the user's own that it names are in `samples` too.
+        columns_version: Version of these columns; the newest where None.
 
     Raises:
         SampleIndexError: The dataset holds nothing yet, or has no such version (any more).
     """
     with told_plainly(dataset.url), connect(memory_limit=MEMORY) as database:
-        database.register("samples", scan(dataset.samples_table(version), dictionaries=dictionaries))
+        rows = scan(dataset.samples_table(version), dictionaries=dictionaries)
+        register_samples(database, dataset, rows, predicate=predicate or "", version=columns_version)
         yield database
 
 
@@ -203,7 +217,7 @@ def run(database: duckdb.DuckDBPyConnection, sql: str, *, seconds: float = SECON
             ) from error
         raise ConfigError(
             f"the predicate does not work: {str(error).splitlines()[0]}",
-            hint='--where takes a DuckDB expression over the index columns, e.g. "width >= 256"',
+            hint='--where takes a DuckDB expression over the columns of the index and your own, e.g. "width >= 256"',
         ) from error
     finally:
         watch.cancel()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.dataset.columns import forget_samples, register_samples
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import connect, scan
 from shards.schema import rejects_schema
 from shards.subset.chosen import MEMORY, run
-from shards.subset.data_list import open_rows
+from shards.subset.data_list import OpenRows, open_rows
 from shards.subset.lock import is_lock
 
 if TYPE_CHECKING:
@@ -94,13 +95,14 @@ def _both(a: str | Path, b: str | Path, dataset: str | None) -> Iterator[duckdb.
     """A connection with the rows of both, what their datasets hold and reject, and the table `differing`."""
     with connect(memory_limit=MEMORY) as database:
         for name, url in (("a", a), ("b", b)):
-            opened, version, where = _open(url, dataset)
-            database.register("samples", scan(opened.samples_table(version)))
+            rows = _open(url, dataset)
+            index = scan(rows.dataset.samples_table(rows.version))
+            register_samples(database, rows.dataset, index, predicate=rows.where, version=rows.columns_version)
             columns = "key, source, modality, pixel_sha256, raw_path, raw_frame"
-            run(database, f"CREATE TEMP TABLE {name} AS SELECT {columns} FROM samples WHERE {where}")  # noqa: S608
+            run(database, f"CREATE TEMP TABLE {name} AS SELECT {columns} FROM samples WHERE {rows.where}")  # noqa: S608
             database.execute(f"CREATE TEMP TABLE all_{name} AS SELECT key FROM samples")  # noqa: S608
-            database.unregister("samples")
-            rejects = opened.table("rejects")
+            forget_samples(database)
+            rejects = rows.dataset.table("rejects")
             database.register(f"rejects_{name}", rejects_schema().empty_table() if rejects is None else scan(rejects))
         database.execute(f"""CREATE TEMP TABLE differing AS {_only("a", "b")} UNION ALL {_only("b", "a")}
             UNION ALL SELECT a.key, 'changed', a.source, a.modality, 'other pixels' FROM a JOIN b USING (key)
@@ -117,10 +119,10 @@ def _only(one: str, other: str) -> str:
             AS why ON (why.source, why.raw_path, why.raw_frame) = ({one}.source, {one}.raw_path, {one}.raw_frame)"""  # noqa: S608
 
 
-def _open(url: str | Path, dataset: str | None) -> tuple[Dataset, int, str]:
+def _open(url: str | Path, dataset: str | None) -> OpenRows:
     if is_lock(url):
         return open_rows(url, dataset=dataset)
     place, at, version = str(url).rpartition("@")
     if at and version.isdigit():
-        return Dataset.open(place), int(version), "TRUE"
+        return OpenRows(dataset=Dataset.open(place), version=int(version))
     return open_rows(url)

@@ -11,7 +11,7 @@ from shards.errors import ConfigError
 if TYPE_CHECKING:
     import duckdb
 
-_HINT = '--where takes one DuckDB expression over the index columns, e.g. "width >= 256 AND channels = 1"'
+_HINT = '--where takes one DuckDB expression over the columns of the index and your own, e.g. "width >= 256"'
 _AGGREGATES = frozenset(
     {"avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "count_if", "count_star", "countif", "max"}
     | {"mean", "median", "min", "quantile", "quantile_cont", "quantile_disc", "sum"}

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SampleIndexError, SubsetError
-from shards.subset.chosen import Chosen, choose_from, samples
+from shards.subset.chosen import Chosen, choose_from
 from shards.subset.expression import check_expression
-from shards.subset.lock import Lock, sorted_digest
+from shards.subset.lock import Lock, samples_of, sorted_digest
 
 VERIFIED_SAMPLES = 2_000_000
 """Locks of up to so many samples are compared sample by sample whenever they are opened; larger ones by their order,
@@ -70,6 +70,7 @@ class Found:
         dataset: Where it was found.
         version: In which index version.
         where: The SQL predicate that picks them there.
+        columns_version: Version of the user's own columns that it was evaluated on; None where there were none.
         chosen: Its rows.
         same_order: Whether an epoch has the pinned order; None where the lock does not pin it.
         notes: Lines that the user should see: another version, another dataset, what is not pinned.
@@ -81,6 +82,7 @@ class Found:
     where: str
     chosen: Chosen
     same_order: bool | None
+    columns_version: int | None = None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -149,7 +151,7 @@ def _num_rows(table: Any) -> int:
 
 def _tries(lock: Lock, dataset: Dataset, version: int, *, compared: bool, keys: Path | None) -> Iterator[Found]:
     """What a version holds of the lock: its selection, the listed keys, all samples; only what has its samples."""
-    with suppress(SampleIndexError), samples(dataset, version) as database:
+    with suppress(SampleIndexError), samples_of(lock, dataset, version) as database:
         wheres = [lock.predicate(), _ALL]
         if lock.selection.where:
             check_expression(database, lock.selection.where)
@@ -166,9 +168,7 @@ def _tries(lock: Lock, dataset: Dataset, version: int, *, compared: bool, keys: 
                     continue
                 if same is not True or compared:
                     chosen = choose_from(database, where)
-            except ConfigError:  # this version has no such column
-                if version == lock.index_version and where != _ALL:
-                    raise
+            except ConfigError:  # this version has no such column; `differences_of` says so where none has
                 continue
             if _same_samples(lock, dataset, version, where, chosen, compared=compared or same is not True):
                 yield Found(
@@ -178,6 +178,7 @@ def _tries(lock: Lock, dataset: Dataset, version: int, *, compared: bool, keys: 
                     where=where,
                     chosen=chosen,
                     same_order=same,
+                    columns_version=lock.columns_version,
                     notes=_notes(lock, dataset, version),
                 )
 
@@ -218,10 +219,10 @@ def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) ->
     newest = dataset.version()
     version = lock.index_version if 0 <= lock.index_version <= newest else newest
     try:
-        with samples(dataset, version) as database:
+        with samples_of(lock, dataset, version) as database:
             chosen = choose_from(database, lock.predicate(), with_samples=bool(lock.order))
     except SampleIndexError:
-        with samples(dataset, newest) as database:
+        with samples_of(lock, dataset, newest) as database:
             chosen = choose_from(database, lock.predicate(), with_samples=bool(lock.order))
         version = newest
     taken = _withdrawn(dataset)

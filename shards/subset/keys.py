@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
 from shards.subset.chosen import choose_from, run, samples
-from shards.subset.lock import Lock
+from shards.subset.lock import Lock, samples_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +40,7 @@ def write_keys(lock: Lock, dataset: Dataset, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with samples(dataset, lock.index_version, dictionaries=()) as database:
+        with samples_of(lock, dataset, lock.index_version, dictionaries=()) as database:
             columns = ", ".join(f"{name}::VARCHAR AS {name}" for name in _COLUMNS.split(", "))
             run(database, f"CREATE TEMP TABLE listed AS SELECT {columns} FROM samples WHERE {lock.predicate()}")  # noqa: S608
             reader = database.sql(f"SELECT * FROM listed ORDER BY {_COLUMNS}").to_arrow_reader(1 << 16)  # noqa: S608

@@ -11,13 +11,15 @@ does not pin the order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from shards.dataset.columns import columns_version
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
 from shards.settings import load_yaml, parse
@@ -60,6 +62,7 @@ class Lock(BaseModel):
         dataset: URL of the dataset; in the file, a path may be relative to the file's folder.
         dataset_id: Id of the dataset, where it has one.
         index_version: The index version it was made on.
+        columns_version: Version of the user's own columns, where there were any.
         selection: What was asked for.
         thresholds: Group → largest sampling hash that is in; empty where all are kept.
         num_samples: Samples.
@@ -81,6 +84,7 @@ class Lock(BaseModel):
     dataset: str
     dataset_id: str | None = None
     index_version: int
+    columns_version: int | None = None
     selection: Selection
     thresholds: dict[str, str] = {}
     num_samples: int
@@ -119,6 +123,8 @@ class Lock(BaseModel):
         from shards.files import write_text
 
         content = self.model_dump(mode="json", exclude_defaults=self.format == 1)
+        if self.columns_version is None:
+            content.pop("columns_version", None)
         if relative and "://" not in self.dataset:
             content["dataset"] = os.path.relpath(self.dataset, path.absolute().parent)
         text = yaml.safe_dump({"format": self.format, **content}, sort_keys=False)
@@ -160,7 +166,8 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
         ConfigError: `where` is no valid predicate, or not a deterministic one.
     """
     pinned = dataset.version() if version is None else version
-    with samples(dataset, pinned) as database:
+    columns = columns_version(dataset)
+    with samples(dataset, pinned, predicate=selection.where, columns_version=columns) as database:
         if selection.where:
             check_expression(database, selection.where)
         thresholds = _thresholds(database, selection) if selection.samples_by_hash else {}
@@ -174,6 +181,7 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
         dataset=dataset.url,
         dataset_id=dataset.id,
         index_version=pinned,
+        columns_version=columns,
         selection=selection,
         thresholds=thresholds,
         encoding=dict(dataset.settings.get("encoding", {})),
@@ -210,6 +218,19 @@ def facts_of(chosen: Chosen) -> dict[str, Any]:
         "order": chosen.order_digest(),
         "parts": parts,
     }
+
+
+def samples_of(
+    lock: Lock, dataset: Dataset, version: int, *, dictionaries: Sequence[str] = ("shard",)
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """A connection on which `samples` has all that a lock's predicate names, see `shards.subset.chosen.samples`."""
+    return samples(
+        dataset,
+        version,
+        dictionaries=dictionaries,
+        predicate=lock.selection.where,
+        columns_version=lock.columns_version,
+    )
 
 
 def sorted_digest(dataset: Dataset, version: int, where: str) -> str:

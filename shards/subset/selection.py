@@ -25,7 +25,7 @@ class Selection(BaseModel):
         source: Source ids to keep.
         anatomy: Body parts to keep.
         licence: Licences to keep.
-        where: A DuckDB predicate over the index columns, e.g. `width >= 256 AND channels = 1`.
+        where: A DuckDB predicate over the columns of the index and the user's own, e.g. `width >= 256 AND age > 60`.
         fraction: Share of each group to keep.
         count: Samples of each group to keep (all of a smaller group).
         per: What a group is, for `fraction` and `count`; empty takes the selection as one group.
