@@ -24,6 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
+from shards.dataset.replace import JOB, SUMMARY
 from shards.dataset.table_files import add_files, require_inside, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
@@ -52,8 +53,6 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
 """Name in a query → folder and columns of a table."""
 CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
-_JOB = "biovfm.job"
-_SUMMARY = "biovfm.summary"
 
 
 class Dataset:
@@ -359,9 +358,9 @@ class Dataset:
         table = self.table("index")
         history = [] if table is None else reversed(ask_tables(self.url, table.history))
         return [
-            {**json.loads(entry.get(_SUMMARY, "{}")), "job_id": entry[_JOB], "version": int(entry["version"])}
+            {**json.loads(entry.get(SUMMARY, "{}")), "job_id": entry[JOB], "version": int(entry["version"])}
             for entry in history
-            if _JOB in entry
+            if JOB in entry
         ]
 
     def _append(self, name: str, job_id: str, rows: Rows, summary: Mapping[str, Any] | None = None) -> int:
@@ -369,7 +368,7 @@ class Dataset:
 
         partition_by = PARTITIONS if name == "index" else ()
         properties = CommitProperties(
-            custom_metadata={_JOB: job_id, _SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
+            custom_metadata={JOB: job_id, SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
             app_transactions=[Transaction(job_id, 1)],
         )
 

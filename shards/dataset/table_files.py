@@ -127,6 +127,20 @@ def _add_columns(table: DeltaTable, wanted: Schema) -> None:
         table.update_incremental()
 
 
+def add_actions(table: DeltaTable) -> list[dict[str, Any]]:
+    """The table's files: `path` (decoded), `size_bytes`, `num_records`, `partition.…`, `min.…`, `max.…`."""
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    return [{**row, "path": unquote(row["path"])} for row in rows]
+
+
+def partition_of(action: Mapping[str, Any]) -> dict[str, str]:
+    """The partition of a file, from its entry in `add_actions`."""
+    prefix = "partition."
+    return {name.removeprefix(prefix): value for name, value in action.items() if name.startswith(prefix)}
+
+
 def require_inside(table: DeltaTable, url: str) -> None:
     """Check that every file that a table names lies in the table's folder.
 
@@ -198,6 +212,14 @@ def _name(partition: Mapping[str, str], job_id: str, number: int, file: Path) ->
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     return "/".join([*partition_folders(partition), f"part-{_plain(job_id)}-{number:05d}-{digest}.parquet"])
+
+
+def is_file_of(path: str, job_id: str) -> bool:
+    """Whether a table file was written for a job, by its name."""
+    return (
+        re.fullmatch(rf"part-{re.escape(_plain(job_id))}-\d{{5}}-[0-9a-f]{{16}}\.parquet", PurePosixPath(path).name)
+        is not None
+    )
 
 
 def partition_folders(partition: Mapping[str, str]) -> list[str]:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shards.dataset.dataset import CONCEDED, Dataset
+from shards.dataset.table_files import add_actions
 from shards.dataset.verify_shard import Problem, RawItem, Rows, check_shard
-from shards.dataset.verify_table import add_actions, check_table, is_hashed
+from shards.dataset.verify_table import check_table, is_hashed
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS
 from shards.store.base import HIDDEN, ObjectInfo

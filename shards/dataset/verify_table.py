@@ -11,17 +11,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.table_files import bounds_of, partition_folders
+from shards.dataset.table_files import add_actions, bounds_of, partition_folders, partition_of
 from shards.dataset.verify_shard import Problem
 from shards.errors import SampleIndexError, StoreError
 from shards.store import Store
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 _HASHED = re.compile(r"part-.*-\d{5}-([0-9a-f]{16})\.parquet")
 
@@ -52,14 +48,6 @@ def check_table(dataset: Dataset, name: str, *, deep: bool) -> Iterator[Problem]
             yield Problem(kind="size", path=path, detail=detail)
         elif deep:
             yield from _check_content(dataset.store, path, action)
-
-
-def add_actions(table: DeltaTable) -> list[dict[str, Any]]:
-    """The table's files: `path` (decoded), `size_bytes`, `num_records`, `partition.…`, `min.…`, `max.…`."""
-    import pyarrow as pa
-
-    rows: list[dict[str, Any]] = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    return [{**row, "path": unquote(row["path"])} for row in rows]
 
 
 def is_hashed(path: str) -> bool:
@@ -99,8 +87,7 @@ def _log_against(action: Mapping[str, Any], bounds: Mapping[str, Any]) -> Iterat
             told = action.get(f"{side}.{name}")
             if told is not None and told != value:
                 yield f"{side} of {name} is {told!r}", f"{value!r}"
-    prefix = "partition."
-    partition = {name.removeprefix(prefix): value for name, value in action.items() if name.startswith(prefix)}
+    partition = partition_of(action)
     folders = PurePosixPath(action["path"]).parts[:-1]
     if partition and sorted(folders) != sorted(partition_folders(partition)):
         yield f"partition {', '.join(partition_folders(partition))}", "/".join(folders)
