@@ -84,6 +84,11 @@ class IngestSettings(BaseModel):
     burned_in: Literal["source", "keep", "crop", "reject"] = Field(
         "source", description="Images with burned-in annotations: keep, crop to the image region, or reject."
     )
+    find_text: bool = Field(
+        False,
+        description="Look for text in the pixels as stored (extra text). What is found is burned_in `yes`, and the "
+        "policy above acts on it; what crop leaves text in is rejected.",
+    )
     quality: QualitySettings = QualitySettings()
     limits: LimitSettings = LimitSettings()
     dedup: DedupSettings = DedupSettings()

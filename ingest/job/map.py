@@ -22,7 +22,7 @@ from ingest.job.unit_writer import Prepared, UnitWriter
 from ingest.picture.fingerprint import fingerprint
 from ingest.picture.normalise import encode, reduce, to_picture
 from ingest.picture.quality import find_fault
-from ingest.privacy.burned_in import burned_in_policy, without_text
+from ingest.privacy.burned_in import burned_in_policy, looked_at, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.disguise import HEAD_BYTES, disguise
@@ -256,7 +256,8 @@ def _prepare(context: MapContext, item: RawItem, image: RawImage, writer: UnitWr
         raise RejectError("unknown_modality", image.modality)
     if image.captured and modality in _COMPUTED:
         raise RejectError("screen_capture", "SOPClassUID")
-    image, cropped = without_text(image, burned_in_policy(context.spec, settings))
+    policy = burned_in_policy(context.spec, settings)
+    image, cropped = without_text(image, policy)
     picture = to_picture(image)
     reduced = reduce(picture, context.encoding, source=image.source if picture is image.pixels else None)
     fault = find_fault(picture, reduced.gray, settings.quality, part_of_volume=image.part_of_volume)
@@ -264,6 +265,8 @@ def _prepare(context: MapContext, item: RawItem, image: RawImage, writer: UnitWr
         raise RejectError(*fault)
     digest = pixel_sha256(picture)
     writer.check_new(digest)
+    if settings.find_text:
+        image = looked_at(image, reduced.pixels, policy)
     encoded = encode(reduced, context.encoding, jpeg=None if cropped else image.jpeg)
     height, width = picture.shape[:2]
     prints = fingerprint(reduced.gray)

@@ -33,7 +33,7 @@ from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawRoot
 from ingest.readers import reader_name
-from ingest.readers.libraries import check_libraries, missing_readers
+from ingest.readers.libraries import check_libraries, check_text_finder, missing_readers
 from ingest.settings import IngestSettings
 from ingest.source.data_list import check_matches
 from ingest.source.spec import SourceSpec
@@ -164,6 +164,7 @@ def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listin
         wanted = ", ".join(spec.layout.include) or f"files of the {spec.layout.reader} reader"
         raise SourceError(f"{raw_url} holds none of {wanted}", hint=f"`biovfm sources show {spec.id}` shows the layout")
     check_libraries(readers_of(spec, listing))
+    check_text_finder(settings)
     return listing
 
 

@@ -110,6 +110,11 @@ class Reduced:
     gray: Picture
     same_size: bool
 
+    @property
+    def pixels(self) -> Picture:
+        """`(h, w)` or `(h, w, 3)` uint8, the pixels of `image`."""
+        return np.asarray(self.image)
+
 
 def reduce(picture: Picture, policy: Encoding, *, source: Image.Image | None = None) -> Reduced:
     """Bring a picture to the size at which it is stored, antialiased (bicubic), with the policy's resampler.

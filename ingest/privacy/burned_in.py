@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from ingest.privacy.text_finder import has_text, said_with_detector
 from ingest.raw.items import RejectError
 from ingest.readers.base import BurnedIn, RawImage
+from ingest.readers.pillow import Picture
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
 
@@ -39,3 +41,20 @@ def without_text(image: RawImage, policy: Policy) -> tuple[RawImage, bool]:
     pixels = image.pixels[top:bottom, left:right]
     said = BurnedIn("unknown", "SequenceOfUltrasoundRegions")
     return replace(image, pixels=pixels, region=None, burned_in=said), True
+
+
+def looked_at(image: RawImage, stored: Picture, policy: Policy) -> RawImage:
+    """Look for text in a picture that `without_text` took, and apply the policy to what is found.
+
+    Args:
+        image: As `without_text` gave it.
+        stored: `(h, w)` or `(h, w, 3)` uint8, the pixels as they are stored.
+        policy: `keep` notes what was found; under `reject` and `crop` a picture with text is not taken.
+
+    Raises:
+        RejectError: The picture has text and is not taken.
+    """
+    said = said_with_detector(image.burned_in, found=has_text(stored))
+    if said.value == "yes" and policy != "keep":
+        raise RejectError("burned_in", said.by)
+    return replace(image, burned_in=said)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Final
 
+from ingest.settings import IngestSettings
 from shards.errors import ConfigError
 
 EXTRAS: Final[Mapping[str, tuple[str, str]]] = {
@@ -40,3 +41,14 @@ def check_libraries(readers: Iterable[str]) -> None:
         raise ConfigError(
             f"the {lacking} reader needs {library}, which is not installed", hint=f"pip install 'biovfm[{extra}]'"
         )
+
+
+def check_text_finder(settings: IngestSettings) -> None:
+    """Check that text can be looked for, if it is to be.
+
+    Raises:
+        ConfigError: The library or its runtime is not installed.
+    """
+    missing = [name for name in ("rapidocr", "onnxruntime") if settings.find_text and find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"find_text needs {missing[0]}, which is not installed", hint="pip install 'biovfm[text]'")
