@@ -48,7 +48,7 @@ SURFACE = {
     "shards.decode": {"Crops", "Decoder", "DecoderReport", "Mode", "Status", "describe_decoder", "open_decoder"},
     "shards.stream": {"Batch", "Mixture", "Stream", "StreamDataset"},
     "shards.subset": {"Lock", "Selection", "create", "materialize", "verify"},
-    "train": {"load_recipe", "pretrain"},
+    "train": {"DeviceBatch", "DeviceStream", "load_recipe", "pretrain"},
 }
 PUBLIC = {*SURFACE, "shards.errors", "shards.torch_dataset"}
 HEAVY = {"torch", "ray", "duckdb", "pandas", "pyarrow", "deltalake", "cv2", "numpy", "timm", "pydantic", "yaml"}
@@ -110,7 +110,10 @@ def test_snippets_of_the_readme_use_the_public_surface_alone(snippet: str) -> No
     assert {name for name in imported if name.split(".")[0] in ours} <= PUBLIC
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
+@pytest.mark.parametrize(
+    "snippet",
+    [pytest.param(one, marks=[pytest.mark.torch] if "from train import" in one else []) for one in SNIPPETS],
+)
 def test_snippets_of_the_readme_run(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     create(small_dataset("data"), Selection()).write(Path("ct-us.lock.yaml"))

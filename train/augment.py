@@ -2,7 +2,7 @@
 
 The stream has already cropped and flipped; here come colour jitter, grayscale, blur, solarising and normalisation, in
 that order (DINOv2's), as plain tensor operations that run alike on the CPU and on a GPU. Nothing synchronises: which
-rows take part is decided from numbers on the host.
+rows take part is decided from numbers on the host, ahead of time (`draw_augmentation`).
 
 Gray sources: a gray image arrives as three equal channels. Hue, saturation and grayscale leave equal channels equal, so
 such images get brightness, contrast, blur and solarising alone, with no special case; all images are normalised by the
@@ -11,8 +11,8 @@ same mean and standard deviation. With one input channel the colour steps are le
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.optim import constants
-from train.randomness import Purpose, Share
+from train.randomness import Purpose, Share, to_device
 from train.recipe import AugmentConfig
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "adjust_saturation",
     "augment",
     "blur_chances",
+    "draw_augmentation",
     "gaussian_blur",
     "normalize",
     "shift_hue",
@@ -46,6 +47,7 @@ NUM_DRAWS = 12
 The blur's sigma re-uses the number that decided for it, stretched back to [0, 1]."""
 
 LUMA = (0.299, 0.587, 0.114)
+JITTER = ("brightness", "contrast", "saturation", "hue")
 BLUR_TAPS = 9
 SOLARIZE_FROM = 128 / 255
 
@@ -70,8 +72,76 @@ def blur_chances(config: AugmentConfig, *, num_global: int, num_local: int) -> t
     )
 
 
+def draw_augmentation(
+    share: Share, config: AugmentConfig, *, purpose: Purpose, chances: Chances, channels: int
+) -> dict[str, NDArray[Any]]:
+    """Which crops each operation changes and how strongly, on the host: what `augment` takes as `drawn`.
+
+    Args:
+        share: Which images these are; the numbers follow from it.
+        config: Strengths.
+        purpose: Which sequence of random numbers to use.
+        chances: Blur and solarising a crop.
+        channels: Of the crops.
+
+    Returns:
+        `<step>/rows` `(n,)` int64 into the crop-major batch and, where the step has one, `<step>/strength` `(n,)`
+        float32; a step that changes no crop is left out.
+    """
+    num = len(chances.blur)
+    draws = share.draw(purpose, lambda rng: rng.random((share.unit_images, num, NUM_DRAWS)))
+    by_crop = draws.reshape(share.num_images, num, NUM_DRAWS).transpose(1, 0, 2).reshape(-1, NUM_DRAWS)
+    drawn: dict[str, NDArray[Any]] = {}
+    for name, chosen, strength in _decide(by_crop, config, chances, channels):
+        rows = np.flatnonzero(chosen)
+        if len(rows):
+            drawn[f"{name}/rows"] = rows
+            if strength is not None:
+                drawn[f"{name}/strength"] = strength[rows].astype(np.float32)
+    return drawn
+
+
+_Decision = tuple[str, NDArray[np.bool_], NDArray[np.float64] | None]
+
+
+def _decide(draws: NDArray[np.float64], config: AugmentConfig, chances: Chances, channels: int) -> Iterator[_Decision]:
+    """Name, chosen crops and strengths of each step."""
+    num_images = len(draws) // len(chances.blur)
+    if config.jitter_probability > 0:
+        yield from _decide_jitter(draws, config, channels)
+    if channels == 3:
+        yield "gray", draws[:, 9] < config.gray_probability, None
+    blur = np.repeat(chances.blur, num_images)
+    stretched = draws[:, 10] / np.maximum(blur, 1e-12)
+    low, high = config.blur_sigma
+    yield "blur", draws[:, 10] < blur, low + (high - low) * stretched
+    yield "solarize", draws[:, 11] < np.repeat(chances.solarize, num_images), None
+
+
+def _decide_jitter(draws: NDArray[np.float64], config: AugmentConfig, channels: int) -> Iterator[_Decision]:
+    """Torchvision's ColorJitter: four operations in an order of their own for every crop."""
+    chosen = draws[:, 0] < config.jitter_probability
+    spread = 2 * draws[:, 1:5] - 1
+    strengths = [
+        1 + config.brightness * spread[:, 0],
+        1 + config.contrast * spread[:, 1],
+        1 + config.saturation * spread[:, 2],
+        config.hue * spread[:, 3],
+    ]
+    order = draws[:, 5:9].argsort(axis=1)
+    for slot in range(4):
+        for index in range(4 if channels == 3 else 2):
+            yield f"{JITTER[index]}@{slot}", chosen & (order[:, slot] == index), strengths[index]
+
+
 def augment(
-    crops: Tensor, share: Share, config: AugmentConfig, *, purpose: Purpose, chances: Chances | None = None
+    crops: Tensor,
+    share: Share,
+    config: AugmentConfig,
+    *,
+    purpose: Purpose,
+    chances: Chances | None = None,
+    drawn: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Augment and normalise one group of crops.
 
@@ -81,16 +151,19 @@ def augment(
         config: Strengths.
         purpose: Which sequence of random numbers to use.
         chances: Blur and solarising a crop; None for normalisation alone.
+        drawn: What `draw_augmentation` gives for these arguments, on the device; drawn now where None.
 
     Returns:
         `(num * B, C, S, S)` float32, crop-major.
     """
-    num = crops.shape[1]
     x = crops.permute(1, 0, 4, 2, 3).flatten(0, 1).float().div_(255.0)
     if chances is not None:
-        draws = share.draw(purpose, lambda rng: rng.random((share.unit_images, num, NUM_DRAWS)))
-        by_crop = draws.reshape(share.num_images, num, NUM_DRAWS).transpose(1, 0, 2).reshape(-1, NUM_DRAWS)
-        x = _distort(x, by_crop, config, chances)
+        if drawn is None:
+            numbers = draw_augmentation(share, config, purpose=purpose, chances=chances, channels=x.shape[1])
+            drawn = to_device(numbers, x.device)
+        for name, operation in _steps().items():
+            if f"{name}/rows" in drawn:
+                x = _on_rows(x, drawn[f"{name}/rows"], operation, drawn.get(f"{name}/strength"))
     return normalize(x, config)
 
 
@@ -103,48 +176,18 @@ def normalize(x: Tensor, config: AugmentConfig) -> Tensor:
     return x.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
 
 
-def _distort(x: Tensor, draws: NDArray[np.float64], config: AugmentConfig, chances: Chances) -> Tensor:
-    num_images = len(draws) // len(chances.blur)
-    if config.jitter_probability > 0:
-        x = _jitter(x, draws, config)
-    if x.shape[1] == 3:
-        x = _on_rows(x, draws[:, 9] < config.gray_probability, to_gray)
-    blur = np.repeat(chances.blur, num_images)
-    stretched = draws[:, 10] / np.maximum(blur, 1e-12)
-    low, high = config.blur_sigma
-    x = _on_rows(x, draws[:, 10] < blur, gaussian_blur, low + (high - low) * stretched)
-    return _on_rows(x, draws[:, 11] < np.repeat(chances.solarize, num_images), solarize)
+def _steps() -> dict[str, Callable[..., Tensor]]:
+    """The operations by name, in the order in which they are applied."""
+    jitter = (adjust_brightness, adjust_contrast, adjust_saturation, shift_hue)
+    steps: dict[str, Callable[..., Tensor]] = {
+        f"{name}@{slot}": operation for slot in range(4) for name, operation in zip(JITTER, jitter, strict=True)
+    }
+    return steps | {"gray": to_gray, "blur": gaussian_blur, "solarize": solarize}
 
 
-def _jitter(x: Tensor, draws: NDArray[np.float64], config: AugmentConfig) -> Tensor:
-    """Torchvision's ColorJitter: four operations in an order of their own for every crop."""
-    chosen = draws[:, 0] < config.jitter_probability
-    spread = 2 * draws[:, 1:5] - 1
-    operations = [
-        (adjust_brightness, 1 + config.brightness * spread[:, 0]),
-        (adjust_contrast, 1 + config.contrast * spread[:, 1]),
-        (adjust_saturation, 1 + config.saturation * spread[:, 2]),
-        (shift_hue, config.hue * spread[:, 3]),
-    ]
-    order = draws[:, 5:9].argsort(axis=1)
-    for slot in range(4):
-        for index, (operation, strength) in enumerate(operations):
-            if x.shape[1] == 3 or index < 2:
-                x = _on_rows(x, chosen & (order[:, slot] == index), operation, strength)
-    return x
-
-
-def _on_rows(
-    x: Tensor, chosen: NDArray[np.bool_], operation: Any, strength: NDArray[np.float64] | None = None
-) -> Tensor:
-    rows = np.flatnonzero(chosen)
-    if len(rows) == 0:
-        return x
-    if strength is not None:
-        values = torch.from_numpy(strength[rows].astype(np.float32)).to(x.device, non_blocking=True)
-        operation = partial(operation, strength=values.view(-1, 1, 1, 1))
-    index = torch.from_numpy(rows).to(x.device, non_blocking=True)
-    return x.index_copy_(0, index, operation(x.index_select(0, index)))
+def _on_rows(x: Tensor, rows: Tensor, operation: Callable[..., Tensor], strength: Tensor | None) -> Tensor:
+    settings = {} if strength is None else {"strength": strength.view(-1, 1, 1, 1)}
+    return x.index_copy_(0, rows, operation(x.index_select(0, rows), **settings))
 
 
 def adjust_brightness(x: Tensor, *, strength: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ __all__ = [
     "build_backbone",
     "drop_path_rows",
     "interpolate_positions",
+    "rows_to_keep",
     "timm_settings",
 ]
 
@@ -207,23 +208,31 @@ def build_backbone(model: ModelConfig, *, image_size_px: int, mask_token: bool =
     return Backbone(mask_token=mask_token, reg_tokens=model.registers, **settings)
 
 
-def drop_path_rows(
-    draws: NDArray[np.floating[Any]], *, unit_images: int, rate: float, device: torch.device
-) -> DropPathRows:
-    """Rows to keep, from uniform numbers.
+def rows_to_keep(draws: NDArray[np.floating[Any]], *, unit_images: int, rate: float) -> NDArray[np.int64]:
+    """Rows of a batch that take part in each residual branch, from uniform numbers; on the host.
 
     Args:
         draws: `(units, 2 * depth, crops * unit_images)` uniform numbers; the smallest of each unit are kept. Rows
             are crop-major.
         unit_images: Images a unit.
         rate: Share of rows to leave out.
-        device: Where the rows go.
+
+    Returns:
+        `(2 * depth, units * kept)`.
     """
-    draws_UBR = torch.from_numpy(draws)
-    units, _, rows = draws_UBR.shape
+    units, branches, rows = draws.shape
     kept = max(int(rows * (1 - rate)), 1)
-    chosen = draws_UBR.argsort(dim=-1)[..., :kept]
+    chosen = draws.argsort(axis=-1, kind="stable")[..., :kept]
     crop, image = chosen // unit_images, chosen % unit_images
-    unit = torch.arange(units).view(-1, 1, 1)
+    unit = np.arange(units).reshape(-1, 1, 1)
     flat = crop * (units * unit_images) + unit * unit_images + image
-    return DropPathRows(rows=flat.transpose(0, 1).flatten(1).to(device), scale=rows / kept)
+    return np.ascontiguousarray(flat.swapaxes(0, 1).reshape(branches, -1))
+
+
+def drop_path_rows(
+    draws: NDArray[np.floating[Any]], *, unit_images: int, rate: float, device: torch.device
+) -> DropPathRows:
+    """`rows_to_keep` on a device, with the factor that makes up for the rows left out."""
+    rows = rows_to_keep(draws, unit_images=unit_images, rate=rate)
+    kept = rows.shape[1] // len(draws)
+    return DropPathRows(rows=torch.from_numpy(rows).to(device), scale=draws.shape[2] / kept)

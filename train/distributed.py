@@ -20,6 +20,7 @@ from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone, TrainBlock
 from train.checkpoint.compare import differences
+from train.feed.side import own_device
 from train.methods.base import Method
 from train.recipe import Recipe, RunConfig
 
@@ -74,9 +75,8 @@ def join_world() -> Iterator[World]:
     One GPU a process where there are GPUs, else the CPU. Gloo serves the CPU tensors (checkpoints), NCCL the GPU's.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = own_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     started = not dist.is_initialized()
     if started:

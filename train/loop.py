@@ -8,9 +8,10 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 
 from shards.errors import CheckpointError
 from train.checkpoint import Checkpoint, Checkpoints, Lease, code_version
-from train.data import ImageBatch, ImageStream
+from train.data import ImageStream
 from train.distributed import World, autocast, known_to_all, mean_over_ranks, without_gradient_sync
+from train.feed.device_stream import DeviceBatch, DeviceStream
 from train.late import LATE_STEPS, Figures, Submitted
 from train.methods import Method
 from train.optim import clip_each, constants, set_step_values
-from train.randomness import Share
+from train.randomness import Share, part_of
 from train.recipe import Recipe
 from train.record import Recorder, StepReport
 from train.schedules import StepValues, schedule
@@ -142,7 +144,8 @@ class Loop:
                     progress(report)
                 watch.alive(report.watched, step=report.step)
 
-        with closing(_as_generator(iter(self.stream))) as batches:
+        feed = DeviceStream(self.stream, self.world.device, draw=partial(self._draw, self.step))
+        with closing(iter(feed)) as batches:
             while self.step < self.recipe.run.steps and not stopping:
                 began = time.perf_counter()
                 late.append(self._one_step(batches, stop))
@@ -152,15 +155,15 @@ class Loop:
                     late[-1].seconds = time.perf_counter() - began
                 if stopping or self._checkpoint_is_due():
                     settle(0)
-                    self.save()
+                    self.save(feed.state_dict())
         self.checkpoints.wait()
         return report
 
-    def save(self) -> None:
-        """Start a checkpoint of this moment."""
+    def save(self, position: Mapping[str, Any]) -> None:
+        """Start a checkpoint of this moment, when the stream is at a position."""
         checkpoint = Checkpoint(
             step=self.step,
-            stream=dict(self.stream.state_dict()),
+            stream=dict(position),
             digest=self.stream.digest,
             recipe=self.recipe.model_dump(mode="json"),
             code_version=code_version(),
@@ -168,7 +171,7 @@ class Loop:
         )
         self.checkpoints.save(checkpoint, self.method, self.optimizer)
 
-    def _one_step(self, batches: Iterator[ImageBatch], stop: StopFlag) -> Submitted:
+    def _one_step(self, batches: Iterator[DeviceBatch], stop: StopFlag) -> Submitted:
         """Give a step to the device without waiting for it."""
         began = time.perf_counter()
         batch = next(batches)
@@ -176,7 +179,7 @@ class Loop:
         values = schedule(self.recipe, self.step)
         trouble = self.checkpoints.failed or any(lease.lost for lease in self.leases)
         own = {"checksum": self._checksum(batch.keys), "stop": float(stop.requested), "trouble": float(trouble)}
-        figures = self.submit(batch.views, values, own)
+        figures = self.submit(batch.views, values, own, batch.drawn)
         self.step += 1
         return Submitted(
             step=self.step,
@@ -188,19 +191,26 @@ class Loop:
             waited=waited,
         )
 
-    def submit(self, views: Sequence[NDArray[np.uint8]], values: StepValues, own: Mapping[str, float]) -> Figures:
+    def submit(
+        self,
+        views: Sequence[Tensor | NDArray[np.uint8]],
+        values: StepValues,
+        own: Mapping[str, float],
+        drawn: Mapping[str, Tensor] | None = None,
+    ) -> Figures:
         """Everything that a step computes on the device; nothing is read back.
 
         A step whose loss or gradients are not finite on some rank changes nothing: AdamW and the teacher's average see
         a flag that stays on the device.
 
         Args:
-            views: This rank's crops.
+            views: This rank's crops, on the device; from arrays of the host the step waits for a copy.
             values: Of the schedules.
             own: Numbers of this rank that are to be averaged over the ranks with the step's figures.
+            drawn: Random numbers of the step on the device, as the feeder brings them; drawn now where None.
         """
         set_step_values(self.optimizer, values)
-        scalars = self._forward_backward(views, values)
+        scalars = self._forward_backward(views, values, drawn)
         norms = clip_each(self.method.clip_modules(), self.recipe.optim.clip_norm)
         checked = {name: value for name, value in scalars.items() if name.startswith("loss")}
         checked |= {f"norm/{name}": value for name, value in norms.items()}
@@ -258,22 +268,40 @@ class Loop:
             skipped=skipped,
         )
 
-    def _forward_backward(self, views: Sequence[NDArray[np.uint8]], values: StepValues) -> dict[str, Tensor]:
-        """Gradients of the whole batch; means over micro-batches of the losses and what is watched."""
-        run, device = self.recipe.run, self.world.device
+    def _draw(self, first_step: int, number: int) -> dict[str, NDArray[Any]]:
+        """Random numbers for the n-th step from `first_step` on, by micro-batch; called ahead of the step."""
+        return {
+            f"{micro}/{name}": numbers
+            for micro, share in enumerate(self._shares(first_step + number))
+            for name, numbers in self.method.draw(share).items()
+        }
+
+    def _shares(self, step: int) -> list[Share]:
+        """What this rank computes in a step, one share a micro-batch."""
+        run = self.recipe.run
         per_rank = run.global_batch // self.world.size
         per_micro = per_rank // run.accumulate
-        sums: dict[str, Tensor] = {}
-        for micro in range(run.accumulate):
-            here = slice(micro * per_micro, (micro + 1) * per_micro)
-            share = Share(
+        return [
+            Share(
                 seed=self.recipe.seed,
-                step=self.step,
-                first_unit=(self.world.rank * per_rank + here.start) // run.unit_images,
+                step=step,
+                first_unit=(self.world.rank * per_rank + micro * per_micro) // run.unit_images,
                 num_units=per_micro // run.unit_images,
                 unit_images=run.unit_images,
             )
-            inputs = self.method.prepare([_to_device(view[here], device) for view in views], share)
+            for micro in range(run.accumulate)
+        ]
+
+    def _forward_backward(
+        self, views: Sequence[Tensor | NDArray[np.uint8]], values: StepValues, drawn: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Gradients of the whole batch; means over micro-batches of the losses and what is watched."""
+        run, device = self.recipe.run, self.world.device
+        sums: dict[str, Tensor] = {}
+        for micro, share in enumerate(self._shares(self.step)):
+            here = slice(micro * share.num_images, (micro + 1) * share.num_images)
+            numbers = None if drawn is None else part_of(drawn, f"{micro}/")
+            inputs = self.method.prepare([_to_device(view[here], device) for view in views], share, numbers)
             with without_gradient_sync(self.network, skip=micro < run.accumulate - 1):
                 with autocast(run, device):
                     losses = self.method.losses(self.network, inputs, values)
@@ -298,22 +326,14 @@ class Loop:
         return self.step == self.recipe.run.steps or (every is not None and self.step % every == 0)
 
 
-def _to_device(view: NDArray[np.uint8], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(view)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
+def _to_device(view: Tensor | NDArray[np.uint8], device: torch.device) -> Tensor:
+    return view if isinstance(view, Tensor) else torch.from_numpy(view).to(device)
 
 
 def _under(figures: Mapping[str, float], prefix: str) -> dict[str, float]:
     """The figures whose names start with a prefix, without it (whole names for `loss`, which is one itself)."""
     cut = prefix if prefix.endswith("/") else ""
     return {name.removeprefix(cut): value for name, value in figures.items() if name.startswith(prefix)}
-
-
-def _as_generator(batches: Iterator[ImageBatch]) -> Generator[ImageBatch, None, None]:
-    """Batches as something that can be closed: that stops the stream's threads."""
-    yield from batches
 
 
 def _peak_memory(device: torch.device) -> int:

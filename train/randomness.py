@@ -8,15 +8,20 @@ same numbers for the same images, and there is no generator state to save.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Purpose", "Share"]
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+__all__ = ["Purpose", "Share", "part_of", "to_device"]
+
+_Numbers = TypeVar("_Numbers")
 
 
 class Purpose(IntEnum):
@@ -64,3 +69,15 @@ class Share:
         key = np.array([self.seed % 2**64, int(purpose)], dtype=np.uint64)
         counter = np.array([0, 0, self.first_unit + unit, self.step], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def to_device(drawn: Mapping[str, NDArray[Any]], device: device) -> dict[str, Tensor]:
+    """Drawn numbers as tensors; where nobody has brought them to the device ahead of time."""
+    import torch
+
+    return {name: torch.from_numpy(numbers).to(device, non_blocking=True) for name, numbers in drawn.items()}
+
+
+def part_of(drawn: Mapping[str, _Numbers], prefix: str) -> dict[str, _Numbers]:
+    """The entries whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): numbers for name, numbers in drawn.items() if name.startswith(prefix)}

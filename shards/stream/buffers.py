@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from shards.decode import Crops
 
 Views = tuple[NDArray[np.uint8], ...]
+Lender = Callable[[Sequence[tuple[int, ...]]], Views]
+"""Gives one array a shape, uint8, for a batch."""
 _IDLE = 2
 """References to an array that nobody holds: the ring's tuple's, and the call's that counts them."""
 
 
 class BatchBuffers:
-    """A ring of pre-allocated batches, page-locked where CUDA is in use.
+    """A ring of pre-allocated batches, for a consumer on the host.
 
     An array counts as free when the ring holds the only reference to it: a batch that a consumer keeps (or a view, or a
-    tensor made from it without a copy) is left alone and a new one is made.
+    tensor made from it without a copy) is left alone and a new one is made. A copy to a device that is still under way
+    holds no reference. Out of this memory, which is not page-locked, a copy has read everything when the call returns;
+    page-locked memory is lent by who knows when a copy is done (`Stream.lend`).
 
     Args:
         num: Samples of a batch on this rank.
@@ -29,24 +33,16 @@ class BatchBuffers:
     """
 
     def __init__(self, num: int, crops: Sequence[Crops], *, channels: int) -> None:
-        self._shapes = [(num, group.num, group.size_px, group.size_px, channels) for group in crops]
+        self.shapes = [(num, group.num, group.size_px, group.size_px, channels) for group in crops]
         self._ring: list[Views] = []
         self._lock = threading.Lock()
 
-    def take(self) -> Views:
+    def take(self, _: Sequence[tuple[int, ...]] = ()) -> Views:
         """Arrays to fill, one a group, `(num, crops, size_px, size_px, channels)` uint8."""
         with self._lock:
             for views in self._ring:
                 if all(sys.getrefcount(views[number]) <= _IDLE for number in range(len(views))):
                     return tuple(view[:] for view in views)
-            views = tuple(_allocate(shape) for shape in self._shapes)
+            views = tuple(np.zeros(shape, dtype=np.uint8) for shape in self.shapes)
             self._ring.append(views)
             return tuple(view[:] for view in views)
-
-
-def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        pinned: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
-        return pinned
-    return np.zeros(shape, dtype=np.uint8)

@@ -32,7 +32,7 @@ from shards.decode.base import Blob
 from shards.errors import BiovfmError, ConfigError
 from shards.read.locations import Locations
 from shards.read.remote import open_reader
-from shards.stream.buffers import BatchBuffers, Views
+from shards.stream.buffers import BatchBuffers, Lender, Views
 from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
 from shards.stream.order import EpochOrder, Last, Order, OrderSettings, rank_slots
@@ -69,6 +69,10 @@ class Batch:
     epoch: int
     index: int
     substituted: tuple[int, ...]
+
+
+_Ahead = tuple[int, int, Order, Locations]
+"""Epoch, global batch, order and locations of a batch that is to come."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -248,11 +252,23 @@ class Stream:
             yield epoch, index, locations.keys.tolist()
 
     def __iter__(self) -> Iterator[Batch]:
+        return self._loop(self._buffers.take)
+
+    def lend(self, take: Lender) -> Iterator[Batch]:
+        """Batches as by iterating, decoded into arrays of the caller.
+
+        Args:
+            take: Called, in another thread, with the shape of each group's array before a batch is begun. The caller
+                decides when an array may be lent again; nothing is assumed from references to it.
+        """
+        return self._loop(take)
+
+    def _loop(self, take: Lender) -> Iterator[Batch]:
         pending: queue.Queue[_Pending | BaseException | None] = queue.Queue(maxsize=self._prefetch)
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="biovfm-decode")
         scheduler = threading.Thread(
-            target=self._schedule, args=(pool, pending, stop), name="biovfm-schedule", daemon=True
+            target=self._schedule, args=(pool, pending, stop, take), name="biovfm-schedule", daemon=True
         )
         _open_loops[scheduler] = stop
         scheduler.start()
@@ -296,12 +312,16 @@ class Stream:
             epoch, index = epoch + 1, 0
 
     def _schedule(
-        self, pool: ThreadPoolExecutor, pending: queue.Queue[_Pending | BaseException | None], stop: threading.Event
+        self,
+        pool: ThreadPoolExecutor,
+        pending: queue.Queue[_Pending | BaseException | None],
+        stop: threading.Event,
+        take: Lender,
     ) -> None:
         last: BaseException | None = None
         try:
-            for epoch, index, order, locations in self._look_ahead(lambda: not pending.full()):
-                item = self._submit(pool, epoch, index, order, locations)
+            for work in self._look_ahead(lambda: not pending.full()):
+                item = self._submit(pool, work, take(self._buffers.shapes))
                 started = time.perf_counter()
                 if not _put(pending, item, stop):
                     return
@@ -316,13 +336,13 @@ class Stream:
             last = error
         _put(pending, last, stop)
 
-    def _look_ahead(self, is_wanted: Callable[[], bool]) -> Iterator[tuple[int, int, Order, Locations]]:
+    def _look_ahead(self, is_wanted: Callable[[], bool]) -> Iterator[_Ahead]:
         """The batches, with what lies `lookahead_bytes` and more ahead of each already being fetched.
 
         Where an epoch ends its windows close and leave room, into which those of the next one open. A batch that is
         wanted is not kept waiting until all that has been announced.
         """
-        ahead: deque[tuple[int, int, Order, Locations]] = deque()
+        ahead: deque[_Ahead] = deque()
         ahead_bytes = 0
         fetching = self._reader.ahead
         begun = False
@@ -347,9 +367,9 @@ class Stream:
             return False
         return ahead_bytes <= fetching.lookahead_bytes or fetching.has_room()
 
-    def _submit(self, pool: ThreadPoolExecutor, epoch: int, index: int, order: Order, locations: Locations) -> _Pending:
+    def _submit(self, pool: ThreadPoolExecutor, work: _Ahead, views: Views) -> _Pending:
+        epoch, index, order, locations = work
         seeds = order.seeds(index, rank=self.rank, world_size=self.world_size)
-        views = self._buffers.take()
         chunks = [
             pool.submit(
                 self._worker.run,

@@ -62,7 +62,6 @@ def autocast_without_driver(run: RunConfig, _: torch.device) -> Iterator[None]:
 
 def whole_step(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Figures:
     """The loop's own step on fake CUDA tensors, from crops to the figures that wait to be read."""
-    monkeypatch.setattr("train.loop._to_device", lambda view, _: view)
     monkeypatch.setattr("train.loop.Figures", lambda names, packed: (names, packed))
     monkeypatch.setattr("train.loop.autocast", autocast_without_driver)
     method = build_method(recipe)

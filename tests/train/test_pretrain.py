@@ -88,22 +88,32 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 
 
 class StopAt:
-    """A stream that asks for a stop, or dies, when it gives a certain batch."""
+    """A stream that asks for a stop, or dies, when a certain batch is taken to be learned from."""
 
     def __init__(self, step: int, action: Any) -> None:
         self.step, self.action = step, action
 
     def __call__(self, *arguments: Any) -> MemoryStream:
-        stream, step, action = MemoryStream(*arguments), self.step, self.action
+        stream = MemoryStream(*arguments)
         inner = stream._batch
-
-        def batch(number: int) -> MemoryBatch:
-            if number == step:
-                action()
-            return inner(number)
-
-        stream._batch = batch  # type: ignore[method-assign]
+        stream._batch = lambda number: self._telling(number, inner(number))  # type: ignore[method-assign]
         return stream
+
+    def _telling(self, number: int, batch: MemoryBatch) -> Any:
+        return TellingBatch(batch, self.action) if number == self.step else batch
+
+
+class TellingBatch:
+    """Acts when its keys are read: by the training thread, when it takes the batch."""
+
+    def __init__(self, batch: MemoryBatch, action: Any) -> None:
+        self.views, self.epoch, self.index = batch.views, batch.epoch, batch.index
+        self._keys, self._action = batch.keys, action
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        self._action()
+        return self._keys
 
 
 def strip(line: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.backbone import Backbone
@@ -47,12 +48,23 @@ class Method(nn.Module, ABC):
         self.recipe = recipe
 
     @abstractmethod
-    def prepare(self, views: Sequence[Tensor], share: Share) -> Any:
-        """Augment and draw masks.
+    def draw(self, share: Share) -> dict[str, NDArray[Any]]:
+        """The random numbers of a micro-batch as `prepare` uses them: masks, rows, strengths; on the host.
+
+        They depend on the recipe and on `share` alone, so they may be drawn ahead, in any thread.
+
+        Args:
+            share: Which images of which step these are.
+        """
+
+    @abstractmethod
+    def prepare(self, views: Sequence[Tensor], share: Share, drawn: Mapping[str, Tensor] | None = None) -> Any:
+        """Augment and mask.
 
         Args:
             views: One `(B, num, S, S, C)` uint8 a group of crops, on the device that computes.
             share: Which images of which step these are.
+            drawn: What `draw` gives for the share, on the device; drawn now where None.
         """
 
     @abstractmethod

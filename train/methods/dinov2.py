@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
-from train.augment import augment, blur_chances
-from train.backbone import Backbone, DropPathRows, build_backbone, drop_path_rows
+from train.augment import augment, blur_chances, draw_augmentation
+from train.backbone import Backbone, DropPathRows, build_backbone, rows_to_keep
 from train.bf16 import Bf16Copy
 from train.methods.base import Method, StepLosses
 from train.objectives.dino import dino_losses, swap_crops
@@ -25,12 +25,16 @@ from train.objectives.koleo import koleo_loss
 from train.objectives.masks import batch_masks
 from train.objectives.targets import EmaCenter, Sinkhorn
 from train.optim import Multipliers, layer_decay_multipliers, move_average
-from train.randomness import Purpose, Share
+from train.randomness import Purpose, Share, part_of, to_device
 from train.recipe import DinoConfig, Recipe
 from train.schedules import StepValues
 from train.start import load_start_weights
 
 __all__ = ["DinoInputs", "DinoNetwork", "DinoOutputs", "DinoV2"]
+
+_GROUPS = ("global/", "local/")
+_AUGMENT = (Purpose.AUGMENT_GLOBAL, Purpose.AUGMENT_LOCAL)
+"""Of the two groups of crops: the prefix of what is drawn for each, and the sequence that it is drawn from."""
 
 
 class DinoOutputs(NamedTuple):
@@ -129,14 +133,37 @@ class DinoV2(Method):
         self.ibot_targets = _targets(config, (config.ibot_head or config.head).prototypes)
         self._chances = blur_chances(recipe.augment, num_global=2, num_local=config.local_crops.num)
 
-    def prepare(self, views: Sequence[Tensor], share: Share) -> DinoInputs:
-        """Augment both groups of crops, draw block masks and stochastic depth."""
-        config = self.recipe.augment
-        images = augment(views[0], share, config, purpose=Purpose.AUGMENT_GLOBAL, chances=self._chances[0])
-        local = augment(views[1], share, config, purpose=Purpose.AUGMENT_LOCAL, chances=self._chances[1])
-        drawn = self._draw_masks(share, side=images.shape[-1] // self.recipe.model.patch_size)
-        masks = torch.from_numpy(drawn).to(images.device, non_blocking=True)
-        rows = torch.from_numpy(np.flatnonzero(drawn)).to(images.device, non_blocking=True)
+    def draw(self, share: Share) -> dict[str, NDArray[Any]]:
+        """Block masks, stochastic depth and the strengths of augmentation."""
+        recipe = self.recipe
+        masks = self._draw_masks(share, side=self.config.global_crops.size_px // recipe.model.patch_size)
+        drawn: dict[str, NDArray[Any]] = {"masks": masks, "masked_rows": np.flatnonzero(masks)}
+        for prefix, purpose, chances in zip(_GROUPS, _AUGMENT, self._chances, strict=True):
+            numbers = draw_augmentation(
+                share, recipe.augment, purpose=purpose, chances=chances, channels=recipe.model.in_chans
+            )
+            drawn |= {prefix + name: values for name, values in numbers.items()}
+        if recipe.model.drop_path > 0:
+            drawn["drop_global"] = self._draw_drops(share, Purpose.DROP_PATH_GLOBAL, 2)
+            drawn["drop_local"] = self._draw_drops(share, Purpose.DROP_PATH_LOCAL, self.config.local_crops.num)
+        return drawn
+
+    def prepare(self, views: Sequence[Tensor], share: Share, drawn: Mapping[str, Tensor] | None = None) -> DinoInputs:
+        """Augment both groups of crops; masks and stochastic depth as they were drawn."""
+        if drawn is None:
+            drawn = to_device(self.draw(share), views[0].device)
+        images, local = (
+            augment(
+                view,
+                share,
+                self.recipe.augment,
+                purpose=purpose,
+                chances=chances,
+                drawn=part_of(drawn, prefix),
+            )
+            for view, prefix, purpose, chances in zip(views, _GROUPS, _AUGMENT, self._chances, strict=True)
+        )
+        masks, rows = drawn["masks"], drawn["masked_rows"]
         return DinoInputs(
             global_images=images,
             local_images=local,
@@ -144,8 +171,8 @@ class DinoV2(Method):
             masked_rows=rows,
             weights=mask_weights(masks, rows),
             drops=(
-                self._draw_drops(share, Purpose.DROP_PATH_GLOBAL, 2, images.device),
-                self._draw_drops(share, Purpose.DROP_PATH_LOCAL, views[1].shape[1], images.device),
+                self._drops(drawn, "drop_global", 2, share),
+                self._drops(drawn, "drop_local", self.config.local_crops.num, share),
             ),
             unit_images=share.unit_images,
         )
@@ -245,13 +272,17 @@ class DinoV2(Method):
         by_crop = np.stack(units).reshape(share.num_units, 2, share.unit_images, side * side).swapaxes(0, 1)
         return np.ascontiguousarray(by_crop).reshape(-1, side * side)
 
-    def _draw_drops(self, share: Share, purpose: Purpose, num_crops: int, device: torch.device) -> DropPathRows | None:
-        rate = self.recipe.model.drop_path
-        if rate == 0:
-            return None
+    def _draw_drops(self, share: Share, purpose: Purpose, num_crops: int) -> NDArray[np.int64]:
         shape = (2 * len(self.network.backbone.blocks), num_crops * share.unit_images)
         draws = share.draw(purpose, lambda rng: rng.random(shape, dtype=np.float32))
-        return drop_path_rows(draws, unit_images=share.unit_images, rate=rate, device=device)
+        return rows_to_keep(draws, unit_images=share.unit_images, rate=self.recipe.model.drop_path)
+
+    def _drops(self, drawn: Mapping[str, Tensor], name: str, num_crops: int, share: Share) -> DropPathRows | None:
+        if name not in drawn:
+            return None
+        rows = drawn[name]
+        kept = rows.shape[1] // share.num_units
+        return DropPathRows(rows=rows, scale=num_crops * share.unit_images / kept)
 
 
 def _targets(config: DinoConfig, prototypes: int) -> EmaCenter | Sinkhorn:

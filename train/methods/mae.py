@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,14 +17,14 @@ from train.methods.base import Method, StepLosses
 from train.objectives.mae import (
     Masking,
     mae_loss,
-    mask_by_noise,
     normalize_patches,
     patchify,
+    rank_noise,
     sincos_positions,
     unpatchify,
 )
 from train.optim import Multipliers, decay_matrices_only
-from train.randomness import Purpose, Share
+from train.randomness import Purpose, Share, to_device
 from train.recipe import MaeConfig, Recipe
 from train.schedules import StepValues
 from train.start import load_start_weights
@@ -146,15 +148,18 @@ class Mae(Method):
         self.network = MaeNetwork(encoder, config)
         load_start_weights(encoder, recipe.model.init_from)
 
-    def prepare(self, views: Sequence[Tensor], share: Share) -> MaeInputs:
-        """Normalise the crop, cut it into patches, draw the mask."""
-        images = augment(views[0], share, self.recipe.augment, purpose=Purpose.AUGMENT_GLOBAL)
-        patches = patchify(images, self.recipe.model.patch_size)
-        length = patches.shape[1]
+    def draw(self, share: Share) -> dict[str, NDArray[Any]]:
+        """The mask, ranked on the host: the same order on every device."""
+        length = (self.config.crop.size_px // self.recipe.model.patch_size) ** 2
         noise = share.draw(Purpose.MASK, lambda rng: rng.random((share.unit_images, length)))
-        # ranked on the host: no synchronisation, and the same order on every device
-        masking = mask_by_noise(torch.from_numpy(noise).flatten(0, 1), ratio=self.config.mask_ratio)
-        return MaeInputs(patches=patches, masking=masking.to(patches.device))
+        return rank_noise(noise.reshape(-1, length), ratio=self.config.mask_ratio)
+
+    def prepare(self, views: Sequence[Tensor], share: Share, drawn: Mapping[str, Tensor] | None = None) -> MaeInputs:
+        """Normalise the crop, cut it into patches; the mask as it was drawn."""
+        if drawn is None:
+            drawn = to_device(self.draw(share), views[0].device)
+        images = augment(views[0], share, self.recipe.augment, purpose=Purpose.AUGMENT_GLOBAL)
+        return MaeInputs(patches=patchify(images, self.recipe.model.patch_size), masking=Masking(**drawn))
 
     def losses(self, network: nn.Module, inputs: MaeInputs, values: StepValues) -> StepLosses:
         """The mean squared error on hidden patches."""

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Masking", "mae_loss", "mask_by_noise", "normalize_patches", "patchify", "sincos_positions", "unpatchify"]
+__all__ = [
+    "Masking",
+    "mae_loss",
+    "mask_by_noise",
+    "normalize_patches",
+    "patchify",
+    "rank_noise",
+    "sincos_positions",
+    "unpatchify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +36,23 @@ class Masking:
     restore: Tensor
     kept: Tensor
 
-    def to(self, device: torch.device) -> Masking:
-        """The same on another device."""
-        moved = [t.to(device, non_blocking=True) for t in (self.removed, self.restore, self.kept)]
-        return Masking(*moved)
-
     def first(self, num: int) -> Masking:
         """Of the first `num` images."""
         return Masking(self.removed[:num], self.restore[:num], self.kept[:num])
 
 
-def mask_by_noise(noise: Tensor, *, ratio: float) -> Masking:
-    """Keep the patches with the smallest noise `(B, L)`, each image for itself."""
+def rank_noise(noise: NDArray[np.floating[Any]], *, ratio: float) -> dict[str, NDArray[Any]]:
+    """Keep the patches with the smallest noise `(B, L)`, each image for itself: the arrays of a `Masking`."""
     num_kept = int(noise.shape[1] * (1 - ratio))
-    order = torch.argsort(noise, dim=1, stable=True)
-    restore = torch.argsort(order, dim=1)
-    return Masking(removed=restore >= num_kept, restore=restore, kept=order[:, :num_kept])
+    order = noise.argsort(axis=1, kind="stable")
+    restore = np.empty_like(order)
+    np.put_along_axis(restore, order, np.arange(noise.shape[1])[None], axis=1)
+    return {"removed": restore >= num_kept, "restore": restore, "kept": np.ascontiguousarray(order[:, :num_kept])}
+
+
+def mask_by_noise(noise: Tensor, *, ratio: float) -> Masking:
+    """`rank_noise` of a tensor on the host."""
+    return Masking(**{name: torch.from_numpy(array) for name, array in rank_noise(noise.numpy(), ratio=ratio).items()})
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
