@@ -21,6 +21,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 _BLOCK = 64 << 10
+_PAGE = b"<html><body>Please log in.</body></html>"
+_PAGE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(_PAGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,8 @@ class Fault:
     """One way to break one reply.
 
     Attributes:
-        kind: `cut`, `stall`, `delay`, `truncate`, `flip`, `status`, `drop_reply`.
-        after: Body bytes that pass before it happens; for `flip` the byte that is changed.
+        kind: `cut`, `stall`, `delay`, `truncate`, `flip`, `flip_sent`, `status`, `page`, `drop_reply`.
+        after: Body bytes that pass before it happens; for `flip` and `flip_sent` the byte that is changed.
         seconds: Length of a delay.
         status: HTTP status that is answered without asking the server.
         code: S3 error code that goes with it.
@@ -72,6 +74,16 @@ class Fault:
     def answer(cls, status: int, code: str) -> Self:
         """Answer with an S3 error instead of asking the server."""
         return cls(kind="status", status=status, code=code)
+
+    @classmethod
+    def flip_sent(cls, at: int) -> Self:
+        """Change one byte of what the client sends; counted from the end where negative."""
+        return cls(kind="flip_sent", after=at)
+
+    @classmethod
+    def page(cls) -> Self:
+        """Answer with a web page and status 200, as the login page of a network does."""
+        return cls(kind="page")
 
     @classmethod
     def drop_reply(cls) -> Self:
@@ -167,6 +179,11 @@ class FaultProxy:
         with self._lock:
             self._rules.append(_Rule(fault, method, path, times))
 
+    def left(self) -> int:
+        """How many of the breaks that were asked for have not happened."""
+        with self._lock:
+            return sum(rule.times for rule in self._rules)
+
     def clear(self) -> None:
         """Break nothing more."""
         with self._lock:
@@ -207,6 +224,13 @@ class FaultProxy:
         if fault and fault.kind == "status":
             client.sendall(_error_reply(fault, with_body=method != "HEAD"))
             return True
+        if fault and fault.kind == "page":
+            client.sendall(_PAGE_HEAD + (b"" if method == "HEAD" else _PAGE))
+            return True
+        if fault and fault.kind == "flip_sent" and body:
+            changed = bytearray(body)
+            changed[fault.after] ^= 0x01
+            body = bytes(changed)
         if fault and fault.kind == "stall" and not fault.after:
             self._stopped.wait()
             return False

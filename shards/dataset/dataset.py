@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.replace import JOB, SUMMARY
 from shards.dataset.table_files import add_files, require_inside, write_files
+from shards.dataset.table_log import entry_of, is_committed, require_newest, require_readable
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
+from shards.store.driver import DriverError
 from shards.store.options import require_plain
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
 """Name in a query → folder and columns of a table."""
 CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
+_DOUBTS = 2
+"""How often a log on object storage that cannot be parsed is read again."""
 
 
 class Dataset:
@@ -101,7 +105,7 @@ class Dataset:
         require_plain(url)
         store = open_store(url)
         try:
-            settings = json.loads(store.read(_SETTINGS))
+            settings = _parse_settings(store.read(_SETTINGS), join_url(store.url, _SETTINGS))
         except NotFoundError:
             return None
         if settings.get("format_version") != FORMAT_VERSION:
@@ -183,9 +187,24 @@ class Dataset:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         options = self._storage_options()
+        remote = bool(options)
+        doubts = iter(range(_DOUBTS if remote else 0))
 
         def opened() -> DeltaTable:
-            table = DeltaTable(self.table_url(name), version=version, storage_options=options)
+            try:
+                table = DeltaTable(self.table_url(name), version=version, storage_options=options)
+            except TableNotFoundError:
+                if remote:
+                    require_newest(self.store, name, -1)
+                raise
+            except DeltaError as error:
+                if version is None and next(doubts, None) is not None:  # a reply may be damaged, and not the log
+                    raise DriverError("transient", str(error).splitlines()[0]) from error
+                if remote and version is None:
+                    require_readable(self.store, name)
+                raise
+            if remote and version is None:
+                require_newest(self.store, name, int(table.version()))
             require_inside(table, f"{self.url}/{name}")
             return table
 
@@ -365,7 +384,9 @@ class Dataset:
 
     def _append(self, name: str, job_id: str, rows: Rows, summary: Mapping[str, Any] | None = None) -> int:
         from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError, DeltaError
 
+        options = self._storage_options()
         partition_by = PARTITIONS if name == "index" else ()
         properties = CommitProperties(
             custom_metadata={JOB: job_id, SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
@@ -382,15 +403,32 @@ class Dataset:
             table = self.table(name)
             if table is not None and table.transaction_version(job_id) is not None:
                 return  # deltalake compares with what is committed after the version it has loaded
-            add_files(
-                table,
-                self.table_url(name),
-                schema=schema,
-                actions=actions,
-                partition_by=partition_by,
-                properties=properties,
-                storage_options=self._storage_options(),
-            )
+            after = -1 if table is None else int(table.version())
+            own = json.dumps(job_id)
+            marks = [f'"appId":{own}', f'"{JOB}":{own}', *(action.path for action in actions)]
+
+            def has_arrived() -> bool:
+                sent = entry_of(schema, actions, partition_by=partition_by, properties=properties, is_new=table is None)
+                return is_committed(self.store, name, after=after, sent=sent, marks=marks)
+
+            try:
+                add_files(
+                    table,
+                    self.table_url(name),
+                    schema=schema,
+                    actions=actions,
+                    partition_by=partition_by,
+                    properties=properties,
+                    storage_options=options,
+                )
+            except CommitFailedError:
+                raise
+            except DeltaError:  # it reads the log again, and cannot where what we sent was damaged on its way
+                if not options or not has_arrived():
+                    raise
+            else:
+                if options and not has_arrived():
+                    raise DriverError("transient", f"the storage took a commit to {name}/ and does not have it")
 
         if not self._written_by(name, job_id):
             files()  # out here: an error of the rows is none of the table
@@ -405,3 +443,13 @@ class Dataset:
 
     def _storage_options(self) -> dict[str, str]:
         return storage_options(self.url)
+
+
+def _parse_settings(data: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(data)
+    except ValueError:  # no UTF-8, or no JSON
+        settings = None
+    if not isinstance(settings, dict):
+        raise SampleIndexError(f"{where} is damaged: it holds no JSON object", hint="bring the file back from a copy")
+    return settings

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
+from shards.dataset.arrow_files import arrow_files, store_error
 from shards.errors import SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
+from shards.store import open_store
 from shards.store.calls import HINTS
 from shards.store.driver import DriverError
 from shards.store.options import redact
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
+    from pyarrow import fs
 
 Result = TypeVar("Result")
 
@@ -61,30 +64,33 @@ def told_plainly(url: str) -> Iterator[None]:
     """
     import duckdb
     import pyarrow as pa
+    from deltalake.exceptions import DeltaError
 
     try:
         yield
-    except (duckdb.InvalidInputException, pa.ArrowException, OSError) as error:
+    except (duckdb.InvalidInputException, pa.ArrowException, DeltaError, OSError) as error:
+        if failed := store_error(str(error)):
+            raise failed from error
         text = _plain(str(error))
         if any(word in text for word in _DENIED):
             raise StoreError(f"{url}: {text}", hint=HINTS["denied"]) from error
         if is_of_the_network(text):
             raise StoreError(f"{url}: {text}", hint=HINTS["transient"]) from error
         of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
-        if not of_table:
+        if not of_table or isinstance(error, DeltaError):
             raise
         raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
 
 
 def ask_tables(url: str, question: Callable[[], Result]) -> Result:
-    """Ask the tables of a dataset, and again where a connection broke, within the budget of the store.
+    """Ask the tables of a dataset, and again where the storage failed, within the budget of the store.
 
-    The client below repeats requests that are refused or not answered, and not those whose answer breaks off. A wait
-    that is long gets a word on standard error.
+    The client below repeats some requests by itself, and not those whose answer breaks off, nor writes whose
+    connection is reset. A wait that is long gets a word on standard error.
 
     Args:
         url: The dataset.
-        question: What to ask; may be called several times.
+        question: What to ask; may be called several times. It may raise `DriverError` to be asked again.
 
     Raises:
         StoreError: The storage failed.
@@ -96,7 +102,7 @@ def ask_tables(url: str, question: Callable[[], Result]) -> Result:
             with told_plainly(url):
                 return question()
         except StoreError as error:
-            if any(word in error.message for word in _BROKEN_OFF):
+            if is_of_the_network(error.message) and not any(word in error.message for word in _DENIED):
                 raise DriverError("transient", error.message) from error
             raise
 
@@ -114,9 +120,16 @@ def is_of_the_network(text: str) -> bool:
     return any(word in text for word in (*_DENIED, *_NETWORK))
 
 
-_NETWORK = ("Generic S3 error", "Generic GCS error", "Generic MicrosoftAzure error", "error sending request")
+_NETWORK = (
+    "Generic S3 error",
+    "Generic GCS error",
+    "Generic MicrosoftAzure error",
+    "error sending request",
+    "response body error",
+    "reading a body from connection",
+    "error decoding response body",
+)
 _DENIED = ("lacked the necessary privileges", "the necessary authentication", "status code 401", "status code 403")
-_BROKEN_OFF = ("response body error", "reading a body from connection", "error decoding response body")
 
 
 def _plain(text: str) -> str:
@@ -127,6 +140,8 @@ def _plain(text: str) -> str:
 
 def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     """The table as an Arrow dataset: columns and row groups are read only where a query needs them.
+
+    Its files are read through Arrow's own file system where they lie on disk, else through the store.
 
     A table of an earlier release has null in the columns that came later.
 
@@ -139,14 +154,23 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     from pyarrow import fs
 
     local = table.table_uri.removeprefix("file://")
-    # Arrow's own file system where it can be: the other one's threads call into an interpreter that may be ending.
-    files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if local.startswith("/") else None
+    on_disk = local.startswith("/")
+    # Arrow's own file system where it can be: threads of the other one call into an interpreter that may be ending.
+    files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if on_disk else _remote_files(table)
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
     found = table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
-    if files is not None:  # Arrow would read whole files ahead; the page cache serves as well
+    if on_disk:  # Arrow would read whole files ahead; the page cache serves as well
         found.format.default_fragment_scan_options = ds.ParquetFragmentScanOptions(pre_buffer=False)
     later = [field for field in _columns_of(local) if field.name not in found.schema.names]
     return found.replace_schema(pa.schema([*found.schema, *later])) if later else found
+
+
+def _remote_files(table: DeltaTable) -> fs.FileSystem:
+    import pyarrow as pa
+
+    actions = pa.table(table.get_add_actions())
+    paths, sizes = actions["path"].to_pylist(), actions["size_bytes"].to_pylist()
+    return arrow_files(open_store(unquote(table.table_uri)), dict(zip(map(unquote, paths), sizes, strict=True)))
 
 
 def _columns_of(url: str) -> Sequence[pa.Field]:

@@ -12,6 +12,9 @@ from shards.store.base import ObjectInfo
 Kind = Literal["missing", "bucket", "exists", "denied", "changed", "range", "unsupported", "transient", "fatal"]
 
 
+NOT_A_STORE = "the reply has no entity tag: it is not from an object store, but perhaps a network's login page"
+
+
 class DriverError(Exception):
     """One attempt failed.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.store.base import ObjectInfo
-from shards.store.driver import DriverError, Kind, RangeReply, kind_of
+from shards.store.driver import NOT_A_STORE, DriverError, Kind, RangeReply, kind_of
 from shards.store.options import S3_SCHEMES, S3Options, fsspec_options, redact
 from shards.store.settings import StoreSettings
 
@@ -58,7 +58,10 @@ class FsspecDriver:
             found = system.info(_join(root, path))
         if found.get("type") == "directory":
             raise DriverError("missing", "a folder")
-        return _info(path, found)
+        info = _info(path, found)
+        if not info.etag and self._url.partition("://")[0] in S3_SCHEMES:
+            raise DriverError("transient", NOT_A_STORE)
+        return info
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
         """Everything below a folder."""

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from shards.errors import StoreError
 from shards.store.base import ObjectInfo
-from shards.store.driver import DriverError, Kind, RangeReply, kind_of
+from shards.store.driver import NOT_A_STORE, DriverError, Kind, RangeReply, kind_of
 from shards.store.options import S3_SCHEMES, S3Options, azure_is_plain_http, s3_credentials
 from shards.store.settings import MIB, StoreSettings
 
@@ -73,7 +73,10 @@ class ObstoreDriver:
         import obstore
 
         with _failures():
-            return _info(obstore.head(self._client(), path))
+            info = _info(meta := obstore.head(self._client(), path))
+        if not meta["e_tag"] and self._url.partition("://")[0] not in {"http", "https"}:
+            raise DriverError("transient", NOT_A_STORE)
+        return info
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
         """Everything below a folder."""

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.errors import NotFoundError
 from shards.store.base import HIDDEN, ObjectInfo, is_hidden
 from shards.store.calls import Calls
 from shards.store.driver import Driver, DriverError
@@ -24,6 +25,8 @@ from shards.store.settings import MIB, StoreSettings
 _SMALL_BYTES = 256 << 10
 _BATCH_RANGES = 64
 _BATCH_BYTES = 16 * MIB
+_PAGE_OBJECTS = 1000
+"""Objects of a full page of a listing."""
 
 
 class RemoteStore:
@@ -125,9 +128,21 @@ class RemoteStore:
         The listing is held in memory and sorted: stores disagree about the order of `a/b` and `a-b`.
         """
         with self._calls.named(prefix):
-            found = self._calls.attempt(lambda: list(self._driver.list(prefix.rpartition("/")[0])))
+            found = self._listed(prefix.rpartition("/")[0])
         wanted = (info for info in found if info.path.startswith(prefix) and (hidden or not is_hidden(info.path)))
         yield from sorted(wanted, key=lambda info: info.path)
+
+    def _listed(self, folder: str) -> Sequence[ObjectInfo]:
+        """A listing; one that may end where a page of it was no page of a listing is asked for until two agree.
+
+        Clients read any well-formed XML, such as a login page, as a listing of nothing, which also ends a longer one.
+        """
+        before: list[ObjectInfo] | None = None
+        while True:
+            found = self._calls.attempt(lambda: list(self._driver.list(folder)))
+            if len(found) % _PAGE_OBJECTS or (before is not None and len(before) == len(found)):
+                return found
+            before = found
 
     def put_if_absent(self, path: str, data: bytes | Path) -> ObjectInfo:
         """Create an object from bytes or a local file; it appears whole or not at all.
@@ -250,8 +265,11 @@ class RemoteStore:
         Raises:
             DriverError: It differs; the object is deleted, and another attempt may do better.
         """
-        if self._driver.uploads_are_checked or self._remote_sha256(path) == _sha256(data):
-            return
+        try:
+            if self._driver.uploads_are_checked or self._remote_sha256(path) == _sha256(data):
+                return
+        except NotFoundError:
+            raise DriverError("transient", "the store took the object and does not have it") from None
         self._driver.delete([path])
         raise DriverError("transient", "the store holds other bytes than were sent")
 

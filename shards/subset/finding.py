@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.dataset.dataset import Dataset
+from shards.dataset.query import scan
 from shards.errors import ConfigError, SampleIndexError, SubsetError
 from shards.subset.chosen import Chosen, choose_from
 from shards.subset.expression import check_expression
@@ -264,7 +265,7 @@ def _withdrawn(dataset: Dataset) -> Mapping[str, int]:
     with suppress(SampleIndexError):
         table = dataset.table("withdrawn")
         if table is not None and "source" in {field.name for field in table.schema().fields}:
-            rows = pa.table(table.to_pyarrow_table(columns=["source"]))
+            rows = scan(table).to_table(columns=["source"])
             counted = rows.group_by("source").aggregate([("source", "count")]).to_pylist()
             return {row["source"]: row["source_count"] for row in counted}
     return {}

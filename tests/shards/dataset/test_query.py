@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
 
-from infra.s3_server import Server
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import ask_tables, told_plainly
 from shards.errors import SampleIndexError, StoreError
@@ -18,13 +16,6 @@ from tests.faults import Fault, FaultProxy
 from tests.shards.builders import small_dataset
 
 _S3_BROKE_OFF = "Generic S3 error: HTTP error: request or response body error"
-
-
-@pytest.fixture
-def proxy(s3_env: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with FaultProxy(s3_env.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 @pytest.mark.s3

@@ -287,3 +287,25 @@ def test_gaps_between_ranges_are_not_fetched(bucket: str, proxy: FaultProxy) -> 
         proxy.sent = 0
         store.read_ranges("big", [(start, 1000) for start in range(0, 2 * MIB, 100_000)])
         assert proxy.sent < 60_000
+
+
+@pytest.mark.s3
+def test_a_web_page_is_neither_an_object_nor_a_listing(opened: Open, proxy: FaultProxy) -> None:
+    proxy.add(Fault.page(), method="HEAD", path="big", times=2)
+    proxy.add(Fault.page(), path="list-type")
+    store = opened()
+    assert store.stat("big").size == len(DATA)
+    assert "big" in [info.path for info in store.list()]
+    proxy.add(Fault.page(), method="HEAD", path="big", times=1000)
+    with pytest.raises(StoreError, match="not from an object store"):
+        opened(budget_seconds=0.5).stat("big")
+
+
+@pytest.mark.s3
+def test_a_web_page_in_place_of_the_second_part_of_a_listing(bucket: str, proxy: FaultProxy) -> None:
+    store = open_store(f"{bucket}/many", StoreSettings(driver="obstore", **LIMITS))  # type: ignore[arg-type]
+    for number in range(1010):
+        store.put_if_absent(f"{number:04d}", b"x")
+    proxy.add(Fault.page(), path="continuation-token|marker|start-after")
+    assert sum(1 for _ in store.list()) == 1010
+    assert proxy.left() == 0
