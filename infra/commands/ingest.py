@@ -213,7 +213,6 @@ def _write_report(
     from infra.reports.ingest_job import REJECTED_IMAGES, job_facts, job_page
     from infra.reports.rejected_pictures import look_at_rejects
     from ingest.job.list import list_raw
-    from ingest.raw.items import RawRoot
     from shards.dataset.dataset import Dataset
     from shards.files import write_text
 
@@ -221,7 +220,7 @@ def _write_report(
     if done.repeated and page.exists() and f'"{done.job_id}"' in _text_of(figures):
         stderr().print(f"{page} tells of this job already")
         return
-    listing = list_raw(RawRoot(raw), spec, settings)
+    listing = list_raw(raw, spec, settings)
     facts = job_facts(done, spec, settings, stages=stages, raw_bytes=sum(item.size for item in listing.items))
     dataset = Dataset.open(done.dataset)
     glimpses = look_at_rejects(

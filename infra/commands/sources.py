@@ -131,12 +131,11 @@ def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) 
 
     from infra.commands._survey import survey_lines
     from ingest.job.survey import survey
-    from ingest.raw.items import RawRoot
     from ingest.settings import IngestSettings
     from ingest.source.spec import load_spec
 
     spec = load_spec(source)
-    found = survey(RawRoot(raw), spec, IngestSettings(), deep=deep)
+    found = survey(raw, spec, IngestSettings(), deep=deep)
     if json_:
         emit({"ok": not found.problems, **asdict(found), "num_files": found.num_files, "num_bytes": found.num_bytes})
     else:
@@ -163,7 +162,7 @@ def new(raw: str, /, *, name: str = "", modality: tuple[str, ...] = ()) -> None:
     import sys
 
     from ingest.job.draft import draft
-    from ingest.raw.items import RawRoot
+    from ingest.raw.root import RawRoot
     from ingest.settings import IngestSettings
 
     chosen = name or re.sub(r"[^0-9a-z_-]+", "-", raw.rstrip("/").rpartition("/")[2].lower()).strip("-") or "mine"

@@ -20,7 +20,8 @@ from ingest.picture.normalise import to_picture
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawFile, RawRoot, RejectError
+from ingest.raw.items import RawFile, RejectError
+from ingest.raw.root import RawRoot
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.readers.pillow import Picture
 from ingest.settings import IngestSettings

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from ingest.job.list import all_items
 from ingest.job.select import path_of
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawItem, RawRoot, RejectError
+from ingest.raw.items import RawItem, RejectError
+from ingest.raw.listing import all_items
 from ingest.raw.names import ignored_kind
+from ingest.raw.root import RawRoot
 from ingest.raw.table_rows import table_rows
 from ingest.readers import reader_name
 from ingest.settings import IngestSettings
@@ -80,7 +81,7 @@ def draft(root: RawRoot, settings: IngestSettings, *, name: str, modality: Seque
 
 def _look(root: RawRoot, settings: IngestSettings) -> _Seen:
     seen = _Seen()
-    for item in all_items(root, settings):
+    for item in all_items(root, settings.limits):
         path = path_of(item)
         if item.kind in ("ignored", "reject", "unavailable") or ignored_kind(path):
             continue

@@ -10,16 +10,18 @@ import difflib
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from ingest.job.leftovers import Leftovers
 from ingest.job.select import path_of
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawItem, RawRoot, RejectError, Stated
+from ingest.raw.items import RawItem, RejectError, Stated
+from ingest.raw.root import RawRoot
 from ingest.raw.table_rows import NAME_COLUMN, Row, table_rows
 from ingest.readers import EXTENSIONS
 from ingest.settings import LimitSettings
@@ -27,6 +29,7 @@ from ingest.source.globs import any_of
 from ingest.source.layout import Table
 from shards.errors import SourceError
 
+UNLISTED: Final = "unlisted"
 _FORMATS = "|".join(sorted({extension for names in EXTENSIONS.values() for extension in names}))
 _KNOWN = re.compile(rf"(?:\.nii)?(?:\.(?:{_FORMATS}))?(?:\.gz)?$", re.IGNORECASE)
 
@@ -82,6 +85,28 @@ def join_all(item: RawItem, joins: Sequence[Join]) -> RawItem | None:
             return None
         item = joined
     return item
+
+
+def joined_files(
+    items: Iterable[RawItem], joins: Sequence[Join], leftovers: Leftovers, *, spare: Container[int]
+) -> Iterator[RawItem]:
+    """The files with what all tables say of them, in order.
+
+    Args:
+        items: The files of all parts.
+        joins: The tables.
+        leftovers: Gets what the tables leave out, and files of spare parts.
+        spare: Numbers of the parts that hold the same images once more.
+    """
+    for item in items:
+        archive = item.path if item.member else ""
+        closed = item.kind in ("reject", "unavailable") and not item.member
+        if item.part in spare:
+            leftovers.add("copies", item.inner_path, archive)
+        elif joined := item if closed else join_all(item, joins):
+            yield joined
+        else:
+            leftovers.add(UNLISTED, item.inner_path, archive)
 
 
 def read_tables(

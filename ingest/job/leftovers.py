@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from ingest.readers import EXTENSIONS
+
 NUM_EXAMPLES: Final = 3
 
 
@@ -24,10 +26,21 @@ class Leftovers:
     archives: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, kind: str, path: str, archive: str = "") -> None:
-        """Another file of a kind, and the archive that it lies in or is."""
+        """Another file of a kind, without one of its extension, and the archive that it lies in or is."""
+        kind = kind or _extension(path)
         self.counts[kind] += 1
         if archive:
             self.archives.setdefault(archive, set()).add(kind)
         shown = self.examples.setdefault(kind, [])
         if len(shown) < NUM_EXAMPLES:
             shown.append(path)
+
+
+_OTHERS = "csv tsv txt json xml md pdf html htm xls xlsx doc docx log yaml yml parquet mat pkl raw bval bvec db ini"
+_WORDS = frozenset(_OTHERS.split()) | {extension for extensions in EXTENSIONS.values() for extension in extensions}
+
+
+def _extension(path: str) -> str:
+    """A known extension, else `other`: what follows the last dot may be part of a name or an identifier."""
+    extension = path.rpartition("/")[2].lower().rpartition(".")[2]
+    return extension if extension in _WORDS else "other"

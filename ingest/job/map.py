@@ -27,7 +27,8 @@ from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.disguise import HEAD_BYTES, disguise
 from ingest.raw.faults import fault_of
-from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError
+from ingest.raw.items import RawFile, RawItem, RejectError
+from ingest.raw.root import RawRoot
 from ingest.readers import RawImage, ReadOptions, reader_for
 from ingest.source.spec import SourceSpec
 from ingest.staging.context import MapContext

@@ -36,7 +36,8 @@ from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.compact import Compact
-from ingest.raw.items import Place, RawItem, RawRoot, RejectError
+from ingest.raw.items import Place, RawItem, RejectError
+from ingest.raw.root import RawRoot
 from ingest.readers import ReadOptions, reader_name
 from ingest.readers.base import chosen_frames, percentile_range
 from ingest.readers.dicom.header import SliceHeader, normal_of, read_header

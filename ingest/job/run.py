@@ -31,7 +31,6 @@ from ingest.job.share import Share
 from ingest.job.target import Target, open_target
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
-from ingest.raw.items import RawRoot
 from ingest.readers import reader_name
 from ingest.readers.libraries import check_libraries, check_text_finder, missing_readers
 from ingest.settings import IngestSettings
@@ -159,7 +158,7 @@ class _Job:
 
 
 def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listing:
-    listing = list_raw(RawRoot(raw_url), spec, settings)
+    listing = list_raw(raw_url, spec, settings)
     if not listing.items:
         wanted = ", ".join(spec.layout.include) or f"files of the {spec.layout.reader} reader"
         raise SourceError(f"{raw_url} holds none of {wanted}", hint=f"`biovfm sources show {spec.id}` shows the layout")

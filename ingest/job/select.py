@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ingest.raw.items import RawItem, printable
-from ingest.raw.names import archive_kind, unpacked_name
+from ingest.raw.items import RawItem
+from ingest.raw.names import archive_kind, ignored_kind, seen_path
 from ingest.readers import handles
 from ingest.source.globs import any_of
 from ingest.source.layout import Layout, Rule
@@ -42,11 +42,16 @@ class Sieve:
         self._tables = [any_of((table.path,)) for table in layout.tables]
 
     def __call__(self, item: RawItem) -> int | str:
-        """The number of the part that takes a file; else the kind of what is left out, `TABLE`, or `UNKNOWN`.
+        """The number of the part that takes a file; else what it is.
+
+        That is a kind of what is left out or is no data, `TABLE`, or `UNKNOWN`.
 
         An archive or folder that cannot be read belongs to the first part: what it holds is not known.
         """
         path = path_of(item)
+        ignored = ignored_kind(item.inner_path)
+        if ignored:
+            return ignored
         if self.tables_of(item):
             return TABLE
         kind = next((kind for kind, pattern in self._kinds if pattern.fullmatch(path)), "")
@@ -64,11 +69,14 @@ class Sieve:
         path = path_of(item)
         return [number for number, pattern in enumerate(self._tables) if pattern.fullmatch(path)]
 
+    def is_table(self, path: str) -> bool:
+        """Whether a file of this path, in no archive, is one of the layout's tables."""
+        return any(pattern.fullmatch(seen_path(path)) for pattern in self._tables)
+
 
 def path_of(item: RawItem) -> str:
-    """The path that globs and keys see: archives are folders, and the packing of a single file is not there."""
-    path = printable(item.inner_path)
-    return unpacked_name(path) if archive_kind(path) == "gzip" else path
+    """The path that globs and keys see."""
+    return seen_path(item.inner_path)
 
 
 def _test(rule: Rule) -> _Test:

@@ -12,10 +12,12 @@ from typing import Final
 
 from ingest.job.join import Join
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
-from ingest.job.list import UNOPENED, files_of
+from ingest.job.list import UNOPENED, files_of, open_root
 from ingest.job.select import path_of
 from ingest.privacy.pseudonyms import group_of
-from ingest.raw.items import RawItem, RawRoot, printable
+from ingest.raw.items import RawItem
+from ingest.raw.names import printable
+from ingest.raw.root import RawRoot
 from ingest.readers import reader_name
 from ingest.settings import IngestSettings
 from ingest.source.globs import any_of, expand, glob_regex
@@ -115,15 +117,19 @@ class Survey:
         return sum(part.num_bytes for part in self.parts)
 
 
-def survey(root: RawRoot, spec: SourceSpec, settings: IngestSettings, *, deep: bool = False) -> Survey:
+def survey(raw_url: str, spec: SourceSpec, settings: IngestSettings, *, deep: bool = False) -> Survey:
     """Hold a folder against the description of its source.
 
     Args:
-        root: The raw URL.
+        raw_url: The folder.
         spec: The source.
         settings: Limits for archives.
         deep: Whether to look into compressed tars.
+
+    Raises:
+        SourceError: Nothing is there.
     """
+    root = open_root(raw_url, spec)
     found = Survey(source=spec.id, expected=spec.source_images or spec.expected_images)
     rules = spec.layout.rules
     found.parts = [PartFound(name=_name(rule), optional=rule.optional or rule.fallback) for rule in rules]

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
 
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
 from ingest.raw.names import archive_kind
-from ingest.raw.split_archive import data_offset, open_found
+from ingest.raw.root import Stored
+from ingest.raw.split_archive import data_offset
 from ingest.raw.streams import Sparse, Window, spool
 from ingest.settings import LimitSettings
 
@@ -71,15 +72,14 @@ class Container:
     key: tuple[object, ...] = ()
 
 
-def top(root: RawRoot, item: RawItem, size: int) -> Container:
-    """The archive that an item lies in, as a file of so many bytes."""
-    outer = item.holder or item
+def top(stored: Stored, kind: str) -> Container:
+    """An archive below the raw URL."""
     return Container(
-        name=item.path.rpartition("/")[2],
-        kind=outer.kind if outer.kind in SEVERAL else archive_kind(item.path),
-        open=lambda: open_found(root, item.path, item.parts),
-        packed=size,
-        key=() if item.parts else root.identity(item.path),
+        name=stored.path.rpartition("/")[2],
+        kind=kind,
+        open=stored.open,
+        packed=stored.size,
+        key=stored.key,
     )
 
 

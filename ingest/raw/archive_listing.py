@@ -23,16 +23,15 @@ from ingest.raw.archive import (
     in_tar,
     in_zip,
     member_name,
-    top,
     zip_objection,
 )
 from ingest.raw.disguise import HEAD_BYTES, disguise
 from ingest.raw.faults import fault_of
-from ingest.raw.items import Kind, RawItem, RawRoot, RejectError
-from ingest.raw.names import archive_kind, unpacked_name
+from ingest.raw.items import Kind, RawItem, RejectError
+from ingest.raw.names import archive_kind
 from ingest.raw.packed import unpacked
 from ingest.raw.rar_and_7z import members_of
-from ingest.raw.split_archive import Found, open_zip
+from ingest.raw.split_archive import open_zip
 from ingest.raw.streams import is_bomb, sound_pieces, spool
 from ingest.settings import LimitSettings
 from shards.errors import UnavailableError
@@ -45,28 +44,17 @@ _NAMELESS = "no name"
 _REPLACED = "replaced by a later member of the same name"
 
 
-def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawItem]:
-    """The files inside one archive, and inside the archives in it.
+def archive_items(container: Container, base: RawItem, limits: LimitSettings) -> Iterator[RawItem]:
+    """The files inside an archive, and inside the archives in it.
 
-    Zip and plain tar: sorted by name; others: in their order, since they are read in one pass.
+    Args:
+        container: The archive.
+        base: What all items share.
+        limits: Guards against absurd archives.
 
     Raises:
         MachineError: This machine lacks space, memory or file handles.
     """
-    path = found.path
-    if found.missing:
-        yield RawItem(path=path, kind="reject", detail=f"unreadable_archive:{found.missing}")
-    elif archive_kind(path) == "gzip":
-        yield RawItem(path=path, member=unpacked_name(path.rpartition("/")[2]), kind="gzip", size=found.size)
-    elif found.size == 0:
-        yield RawItem(path=path, kind="reject", detail="empty_file")
-    else:
-        base = RawItem(path=path, parts=found.parts)
-        yield from _members(top(root, base, found.size), base, limits)
-
-
-def _members(container: Container, base: RawItem, limits: LimitSettings) -> Iterator[RawItem]:
-    """Items of an archive; `base` holds what all of them share."""
     runs: list[tuple[str, list[RawItem]]] = []
     broken: RawItem | None = None
     head = b""
@@ -147,7 +135,7 @@ def _expanded(item: RawItem, inside: Callable[[], Container], limits: LimitSetti
         container = inside()
         in_place = container.direct or item.kind in _PASSES
         holder = item if in_place else replace(item, offset=-1 - item.offset)
-        yield from _members(container, RawItem(path=item.path, parts=item.parts, holder=holder), limits)
+        yield from archive_items(container, RawItem(path=item.path, parts=item.parts, holder=holder), limits)
 
 
 def _zip_entries(

@@ -18,11 +18,12 @@ from typing import BinaryIO, NoReturn, TypeVar, cast
 
 from ingest.raw.archive import BROKEN, Container, in_stream, in_tar, in_zip, member_name, stored_member, top
 from ingest.raw.faults import fault_of
-from ingest.raw.items import RawFile, RawItem, RawRoot, RejectError, open_regular
+from ingest.raw.items import RawFile, RawItem, RejectError
 from ingest.raw.kept_zip import opened_zip
 from ingest.raw.names import archive_kind, unpacked_name
 from ingest.raw.packed import unpacked
 from ingest.raw.rar_and_7z import members_of
+from ingest.raw.root import RawRoot, open_regular
 from ingest.raw.streams import Shared, spool
 from ingest.settings import LimitSettings
 from shards.errors import MachineError, UnavailableError
@@ -38,7 +39,9 @@ def open_items(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> It
     `RejectError`; where the machine, the network or missing rights are to blame, `UnavailableError` or `MachineError`.
     """
     for (_, way), run in groupby(items, key=lambda item: (item.path, _way(item))):
-        if way == "archive":
+        if way == "reject":
+            yield from _open_rejects(run)
+        elif way == "archive":
             yield from _open_members(root, list(run), limits)
         else:
             yield from _OPENERS[way](root, list(run), limits)
@@ -55,20 +58,16 @@ _CLOSED = ("reject", "unavailable", "ignored")
 
 def _open_members(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Opened:
     """Members of one archive; those that are rejects take their turn without another pass."""
-    first = items[0]
-    size = sum(n for _, n in first.parts) if first.parts else _size(root, first.path)
+    closed = _open_rejects([item for item in items if item.kind in _CLOSED])
     sound = [item for item in items if item.kind not in _CLOSED]
-    opened = _open_archive(top(root, sound[0], size), sound, limits) if sound else iter(())
+    opened = _open_archive(_archive_of(root, sound[0]), sound, limits) if sound else iter(())
     with closing(opened) if isinstance(opened, Generator) else nullcontext():
         for item in items:
-            yield from _open_rejects(root, [item], limits) if item.kind in _CLOSED else (next(opened),)
+            yield next(closed if item.kind in _CLOSED else opened)
 
 
-def _size(root: RawRoot, path: str) -> int:
-    try:
-        return root.size(path)
-    except OSError:
-        return 0
+def _archive_of(root: RawRoot, item: RawItem) -> Container:
+    return top(root.stored(item.path, item.parts), (item.holder or item).kind)
 
 
 def _open_archive(container: Container, items: list[RawItem], limits: LimitSettings) -> Opened:
@@ -260,8 +259,7 @@ def _open_gzip(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Op
         yield item, _file(item, unpack, peek=peek, limits=limits)
 
 
-def _open_rejects(root: RawRoot, items: list[RawItem], limits: LimitSettings) -> Opened:
-    del root, limits
+def _open_rejects(items: Iterable[RawItem]) -> Opened:
     for item in items:
         if item.kind == "unavailable":
             yield item, _failing(item, UnavailableError(item.detail, hint=_LATER))
@@ -296,7 +294,7 @@ def _open_anywhere(url: str) -> BinaryIO:
     return cast("BinaryIO", fsspec.open(url, "rb").open())
 
 
-_OPENERS = {"url": _open_url, "file": _open_plain, "gzip": _open_gzip, "reject": _open_rejects}
+_OPENERS = {"url": _open_url, "file": _open_plain, "gzip": _open_gzip}
 
 
 def _file(

@@ -1,4 +1,4 @@
-"""Raw files where they lie: a folder, one file, or any fsspec URL, archive members included.
+"""What a listing holds and a reader gets: the items of a source, and the files that they are opened as.
 
 A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip://b.png::a.zip`,
 `tar://b.png::a.tar.gz`, `gzip://b.ppm::b.ppm.gz`, and once more inside: `zip://b.png::tar://a.zip::c.tar`.
@@ -6,21 +6,14 @@ A raw path is an fsspec chain relative to the source's raw URL: `a/b.png`, `zip:
 
 from __future__ import annotations
 
-import errno
 import io
 import math
-import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-from ingest.raw.faults import fault_of
-from ingest.raw.names import packing, scheme_of
-from ingest.raw.walk import Walked, walk
-from shards.errors import SourceError
+from ingest.raw.names import packing, printable, scheme_of
 
 Kind = Literal["file", "zip", "tar", "stream", "libarchive", "gzip", "url", "reject", "unavailable", "ignored"]
 
@@ -141,11 +134,6 @@ class RawItem:
 _NUMBER = re.compile(r"\d+$")
 
 
-def printable(path: str) -> str:
-    """`path` as valid Unicode: each invalid byte is written as a backslash, x and two hex digits."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFile:
     """A raw file that a reader may open, as often as it likes.
@@ -197,126 +185,3 @@ class RawFile:
     def of_bytes(cls, data: bytes, name: str) -> RawFile:
         """A raw file in memory."""
         return cls(path=name, name=name.rpartition("/")[2].lower(), size=len(data), opener=lambda: io.BytesIO(data))
-
-
-class RawRoot:
-    """The raw URL of a source.
-
-    Args:
-        url: Folder or file, as a path or any fsspec URL.
-        block_bytes: How much of a remote file is fetched at a time.
-
-    Raises:
-        SourceError: Nothing is there, or its driver is missing.
-    """
-
-    def __init__(self, url: str, *, block_bytes: int = 4 << 20) -> None:
-        self.url = url
-        self._block_bytes = block_bytes
-        scheme, separator, rest = url.partition("://")
-        self._local = not separator or scheme == "file"
-        if self._local:
-            self._base = str(Path(rest if separator else url).expanduser().absolute())
-            if not Path(self._base).exists():
-                raise SourceError(
-                    f"no raw data at {url}", hint="check the path; `biovfm sources show ID` says what to get"
-                )
-            if Path(self._base).is_file():
-                self._base, self._only = os.path.split(self._base)
-            else:
-                self._only = ""
-        else:
-            self._open_remote(url)
-
-    def _open_remote(self, url: str) -> None:
-        import fsspec
-
-        try:
-            self._fs, self._base = fsspec.core.url_to_fs(url)
-            info = self._fs.info(self._base)
-        except (ImportError, ValueError, OSError) as error:
-            raise SourceError(f"cannot read {url}: {type(error).__name__}", hint="check URL and credentials") from error
-        self._only = ""
-        if info["type"] == "file":
-            self._base, _, self._only = self._base.rpartition("/")
-
-    @property
-    def single(self) -> str:
-        """Name of the file where the raw URL is one; else empty."""
-        return self._only
-
-    def around(self) -> RawRoot:
-        """The folder that a single file lies in; paths of files stay the same."""
-        return RawRoot(self._base if self._local else self._fs.unstrip_protocol(self._base))
-
-    def walk(self) -> Iterator[Walked]:
-        """Every file, sorted by its path below the URL.
-
-        Raises:
-            UnavailableError: A remote folder cannot be listed now.
-        """
-        if self._only:
-            yield Walked(self._only, self.size(self._only))
-        elif self._local:
-            yield from walk(Path(self._base))
-        else:
-            base = self._base.rstrip("/") + "/"
-            try:
-                found = self._fs.find(self._base, detail=True)
-            except Exception as error:
-                raise fault_of(error) or error from error
-            files = sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
-            yield from (Walked(path, size) for path, size in files)
-
-    def size(self, path: str) -> int:
-        """Bytes of one file.
-
-        Raises:
-            OSError: There is none, or it is no regular file.
-        """
-        if self._local:
-            found = (Path(self._base) / path).stat()
-            _require_regular(found.st_mode)
-            return found.st_size
-        return int(self._fs.size(f"{self._base}/{path}") or 0)
-
-    def identity(self, path: str) -> tuple[object, ...]:
-        """What tells a local file from all others and from itself before a change; empty for what is not local."""
-        if not self._local:
-            return ()
-        try:
-            found = (Path(self._base) / path).stat()
-        except OSError:
-            return ()
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-    def open(self, path: str) -> BinaryIO:
-        """A seekable stream.
-
-        Raises:
-            OSError: The file cannot be opened, or is no regular file.
-        """
-        if self._local:
-            return open_regular(Path(self._base) / path)
-        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
-        return stream
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """A stream of a regular file; a FIFO or a device, also one that a link leads to, is never waited for or read.
-
-    Raises:
-        OSError: The file cannot be opened, or is no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _require_regular(os.fstat(descriptor).st_mode)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "no regular file")

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from ingest.raw.archive_listing import members
 from ingest.raw.faults import fault_of
-from ingest.raw.items import RawItem, RawRoot, Stated
+from ingest.raw.items import RawItem, Stated
+from ingest.raw.listing import members
+from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
 from ingest.raw.table_rows import table_rows
 from ingest.settings import LimitSettings
@@ -49,10 +50,7 @@ def listed_items(
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
-    if len(files) != 1:
-        raise SourceError(f"{root.url} is no list file", hint="give a .csv, .tsv or .parquet file as the raw URL")
-    rows = _rows(root, files[0])
+    rows = _rows(root, names)
     archives: dict[str, dict[str, Stated]] = {}
     for path, stated in rows.items():
         archive = path.rpartition("::")[2] if path.startswith(_SCHEMES) and "::" in path else ""
@@ -61,14 +59,16 @@ def listed_items(
         else:
             archives.setdefault(path, {})[path] = stated
     for name in sorted(archives):
-        if list(archives[name]) == [name]:
-            yield _item(root, name, archives[name][name])
-        else:
-            yield from _from_archive(root, name, archives[name], limits)
+        yield from _items(root, name, archives[name], limits)
 
 
-def _rows(root: RawRoot, name: str) -> dict[str, Stated]:
+def _rows(root: RawRoot, names: Callable[[str], object]) -> dict[str, Stated]:
+    """Path → what the list says of it."""
+    files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
+    if len(files) != 1:
+        raise SourceError(f"{root.url} is no list file", hint="give a .csv, .tsv or .parquet file as the raw URL")
     found: dict[str, Stated] = {}
+    name = files[0]
     try:
         with root.open(name) as stream:
             for number, row in enumerate(table_rows(stream, name), 2):
@@ -132,14 +132,17 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _from_archive(root: RawRoot, archive: str, rows: dict[str, Stated], limits: LimitSettings) -> Iterator[RawItem]:
-    """The listed members of one archive, in its order; then what it does not hold."""
-    holder = _item(root, archive, Stated())
+def _items(root: RawRoot, name: str, rows: dict[str, Stated], limits: LimitSettings) -> Iterator[RawItem]:
+    """One file of the list; of an archive the listed members, in its order, then what it does not hold."""
+    file = _item(root, name, rows.get(name, Stated()))
+    if list(rows) == [name]:
+        yield file
+        return
     left = dict(rows)
-    if holder.kind == "file":
-        for item in members(root, Found(path=holder.path, size=holder.size), limits):
+    if file.kind == "file":
+        for item in members(root, Found(path=file.path, size=file.size), limits):
             if item.kind != "ignored" and item.raw_path in left:
                 yield replace(item, stated=left.pop(item.raw_path))
-    missing = RawItem(path=archive, kind="reject", detail="unreadable:no such member")
+    missing = RawItem(path=name, kind="reject", detail="unreadable:no such member")
     for path, stated in left.items():
-        yield replace(missing if holder.kind == "file" else holder, path=path, stated=stated)
+        yield replace(missing if file.kind == "file" else file, path=path, stated=stated)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["archive_kind", "ignored_kind", "packing", "part_of", "scheme_of", "unpacked_name", "whole_name"]
+__all__ = [
+    "archive_kind",
+    "ignored_kind",
+    "packing",
+    "part_of",
+    "printable",
+    "scheme_of",
+    "seen_path",
+    "unpacked_name",
+    "whole_name",
+]
 
 _PACKINGS: Final = {"gz": "gzip", "bz2": "bz2", "xz": "xz", "zst": "zstd", "zstd": "zstd"}
 _PACKED_TARS: Final = ("tgz", "taz", "tbz", "tb2", "tbz2", "txz", "tlz", "tzst")
@@ -77,6 +87,17 @@ def packing(path: str) -> str:
 def unpacked_name(path: str) -> str:
     """The name of a packed file without the extension of its packing."""
     return path.rpartition(".")[0] if packing(path) else path
+
+
+def seen_path(path: str) -> str:
+    """The path that globs and keys see: archives are folders, and the packing of a single file is not there."""
+    path = printable(path)
+    return unpacked_name(path) if archive_kind(path) == "gzip" else path
+
+
+def printable(path: str) -> str:
+    """`path` as valid Unicode: each invalid byte is written as a backslash, x and two hex digits."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def scheme_of(archive: str) -> str:

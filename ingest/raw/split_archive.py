@@ -13,13 +13,12 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from ingest.raw.compact import Compact
-from ingest.raw.items import RawRoot
-from ingest.raw.names import LAST, OLD_RAR_FIRST, SPANNED_FIRST, part_of
+from ingest.raw.names import LAST, OLD_RAR_FIRST, SPANNED_FIRST, archive_kind, ignored_kind, part_of
+from ingest.raw.root import Walked
 from ingest.raw.streams import Joined
-from ingest.raw.walk import Walked
 
 _NOWHERE = Walked("")
 
@@ -41,6 +40,16 @@ class Found:
     parts: tuple[tuple[str, int], ...] = ()
     missing: str = ""
     walked: Walked = _NOWHERE
+
+    @property
+    def kind(self) -> str:
+        """How it is read as an archive (`ingest.raw.names.archive_kind`); empty for a plain file."""
+        return archive_kind(self.path)
+
+    @property
+    def ignored(self) -> str:
+        """A word for what is no data, by the walk or by its name; else empty."""
+        return self.walked.ignored or ignored_kind(self.path)
 
 
 def join_parts(files: Iterable[Walked]) -> Iterator[Found]:
@@ -82,13 +91,6 @@ def _gap(parts: Sequence[tuple[int, str, int]], *, spanned: bool, first: int) ->
     first = first if spanned else min(body[0], first)
     absent = next((want for want, have in enumerate(body, first) if want != have), None)
     return "" if absent is None else f"part {absent} is missing"
-
-
-def open_found(root: RawRoot, path: str, parts: Sequence[tuple[str, int]]) -> BinaryIO:
-    """A seekable stream of a file, or of its parts joined."""
-    if not parts:
-        return root.open(path)
-    return cast("BinaryIO", io.BufferedReader(Joined(root, parts), 1 << 18))
 
 
 def open_zip(stream: BinaryIO) -> zipfile.ZipFile:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import BinaryIO, Final, cast
 
-from ingest.raw.items import RawRoot, RejectError
+from ingest.raw.items import RejectError
 from ingest.raw.packed import FREE_BYTES
 from ingest.settings import LimitSettings
 
@@ -38,10 +38,18 @@ class _Seekable(io.RawIOBase):
 
 
 class Joined(_Seekable):
-    """Files read as one. Attribute `starts`: where each begins."""
+    """Files read as one.
 
-    def __init__(self, root: RawRoot, parts: Sequence[tuple[str, int]]) -> None:
-        self._root = root
+    Args:
+        opener: Opens a file by its path.
+        parts: Paths and sizes of the files, in order.
+
+    Attributes:
+        starts: Where each begins.
+    """
+
+    def __init__(self, opener: Callable[[str], BinaryIO], parts: Sequence[tuple[str, int]]) -> None:
+        self._opener = opener
         self._paths = [path for path, _ in parts]
         ends = list(accumulate(size for _, size in parts))
         self.starts = [0, *ends[:-1]]
@@ -74,7 +82,7 @@ class Joined(_Seekable):
         if which not in self._open:
             if len(self._open) >= _MOST_OPEN:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[which] = self._root.open(self._paths[which])
+            self._open[which] = self._opener(self._paths[which])
         return self._open[which]
 
     def close(self) -> None:

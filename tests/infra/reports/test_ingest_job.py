@@ -82,7 +82,6 @@ def test_glimpses_of_a_series_are_found_by_their_file(tmp_path: Path) -> None:
     from infra.reports.rejected_pictures import look_at_rejects, tile_of
     from ingest.job.list import list_raw
     from ingest.job.run import run_job
-    from ingest.raw.items import RawRoot
     from ingest.settings import IngestSettings
     from shards.dataset.dataset import Dataset
     from tests.ingest.job.test_place import SPEC, dicom
@@ -92,7 +91,7 @@ def test_glimpses_of_a_series_are_found_by_their_file(tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", {f"{z}.dcm": dicom(s, z=2.0 * z) for z, s in enumerate(slices)})
     report = run_job(SPEC, str(raw), str(tmp_path / "d"), workers=0)
     assert report.reasons == {"empty_slice": 1}
-    listing = list_raw(RawRoot(str(raw)), SPEC, IngestSettings())
+    listing = list_raw(str(raw), SPEC, IngestSettings())
     (glimpse,) = look_at_rejects(
         Dataset.open(str(tmp_path / "d")),
         report.job_id,

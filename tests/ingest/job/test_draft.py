@@ -10,7 +10,7 @@ import yaml
 from infra.cli import main
 from ingest.job.draft import draft
 from ingest.job.list import list_raw
-from ingest.raw.items import RawRoot
+from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec, parse_spec
 from shards.errors import ConfigError, SourceError
@@ -25,7 +25,7 @@ def drafted(folder: Path, *modality: str) -> SourceSpec:
 
 
 def taken(folder: Path, spec: SourceSpec) -> list[str]:
-    return [item.inner_path for item in list_raw(RawRoot(str(folder)), spec, IngestSettings()).items]
+    return [item.inner_path for item in list_raw(str(folder), spec, IngestSettings()).items]
 
 
 def test_masks_by_folder_and_by_ending_are_left_out_and_patients_are_groups(tmp_path: Path) -> None:

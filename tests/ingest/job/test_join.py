@@ -11,7 +11,8 @@ import pytest
 
 from ingest.job.join import join_all, read_table
 from ingest.job.list import list_raw
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
+from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
 from shards.errors import ConfigError, SourceError
@@ -25,7 +26,7 @@ def spec_of(*source_tables: dict[str, Any], **layout: Any) -> SourceSpec:
 
 
 def listed(folder: Path, spec: SourceSpec) -> dict[str, RawItem]:
-    return {item.inner_path: item for item in list_raw(RawRoot(str(folder)), spec, IngestSettings()).items}
+    return {item.inner_path: item for item in list_raw(str(folder), spec, IngestSettings()).items}
 
 
 def raw(tmp_path: Path, table: str, text: str | bytes, *names: str) -> Path:
@@ -99,7 +100,7 @@ def test_a_table_selects(tmp_path: Path, table: dict[str, Any], taken: list[str]
 def test_a_list_of_names_selects_members_of_compressed_tars_and_what_is_left_is_counted(tmp_path: Path) -> None:
     files = {"images/1.png": PNG, "images/2.png": PNG, "images/3.png": PNG}
     folder = write_folder(tmp_path / "raw", {"a.tar.gz": tar_of(files, "w:gz"), "z.txt": b"3.png\n1.png\n"})
-    listing = list_raw(RawRoot(str(folder)), spec_of({"path": "z.txt", "select": "listed"}), IngestSettings())
+    listing = list_raw(str(folder), spec_of({"path": "z.txt", "select": "listed"}), IngestSettings())
     assert [item.member for item in listing.items] == ["images/1.png", "images/3.png"]
     assert listing.ignored == {"unlisted": 1, "table": 1}
 
@@ -184,9 +185,9 @@ def test_other_words_in_a_table_are_another_listing(tmp_path: Path) -> None:
         raw(tmp_path, "t.csv", "id,p\na,p1\n"),
         spec_of({"path": "t.csv", "key": "id", "group": ["p"], "match": "stem"}),
     )
-    first = list_raw(RawRoot(str(folder)), spec, IngestSettings()).digest
+    first = list_raw(str(folder), spec, IngestSettings()).digest
     (folder / "t.csv").write_text("id,p\na,p2\n")
-    assert list_raw(RawRoot(str(folder)), spec, IngestSettings()).digest != first
+    assert list_raw(str(folder), spec, IngestSettings()).digest != first
 
 
 def test_a_table_says_its_word_of_the_files_that_it_lists(tmp_path: Path) -> None:

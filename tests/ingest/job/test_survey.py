@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ingest.job.survey import Survey, hours_on_one_core, survey
-from ingest.raw.items import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.layout import Grouping
 from ingest.source.spec import SourceSpec
@@ -22,7 +21,7 @@ def spec_of(expected: int | None = None, **layout: Any) -> SourceSpec:
 
 
 def look(folder: Path, spec: SourceSpec, *, deep: bool = False) -> Survey:
-    return survey(RawRoot(str(folder)), spec, IngestSettings(), deep=deep)
+    return survey(str(folder), spec, IngestSettings(), deep=deep)
 
 
 def members(*names: str) -> dict[str, bytes]:

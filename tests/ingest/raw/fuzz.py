@@ -29,9 +29,10 @@ import numpy as np
 from ingest.engines.memory import limit_growth
 from ingest.job.list import list_raw
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawRoot, RejectError
+from ingest.raw.items import RejectError
 from ingest.raw.list_file import listed_items
 from ingest.raw.packed import inflate
+from ingest.raw.root import RawRoot
 from ingest.raw.table_rows import table_rows
 from ingest.settings import IngestSettings, LimitSettings
 from shards.errors import SourceError
@@ -51,7 +52,7 @@ Files = dict[str, bytes]
 def archives(folder: Path) -> None:
     """List a folder and read all that is listed, heads first."""
     root = RawRoot(str(folder))
-    items = list_raw(root, public_spec(), IngestSettings(limits=LIMITS)).items
+    items = list_raw(root.url, public_spec(), IngestSettings(limits=LIMITS)).items
     for item, raw in open_items(root, list(items), LIMITS):
         with suppress(RejectError):
             raw.head(16)

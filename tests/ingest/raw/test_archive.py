@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 from ingest.job.list import cut_units, list_raw
-from ingest.raw.archive_listing import members
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawItem, RawRoot, RejectError
+from ingest.raw.items import RawItem, RejectError
+from ingest.raw.listing import members
+from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
 from ingest.settings import IngestSettings, LimitSettings
 from ingest.source.globs import glob_regex
@@ -35,7 +36,7 @@ SETTINGS = IngestSettings()
 
 
 def listed(folder: Path, **layout: object) -> list[RawItem]:
-    return list(list_raw(RawRoot(str(folder)), public_spec(layout=layout), SETTINGS).items)
+    return list(list_raw(str(folder), public_spec(layout=layout), SETTINGS).items)
 
 
 def outcome(folder: Path, **layout: object) -> dict[str, str]:
@@ -134,17 +135,17 @@ def test_empty_file_and_vanished_file_are_reasons(tmp_path: Path) -> None:
 
 def test_listing_ignores_what_no_reader_knows_and_counts_it(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.png": PNG, "labels.csv": b"x", "x.zip": zip_of({"b.jpg": PNG, "readme.txt": b"x"})})
-    found = list_raw(RawRoot(str(tmp_path)), public_spec(), SETTINGS)
+    found = list_raw(str(tmp_path), public_spec(), SETTINGS)
     assert [item.raw_path for item in found.items] == ["a.png", "zip://b.jpg::x.zip"]
     assert found.ignored == {"csv": 1, "txt": 1}
 
 
 def test_listing_digest_changes_with_content_of_the_list_only(tmp_path: Path) -> None:
-    root = RawRoot(str(write_folder(tmp_path, {"a.png": PNG, "b.png": PNG})))
-    first = list_raw(root, public_spec(), SETTINGS).digest
-    assert list_raw(root, public_spec(), SETTINGS).digest == first
+    raw_url = str(write_folder(tmp_path, {"a.png": PNG, "b.png": PNG}))
+    first = list_raw(raw_url, public_spec(), SETTINGS).digest
+    assert list_raw(raw_url, public_spec(), SETTINGS).digest == first
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    assert list_raw(root, public_spec(), SETTINGS).digest != first
+    assert list_raw(raw_url, public_spec(), SETTINGS).digest != first
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_a_bomb_in_two_layers_is_rejected(tmp_path: Path) -> None:
     settings = LimitSettings(max_ratio=1100)
     for name, data in everything_inside(layer).items():
         write_folder(tmp_path / name, {name: data})
-        items = list(list_raw(RawRoot(str(tmp_path / name)), public_spec(), IngestSettings(limits=settings)).items)
+        items = list(list_raw(str(tmp_path / name), public_spec(), IngestSettings(limits=settings)).items)
         outer_ratio = len(layer["i.zip"]) / len(data)
         assert outer_ratio > 3 or name in ("stored.zip", "plain.tar")
         reasons = set()
@@ -385,7 +386,7 @@ def test_of_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
     }
     write_folder(tmp_path, tars)
     assert outcome(tmp_path) == dict.fromkeys(("zip://a.png::x.zip", "tar://a.png::y.tar", "tar://a.png::z.tgz"), "ok")
-    found = list_raw(RawRoot(str(tmp_path)), public_spec(), SETTINGS)
+    found = list_raw(str(tmp_path), public_spec(), SETTINGS)
     assert found.ignored == {"replaced by a later member of the same name": 3}
 
 
@@ -428,7 +429,7 @@ def test_members_of_a_zip_that_share_their_bytes_are_a_bomb(tmp_path: Path) -> N
 def test_by_products_are_counted_by_kind(tmp_path: Path) -> None:
     junk = {"._a.png": b"\0", "__MACOSX/d/._a.png": b"\0", "d/Thumbs.db": b"\0", ".DS_Store": b"\0"}
     write_folder(tmp_path, {"a.png": PNG, "desktop.ini": b"\0", "x.zip": zip_of(junk | {"b.png": PNG}), **junk})
-    found = list_raw(RawRoot(str(tmp_path)), public_spec(), SETTINGS)
+    found = list_raw(str(tmp_path), public_spec(), SETTINGS)
     assert [item.raw_path for item in found.items] == ["a.png", "zip://b.png::x.zip"]
     assert found.ignored == {"._*": 2, "__MACOSX": 2, "Thumbs.db": 2, ".DS_Store": 2, "desktop.ini": 1}
 

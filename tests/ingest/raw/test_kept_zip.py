@@ -9,14 +9,15 @@ import pytest
 
 from ingest.raw.archive import top
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
 from ingest.raw.kept_zip import _idle, opened_zip
+from ingest.raw.root import RawRoot
 from ingest.settings import LimitSettings
 from tests.ingest.material import write_folder, zip_of
 
 
 def opened(root: RawRoot, name: str) -> zipfile.ZipFile:
-    container = top(root, RawItem(path=name), root.size(name))
+    container = top(root.stored(name), "zip")
     with opened_zip(container) as (stream, archive):
         assert not stream.closed
         archive.testzip()
@@ -49,7 +50,7 @@ def test_a_changed_file_is_read_again(root: RawRoot, tmp_path: Path) -> None:
 
 
 def test_two_readers_have_an_archive_each(root: RawRoot) -> None:
-    container = top(root, RawItem(path="many.zip"), root.size("many.zip"))
+    container = top(root.stored("many.zip"), "zip")
     with opened_zip(container) as (_, one), opened_zip(container) as (_, two):
         assert one is not two
         assert one.read("7.txt") == two.read("7.txt") == b"7"
@@ -57,7 +58,7 @@ def test_two_readers_have_an_archive_each(root: RawRoot) -> None:
 
 
 def test_an_error_while_reading_closes_it(root: RawRoot) -> None:
-    container = top(root, RawItem(path="many.zip"), root.size("many.zip"))
+    container = top(root.stored("many.zip"), "zip")
     kept: list[zipfile.ZipFile] = []
     with pytest.raises(KeyError), opened_zip(container) as (_, archive):
         archive.read(kept.append(archive) or "gone")  # type: ignore[func-returns-value]

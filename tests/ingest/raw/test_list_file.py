@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
 from ingest.raw.list_file import listed_items
+from ingest.raw.root import RawRoot
 from ingest.settings import LimitSettings
 from ingest.source.spec import SourceSpec
 from shards.errors import SourceError

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from ingest.job.list import list_raw
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawRoot, RejectError
+from ingest.raw.items import RejectError
 from ingest.raw.rar_and_7z import available, members_of
+from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings, LimitSettings
 from tests.ingest.material import encoded, ingest, photo, public_spec, tar_of, write_folder
 
@@ -69,7 +70,7 @@ MAKERS: dict[str, Any] = {"rar": rar5, "7z": seven_zip}
 def read_all(folder: Path) -> dict[str, bytes | str]:
     root = RawRoot(str(folder))
     found: dict[str, bytes | str] = {}
-    for item, raw in open_items(root, list(list_raw(root, public_spec(), IngestSettings()).items), LimitSettings()):
+    for item, raw in open_items(root, list(list_raw(root.url, public_spec(), IngestSettings()).items), LimitSettings()):
         try:
             found[item.raw_path] = raw.read()
         except RejectError as error:

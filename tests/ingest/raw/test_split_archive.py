@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.raw.items import RawRoot
-from ingest.raw.split_archive import data_offset, join_parts, open_found, open_zip
-from ingest.raw.walk import Walked
+from ingest.raw.root import RawRoot, Walked
+from ingest.raw.split_archive import data_offset, join_parts, open_zip
 from tests.ingest.material import write_folder, zip_of
 
 
@@ -58,7 +57,7 @@ def test_a_zip_in_parts_is_opened_as_one(tmp_path: Path) -> None:
     data = zip_of({"a.txt": b"stored"}, deflate=False)
     write_folder(tmp_path, {"x.zip.001": data[:20], "x.zip.002": data[20:]})
     parts = (("x.zip.001", 20), ("x.zip.002", len(data) - 20))
-    with open_found(RawRoot(str(tmp_path)), "x.zip.001", parts) as stream, open_zip(stream) as archive:
+    with RawRoot(str(tmp_path)).stored("x.zip.001", parts).open() as stream, open_zip(stream) as archive:
         info = archive.getinfo("a.txt")
         assert archive.read(info) == b"stored"
         stream.seek(data_offset(stream, info))

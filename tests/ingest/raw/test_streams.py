@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.raw.items import RawRoot, RejectError
+from ingest.raw.items import RejectError
+from ingest.raw.root import RawRoot
 from ingest.raw.streams import Joined, Limited, Shared, Sparse, Window, is_bomb, sound_pieces, spool
 from ingest.settings import LimitSettings
 from tests.ingest.material import write_folder
@@ -43,7 +44,7 @@ def test_parts_are_read_as_one(
     starts = [sum(sizes[:number]) for number in range(len(sizes))]
     files = {f"{n}": expected[start : start + size] for n, (start, size) in enumerate(zip(starts, sizes, strict=True))}
     write_folder(folder, files)
-    joined = Joined(RawRoot(str(folder)), [(name, len(data)) for name, data in files.items()])
+    joined = Joined(RawRoot(str(folder)).open, [(name, len(data)) for name, data in files.items()])
     assert joined.starts == starts
     same_reads(joined, expected, steps)
 
@@ -51,7 +52,7 @@ def test_parts_are_read_as_one(
 def test_few_of_many_parts_are_open_at_a_time(tmp_path: Path) -> None:
     files = {f"{number:04d}": DATA[number % 256 : number % 256 + 3] for number in range(300)}
     write_folder(tmp_path, files)
-    joined = Joined(RawRoot(str(tmp_path)), [(name, 3) for name in files])
+    joined = Joined(RawRoot(str(tmp_path)).open, [(name, 3) for name in files])
     expected = b"".join(files.values())
     descriptors = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
@@ -61,7 +62,7 @@ def test_few_of_many_parts_are_open_at_a_time(tmp_path: Path) -> None:
 
 def test_an_overlay_is_read_in_place_of_what_lies_there(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": DATA[:100], "b": DATA[100:200]})
-    joined = Joined(RawRoot(str(tmp_path)), [("a", 100), ("b", 100)])
+    joined = Joined(RawRoot(str(tmp_path)).open, [("a", 100), ("b", 100)])
     joined.overlay(95, b"XXXXXXXXXX")
     assert io.BufferedReader(joined).read() == DATA[:95] + b"X" * 10 + DATA[105:200]
 

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.job.list import list_raw
-from ingest.raw.items import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.spec import load_spec, parse_spec
 from shards.errors import ConfigError
@@ -61,7 +60,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     names = ("images/1.png", "masks/1.png", "masks/2.png", "test/1.png", "readme.txt")
     folder = write_folder(tmp_path / "raw", dict.fromkeys(names, PNG))
     spec = public_spec(layout={"include": ["*.png"], "left_out": {"masks": ["masks/**"], "split": ["test/**"]}})
-    listing = list_raw(RawRoot(str(folder)), spec, IngestSettings())
+    listing = list_raw(str(folder), spec, IngestSettings())
     assert [item.path for item in listing.items] == ["images/1.png"]
     assert listing.ignored == {"masks": 2, "split": 1, "txt": 1}
 

@@ -13,7 +13,7 @@ import pytest
 from ingest.job.list import list_raw
 from ingest.job.select import Sieve
 from ingest.privacy.pseudonyms import group_of
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec, catalogue_ids, load_spec
 from tests.ingest.material import tar_of, write_folder, zip_of
@@ -88,7 +88,7 @@ def test_there_is_a_tree_for_every_source() -> None:
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_entry_takes_the_images_of_its_source(name: str, tmp_path: Path) -> None:
     tree, spec = ALL[name], load_spec(name)
-    listing = list_raw(RawRoot(str(tree.write(tmp_path / "raw"))), spec, IngestSettings())
+    listing = list_raw(str(tree.write(tmp_path / "raw")), spec, IngestSettings())
     items = {item.inner_path: item for item in listing.items}
     assert set(items) == set(tree.images)
     groups: dict[str, set[str]] = {}
@@ -105,7 +105,7 @@ def test_entry_knows_what_the_other_files_are(name: str, tmp_path: Path) -> None
     tree, spec = ALL[name], load_spec(name)
     if spec.layout.reader == "list":
         return
-    listing = list_raw(RawRoot(str(tree.write(tmp_path / "raw"))), spec, IngestSettings())
+    listing = list_raw(str(tree.write(tmp_path / "raw")), spec, IngestSettings())
     wanted = Counter(kind for kind in tree.others.values() if kind != "?")
     assert {kind: count for kind, count in listing.ignored.items() if kind in wanted} == wanted
 

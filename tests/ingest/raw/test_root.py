@@ -13,10 +13,10 @@ import pytest
 
 from ingest.job.list import list_raw
 from ingest.raw.archive_reading import open_items
-from ingest.raw.items import RawRoot, RejectError
-from ingest.raw.walk import Walked, walk
+from ingest.raw.items import RejectError
+from ingest.raw.root import RawRoot, Walked, open_regular, walk
 from ingest.settings import IngestSettings, LimitSettings
-from shards.errors import UnavailableError
+from shards.errors import SourceError, UnavailableError
 from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder, zip_of
 
 ANYWAY = "link to a folder that is listed anyway"
@@ -106,7 +106,7 @@ def test_what_is_no_regular_file_is_said_and_never_opened(tmp_path: Path, monkey
 
 def test_a_file_that_turns_into_a_device_after_the_listing_is_not_read(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.png": b"x", "b.png": b"x"})
-    items = list_raw(RawRoot(str(tmp_path)), public_spec(), IngestSettings()).items
+    items = list_raw(str(tmp_path), public_spec(), IngestSettings()).items
     for name, make in (("a.png", os.mkfifo), ("b.png", lambda path: path.symlink_to("/dev/zero"))):
         (tmp_path / name).unlink()
         make(tmp_path / name)
@@ -128,7 +128,7 @@ def test_a_folder_that_may_not_be_entered_is_unavailable(tmp_path: Path) -> None
     program = (
         "import os, sys; sys.path[:0] = eval(sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from ingest.raw.walk import walk\n"
+        "from ingest.raw.root import walk\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "print([tuple(file) for file in walk(Path(sys.argv[1]))])"
     )
@@ -143,8 +143,59 @@ def test_a_folder_that_may_not_be_entered_is_unavailable(tmp_path: Path) -> None
 def test_what_is_unavailable_is_listed_and_says_so_when_it_is_opened(tmp_path: Path) -> None:
     root = RawRoot(str(write_folder(tmp_path, {"a.png": b"1"})))
     root.walk = lambda: iter([Walked("closed/", unavailable="EACCES"), Walked("x.png", unavailable="EIO")])  # type: ignore[method-assign]
-    listing = list_raw(root, public_spec(), IngestSettings())
+    listing = list_raw(root.url, public_spec(), IngestSettings())
     assert [(item.path, item.kind) for item in listing.items] == [("closed/", "unavailable"), ("x.png", "unavailable")]
     for _, raw in open_items(root, list(listing.items), LimitSettings()):
         with pytest.raises(UnavailableError):
             raw.open()
+
+
+def test_a_root_is_a_folder_or_a_file(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.png": b"1", "d/b.png": b"22"})
+    assert [(file.path, file.size) for file in RawRoot(str(tmp_path)).walk()] == [("a.png", 1), ("d/b.png", 2)]
+    single = RawRoot(f"file://{tmp_path}/d/b.png")
+    assert ([file.path for file in single.walk()], single.single) == (["b.png"], "b.png")
+    folder = RawRoot(f"{tmp_path}/d/b.png", stands_for_folder=lambda name: name == "b.png")
+    assert ([file.path for file in folder.walk()], folder.single) == (["b.png"], "")
+    with single.open("b.png") as stream:
+        assert stream.read() == b"22"
+    with pytest.raises(SourceError, match="no raw data"):
+        RawRoot(str(tmp_path / "gone"))
+
+
+def test_a_remote_root_is_walked_the_same_way() -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/raw-items/b.png": b"22", "/raw-items/a/c.png": b"333"})
+    root = RawRoot("memory://raw-items")
+    assert [(file.path, file.size) for file in root.walk()] == [("a/c.png", 3), ("b.png", 2)]
+    assert root.size("b.png") == 2
+    with root.open("a/c.png") as stream:
+        assert stream.read() == b"333"
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero", "."):
+        with pytest.raises(OSError, match=r"no regular file|directory"):
+            open_regular(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "gone")
+
+
+def test_a_file_is_stored_whole_or_in_parts(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.zip": b"123", "b.001": b"12", "b.002": b"345"})
+    root = RawRoot(str(tmp_path))
+    whole, listed = root.stored("a.zip"), root.stored("a.zip", size=7)
+    assert (whole.size, listed.size, whole.key == listed.key, bool(whole.key)) == (3, 7, True, True)
+    parts = root.stored("b.001", (("b.001", 2), ("b.002", 3)))
+    assert (parts.size, parts.key) == (5, ())
+    for stored, data in ((whole, b"123"), (parts, b"12345")):
+        with stored.open() as stream:
+            assert stream.read() == data
+    gone = root.stored("gone")
+    assert (gone.size, gone.key) == (0, ())
+    (tmp_path / "a.zip").write_bytes(b"1234")
+    assert root.stored("a.zip").key != whole.key
