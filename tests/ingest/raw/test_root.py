@@ -140,9 +140,12 @@ def test_a_folder_that_may_not_be_entered_is_unavailable(tmp_path: Path) -> None
     assert {path for path, file in found.items() if not file.unavailable} == {"c.png", "d.zip", "open/a.png"}
 
 
-def test_what_is_unavailable_is_listed_and_says_so_when_it_is_opened(tmp_path: Path) -> None:
+def test_what_is_unavailable_is_listed_and_says_so_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = [Walked("closed/", unavailable="EACCES"), Walked("x.png", unavailable="EIO")]
+    monkeypatch.setattr(RawRoot, "walk", lambda self: iter(closed))
     root = RawRoot(str(write_folder(tmp_path, {"a.png": b"1"})))
-    root.walk = lambda: iter([Walked("closed/", unavailable="EACCES"), Walked("x.png", unavailable="EIO")])  # type: ignore[method-assign]
     listing = list_raw(root.url, public_spec(), IngestSettings())
     assert [(item.path, item.kind) for item in listing.items] == [("closed/", "unavailable"), ("x.png", "unavailable")]
     for _, raw in open_items(root, list(listing.items), LimitSettings()):
