@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ingest.raw.archive import top
+from ingest.raw.archive_listing import archive_items
+from ingest.raw.items import RawItem
 from ingest.raw.listing import all_items, members
 from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
@@ -35,6 +38,16 @@ def test_files_and_members_are_listed_in_order_of_their_paths(tmp_path: Path) ->
         ("c.tgz/a.png", "stream", 2, ""),
         ("d.ppm.gz", "gzip", 2, ""),
         ("e.png", "reject", 0, "unsupported:a link that leads nowhere"),
+    ]
+
+
+def test_members_share_what_their_archive_says(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"x.zip": zip_of({"b.png": b"1", "a.png": b"22"})})
+    container = top(RawRoot(str(tmp_path)).stored("x.zip"), "zip")
+    items = list(archive_items(container, RawItem(path="x.zip", part=3), LIMITS))
+    assert [(item.member, item.size, item.part, item.offset) for item in items] == [
+        ("a.png", 2, 3, 1),
+        ("b.png", 1, 3, 0),
     ]
 
 
