@@ -29,7 +29,7 @@ class ObjectInfo:
 
 
 class Store(Protocol):
-    """A folder of immutable objects.
+    """A folder of objects, which hardly ever change.
 
     Every method raises `NotFoundError` where the object is missing and `StoreError` (with URL, path and offset in
     its message) where the storage fails after its retries.
@@ -85,6 +85,10 @@ class Store(Protocol):
         Raises:
             AlreadyExistsError: The new name is taken.
         """
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Put an object over whatever is there; who reads meanwhile gets the old one or the new one."""
         ...
 
     def delete(self, paths: Sequence[str]) -> None:

@@ -113,6 +113,20 @@ class LocalStore:
             _sync_folder(new.parent)
         return ObjectInfo(path=target, size=info.size)
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Put an object over whatever is there."""
+        target = self._file(path)
+        partial = target.parent / f"{HIDDEN}{os.getpid()}-{secrets.token_hex(6)}"
+        with _failures(target, "write"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("xb") as stream:
+                    _fill(stream, data)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects, and the folders that this leaves empty."""
         for path in paths:

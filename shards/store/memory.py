@@ -66,6 +66,10 @@ class MemoryStore:
         del self.objects[source]
         return info
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Put an object over whatever is there."""
+        self.objects[path] = bytes(data)
+
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects."""
         for path in paths:

@@ -174,6 +174,11 @@ class RemoteStore:
             self._calls.attempt(lambda: self._driver.delete([source]))
         return ObjectInfo(path=target, size=info.size)
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Put an object over whatever is there."""
+        with self._calls.named(path):
+            self._calls.attempt(lambda: self._upload_checked(path, data))
+
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects; missing ones are no error."""
         for begin in range(0, len(paths), 1000):

@@ -105,6 +105,14 @@ def test_a_taken_name_stays_as_it_is(store: Store) -> None:
     assert store.read("a") == b"one"
 
 
+def test_replace_puts_over_what_is_there_and_where_nothing_is(store: Store) -> None:
+    store.put_if_absent("a/b", b"one")
+    store.replace("a/b", b"another")
+    store.replace("c", b"")
+    assert (store.read("a/b"), store.read("c")) == (b"another", b"")
+    assert [info.path for info in store.list(hidden=True)] == ["a/b", "c"]
+
+
 def test_move(store: Store) -> None:
     store.put_if_absent("old/x", BIG)
     store.put_if_absent("old/y", b"y")
