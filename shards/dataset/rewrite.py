@@ -1,4 +1,4 @@
-"""Table files without some of their rows: only files that hold such rows are written again, row group by row group.
+"""Table files without some of their rows, or with other values: only files that hold such rows are written again.
 
 The files of older versions stay where they are; `shards.dataset.replace` makes the commit.
 """
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Gone: TypeAlias = Callable[[pa.RecordBatch], pa.Array]
     """The columns that it asked for to which rows go (bool)."""
+    Changed: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
+    """Rows to the same rows with other values."""
 
 _BATCH_ROWS: Final = 2048
 
@@ -36,6 +38,7 @@ def drop_rows(
     summary: Mapping[str, Any] | None = None,
     bounds: Mapping[str, tuple[str, str]] | None = None,
     spared: str = "",
+    changed: Changed | None = None,
 ) -> int:
     """Take rows out of a table in one commit, once for each transaction.
 
@@ -50,11 +53,12 @@ def drop_rows(
         summary: Kept in the commit.
         bounds: Column → least and greatest value of rows that may go: files outside are not opened.
         spared: The job whose files keep all their rows.
+        changed: What becomes of the rows that stay; asked with `columns` alone it tells whether a file holds such rows.
 
     Returns:
         Rows that went; 0 where they had gone before.
     """
-    thinned = Thinned(dataset, name, gone, columns=columns, transaction=transaction)
+    thinned = Thinned(dataset, name, gone, columns=columns, transaction=transaction, changed=changed)
     num_gone = 0
 
     def plan(table: DeltaTable) -> Change | None:
@@ -80,15 +84,26 @@ class Thinned:
         gone: Which rows go.
         columns: The columns that `gone` looks at.
         transaction: Goes into the names of the new files.
+        changed: What becomes of the rows that stay.
     """
 
-    def __init__(self, dataset: Dataset, name: str, gone: Gone, *, columns: Sequence[str], transaction: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        name: str,
+        gone: Gone,
+        *,
+        columns: Sequence[str],
+        transaction: str,
+        changed: Changed | None = None,
+    ) -> None:
         self._dataset = dataset
         self._name = name
         self._gone = gone
         self._columns = columns
         self._transaction = transaction
-        self._done: dict[str, tuple[int, Sequence[AddAction]]] = {}
+        self._changed = changed or _same
+        self._done: dict[str, tuple[int, Sequence[AddAction] | None]] = {}
 
     def change(self, table: DeltaTable, files: Sequence[Mapping[str, Any]]) -> tuple[Change, int]:
         """Replace those of some files that hold rows that go.
@@ -109,29 +124,36 @@ class Thinned:
                 self._done[path] = self._thin(table, action)
             count, actions = self._done[path]
             num_gone += count
-            if count:
+            if actions is not None:
                 gone.append(path)
                 added += actions
         return Change(gone=gone, added=added), num_gone
 
-    def _thin(self, table: DeltaTable, action: Mapping[str, Any]) -> tuple[int, Sequence[AddAction]]:
+    def _thin(self, table: DeltaTable, action: Mapping[str, Any]) -> tuple[int, Sequence[AddAction] | None]:
+        """How many rows of a file go, and the files in its place; None where it stays as it is."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        count = sum(
-            pc.sum(self._gone(batch)).as_py() or 0
-            for batch in read_rows(self._dataset, table, self._name, action, self._columns)
-        )
-        if not count or count == action["num_records"]:
+        count, is_changed = 0, False
+        for batch in read_rows(self._dataset, table, self._name, action, self._columns):
+            count += pc.sum(self._gone(batch)).as_py() or 0
+            is_changed = is_changed or not self._changed(batch).equals(batch)
+        if count == action["num_records"]:
             return count, ()
+        if not count and not is_changed:
+            return count, None
 
         def stay() -> Iterator[pa.RecordBatch]:
             for batch in read_rows(self._dataset, table, self._name, action):
-                yield batch.filter(pc.invert(self._gone(batch.select(self._columns))))
+                yield self._changed(batch.filter(pc.invert(self._gone(batch.select(self._columns)))))
 
         reader = pa.RecordBatchReader.from_batches(schema_of(table), stay())
         partition_by = list(partition_of(action))
         return count, write_files(self._dataset.store, self._name, self._transaction, reader, partition_by)
+
+
+def _same(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
 
 
 def may_hold(action: Mapping[str, Any], bounds: Mapping[str, tuple[str, str]]) -> bool:
