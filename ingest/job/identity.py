@@ -25,6 +25,7 @@ def rules_of(
     *,
     key_check: str,
     listed: Mapping[str, frozenset[str]] | None = None,
+    pipeline: int = PIPELINE_VERSION,
 ) -> str:
     """Digest (16 hex digits) of all but the raw data that decides what comes of them.
 
@@ -32,7 +33,7 @@ def rules_of(
     so do links and words for people, so that a better note is no other job.
     """
     parts = {
-        "pipeline": PIPELINE_VERSION,
+        "pipeline": pipeline,
         "spec": spec.decisive(),
         "settings": settings.model_dump(mode="json", exclude_defaults=True),
         "encoding": encoding.identity(),

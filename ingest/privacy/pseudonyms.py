@@ -59,10 +59,7 @@ class Pseudonyms:
     """
 
     def __init__(self, spec: SourceSpec, settings: IngestSettings) -> None:
-        policy = spec.raw_paths if settings.raw_paths == "source" else settings.raw_paths
-        if policy == "auto":
-            policy = "keep" if spec.deidentified else "hash"
-        self.hides_paths = policy == "hash"
+        self.hides_paths = hides_paths(spec, settings)
         secret = settings.secret.get_secret_value()
         if not secret and not spec.deidentified:
             raise ConfigError(
@@ -93,6 +90,14 @@ class Pseudonyms:
             return self._names.path(item.path)
         outer = self.raw_path(item.holder) if item.holder else self._names.path(item.path)
         return f"{scheme[0]}{self._names.path(item.member)}::{outer}"
+
+
+def hides_paths(spec: SourceSpec, settings: IngestSettings) -> bool:
+    """Whether raw paths are published as keyed hashes."""
+    policy = spec.raw_paths if settings.raw_paths == "source" else settings.raw_paths
+    if policy == "auto":
+        policy = "keep" if spec.deidentified else "hash"
+    return policy == "hash"
 
 
 def is_format(extension: str) -> bool:

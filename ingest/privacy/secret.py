@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from shards.errors import ConfigError
+from shards.settings import read_text
+
 VARIABLE = "BIOVFM_SECRET"
 
 
@@ -43,3 +46,33 @@ def load_secret(*, create: bool = True) -> SecretStr:
             os.link(partial, path)
         partial.unlink()
     return SecretStr(path.read_text(encoding="utf-8").strip())
+
+
+def write_backup(secret: SecretStr, path: Path) -> None:
+    """Write a secret into a new file that its owner alone can read; one that holds it already stays.
+
+    Raises:
+        ConfigError: The file is there and holds something else.
+    """
+    if path.exists():
+        if read_backup(path).get_secret_value() != secret.get_secret_value():
+            raise ConfigError(f"{path} is there and holds something else", hint="name another file")
+        path.chmod(0o600)
+        return
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(secret.get_secret_value() + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_backup(path: Path) -> SecretStr:
+    """The secret in a file that `write_backup` wrote.
+
+    Raises:
+        ConfigError: There is no such file, or no secret in it.
+    """
+    text = read_text(path).strip()
+    if not text:
+        raise ConfigError(f"{path} holds no secret", hint="name the file that `biovfm secret backup` wrote")
+    return SecretStr(text)
