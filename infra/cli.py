@@ -29,6 +29,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "columns": ("infra.commands.columns:app", "Give samples columns of your own: labels, age, findings."),
     "stream": ("infra.commands.stream:stream", "Stream a dataset or a lock: look at its order, measure its speed."),
     "verify": ("infra.commands.verify:verify_dataset", "Compare a dataset's objects with its index."),
+    "withdraw": (
+        "infra.commands.withdraw:withdraw",
+        "Take samples of a patient, raw file or source out of a dataset for good.",
+    ),
+    "secret": ("infra.commands.secret:app", "Back up, check and explain the secret that group ids hang on."),
     "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
     "pretrain": ("infra.commands.pretrain:pretrain", "Pretrain a Vision Transformer by DINOv2 or MAE."),

@@ -29,6 +29,9 @@ MODALITIES: Final = (
 )
 """The modality tags of a sample."""
 
+WITHDRAWAL_REASONS: Final = ("consent", "rights", "quality", "other")
+"""Why samples are withdrawn: a person has, the right to use them has gone, they are wrong, or else."""
+
 _NAME = re.compile(r"[0-9a-z_-]+")
 
 
@@ -142,6 +145,18 @@ def raw_files_schema() -> pa.Schema:
     names = ("source", "raw_path", "stamp", "state", "rules", "job_id")
     fields = [pa.field(name, pa.string(), nullable=False) for name in names]
     return pa.schema([*fields[:2], pa.field("size", pa.int64(), nullable=False), *fields[2:]])
+
+
+def withdrawn_schema() -> pa.Schema:
+    """The Arrow schema of `withdrawn/`: the tombstones, one row per mark.
+
+    `withdrawal` names the command that left the row, `kind` says what `mark` is a keyed hash of (`pixels`, `origin`,
+    `group` or `asked`), `withdrawn_at` is UTC as ISO 8601, `reason` one of `WITHDRAWAL_REASONS`.
+    """
+    import pyarrow as pa
+
+    names = ("withdrawal", "kind", "mark", "source", "withdrawn_at", "reason")
+    return pa.schema([pa.field(name, pa.string(), nullable=False) for name in names])
 
 
 def fingerprint_schema() -> pa.Schema:

@@ -1,4 +1,4 @@
-"""`biovfm subset create | show | verify | materialize | export | diff | rebuild`."""
+"""`biovfm subset create | show | verify | materialize | export | diff | relock | rebuild`."""
 
 from __future__ import annotations
 
@@ -274,6 +274,35 @@ def diff(
         return
     answer(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
     answer_table("what differs", rows)
+
+
+@app.command
+def relock(
+    lock: Path, /, *, out: Path, dataset: str | None = None, relative: bool = False, json_: Json = False
+) -> None:
+    """Pin what is left of a lock after samples were withdrawn: the same samples without them, and no later ones.
+
+    Example: `biovfm subset relock ct-us.lock.yaml --out ct-us-relocked.lock.yaml`
+
+    Parameters
+    ----------
+    lock
+        The old lock file.
+    out
+        The lock file to write.
+    dataset
+        Where the lock's dataset lies now; where the lock says, without it.
+    relative
+        Write the dataset's path relative to the lock file, so that both can be moved together.
+    """
+    from shards.dataset import Dataset
+    from shards.subset import Lock
+    from shards.subset.relock import relock as pin_rest
+
+    old = Lock.read(lock)
+    new = pin_rest(old, Dataset.open(dataset or old.dataset))
+    new.write(out, relative=relative)
+    _show(new, json_=json_, note=f"wrote {out}: {old.num_samples - new.num_samples:,} samples fewer than {lock}")
 
 
 @app.command

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ingest.job.promote import PLACE, Pack, Piece, Promoted
 from ingest.job.settle import Settled
+from ingest.privacy.tombstones import WITHDRAWN
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
@@ -75,7 +76,7 @@ def raw_file_rows(staging: Staging, units: Sequence[UnitReport]) -> Iterator[pa.
 def reject_rows(staging: Staging, units: Sequence[UnitReport], resolution: Resolution) -> Iterator[pa.RecordBatch]:
     """Everything that a job does not take: the rejects of the map step, then what was dropped afterwards."""
     for unit in units:
-        yield from staging.table(unit, "rejects").to_batches()
+        yield from _without_withdrawn(staging, unit, resolution).to_batches()
     for unit in units:
         drops = resolution.rejected(unit.index)
         if drops:
@@ -85,6 +86,21 @@ def reject_rows(staging: Staging, units: Sequence[UnitReport], resolution: Resol
             table = table.append_column("reason", pa.array([drops[row][0] for row in rows]))
             table = table.append_column("detail", pa.array([drops[row][1] for row in rows]))
             yield from table.select(rejects_schema().names).cast(rejects_schema()).to_batches()
+
+
+def _without_withdrawn(staging: Staging, unit: UnitReport, resolution: Resolution) -> pa.Table:
+    """The rejects of a unit; copies of withdrawn images do not name them and are withdrawn too."""
+    rejects = staging.table(unit, "rejects")
+    gone = [row for row, (reason, _) in resolution.rejected(unit.index).items() if reason == WITHDRAWN]
+    if not gone or not len(rejects):
+        return rejects
+    keys = staging.table(unit, "index", ["key"])["key"].take(gone)
+    copies = pc.and_(pc.equal(rejects["reason"], "duplicate"), pc.is_in(rejects["detail"], value_set=keys))
+    return _replace(
+        _replace(rejects, "reason", pc.if_else(copies, WITHDRAWN, rejects["reason"])),
+        "detail",
+        pc.if_else(copies, "", rejects["detail"]),
+    )
 
 
 def index_rows(
@@ -119,7 +135,8 @@ def _placed(table: pa.Table, shard: str, places: NDArray[np.int64] | None) -> pa
     return table
 
 
-def _replace(table: pa.Table, name: str, values: Sequence[str] | NDArray[np.int64]) -> pa.Table:
+def _replace(table: pa.Table, name: str, values: Sequence[str] | NDArray[np.int64] | pa.ChunkedArray) -> pa.Table:
     at = table.schema.get_field_index(name)
     column = table.schema.field(at)
-    return table.set_column(at, column, pa.array(values, column.type))
+    given = values.cast(column.type) if isinstance(values, pa.ChunkedArray) else pa.array(values, column.type)
+    return table.set_column(at, column, given)

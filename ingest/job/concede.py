@@ -2,15 +2,21 @@
 
 A job resolves its duplicates against the index version that it saw last. Should another job have committed between
 that look and its own commit, both may hold an image. The rule is that of all exact duplicates, what was committed
-first stays: the later job deletes its own rows in one more commit and writes them to the rejects.
+first stays: the later job deletes its own rows in one more commit and writes them to the rejects. What was withdrawn
+between look and commit it takes out again likewise.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
+from datetime import UTC, datetime
 
+import pyarrow as pa
+from pydantic import SecretStr
+
+from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, tombstones_of
 from shards.dataset.dataset import CONCEDED, Dataset
-from shards.schema import rejects_schema
+from shards.dataset.removal import remove_samples
+from shards.schema import rejects_schema, withdrawn_schema
 
 
 def concede_duplicates(dataset: Dataset, job: str) -> int:
@@ -29,6 +35,39 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
     hashes = ", ".join(f"'{value}'" for value in lost["pixel_sha256"].to_pylist())
     table.delete(f"job_id = '{job}' AND pixel_sha256 IN ({hashes})")
     return len(lost)
+
+
+def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr) -> int:
+    """Take out those samples of a committed job that were withdrawn while it ran.
+
+    Harmless when repeated.
+
+    Returns:
+        Samples that went.
+    """
+    tombstones = tombstones_of(dataset, secret)
+    if tombstones is None:
+        return 0
+    columns = ", ".join(("key", "modality", *COLUMNS))
+    rows = dataset.query(f"SELECT {columns} FROM samples WHERE job_id = ? ORDER BY key", params=[job])  # noqa: S608
+    gone = rows.filter(pa.array(tombstones.of_table(rows), pa.bool_()))
+    if not len(gone):
+        return 0
+    name = f"{PREFIX}{job}"
+    rejected = gone.append_column("reason", pa.array([WITHDRAWN] * len(gone)))
+    rejected = rejected.append_column("detail", pa.array([""] * len(gone)))
+    rejected = rejected.append_column("job_id", pa.array([job] * len(gone)))
+    dataset.reject(name, rejected.select(rejects_schema().names))
+    dataset.append("withdrawn", name, _note(tombstones.marker.asked("job", job, ""), name))
+    summary = {"source": "withdraw", "kept": 0, "rejected": 0, "items": 0}
+    return remove_samples(dataset, gone["key"].combine_chunks(), transaction=name, summary=summary).num_samples
+
+
+def _note(mark: str, name: str) -> pa.Table:
+    """The row by which a purge knows that a withdrawal took samples out."""
+    row = {"withdrawal": name, "kind": "asked", "mark": mark, "source": "", "reason": "other"}
+    row["withdrawn_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    return pa.Table.from_pylist([row], schema=withdrawn_schema())
 
 
 def _lost_rows(dataset: Dataset, job: str) -> pa.Table:

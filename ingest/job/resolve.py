@@ -1,8 +1,9 @@
 """The resolve step: which staged samples stay.
 
-The rule for exact duplicates: an image that the dataset holds already stays, whatever its source; of the others the
-first in the order of the listing (raw path, then frame). Near duplicates follow (`ingest.duplicates.near`), and images
-that are in an evaluation set come last. All of it follows from the raw data and the committed index alone.
+What a tombstone knows goes first. The rule for exact duplicates: an image that the dataset holds already stays,
+whatever its source; of the others the first in the order of the listing (raw path, then frame). Near duplicates follow
+(`ingest.duplicates.near`), and images that are in an evaluation set come last. All of it follows from the raw data, the
+committed index and the tombstones alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from ingest.duplicates.near import resolve_near, resolve_overlap
+from ingest.privacy.tombstones import COLUMNS, WITHDRAWN, tombstones_of
 from ingest.settings import DedupSettings
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
@@ -20,24 +23,35 @@ from ingest.staging.resolution import WITHHELD, Drops, Resolution
 from shards.dataset.dataset import Dataset
 
 
-def resolve(dataset: Dataset, staging: Staging, units: Sequence[UnitReport], settings: DedupSettings) -> Resolution:
-    """Decide which staged samples are dropped, and why."""
-    exact = resolve_exact(dataset, staging, units)
+def resolve(
+    dataset: Dataset, staging: Staging, units: Sequence[UnitReport], settings: DedupSettings, secret: SecretStr
+) -> Resolution:
+    """Decide which staged samples are dropped, and why.
+
+    Args:
+        dataset: The dataset.
+        staging: What is staged.
+        units: Its units.
+        settings: The rules for near duplicates.
+        secret: The dataset's, by which tombstones know withdrawn images again.
+    """
+    exact = resolve_exact(dataset, staging, units, secret)
     near = resolve_near(dataset, staging, units, exact, settings)
     return resolve_overlap(staging, units, near, settings)
 
 
-def resolve_exact(dataset: Dataset, staging: Staging, units: Sequence[UnitReport]) -> Resolution:
-    """Find the exact duplicates among the staged samples and against the index.
+def resolve_exact(dataset: Dataset, staging: Staging, units: Sequence[UnitReport], secret: SecretStr) -> Resolution:
+    """Find the withdrawn images and the exact duplicates among the staged samples and against the index.
 
-    Memory: 40 bytes per staged sample, and the hashes that the index shares.
+    Memory: 40 bytes per staged sample, the hashes that the index shares, and the tombstones.
     """
     version = dataset.version()
     units = [unit for unit in units if unit.kept]
     drops: dict[int, Drops] = {unit.index: dict.fromkeys(unit.withheld, WITHHELD) for unit in units if unit.withheld}
     if not units:
         return Resolution(version=version)
-    rows = [np.setdiff1d(np.arange(unit.kept), unit.withheld) for unit in units]
+    _drop_withdrawn(dataset, staging, units, secret, drops)
+    rows = [np.setdiff1d(np.arange(unit.kept), sorted(drops.get(unit.index, ()))) for unit in units]
     hashes = np.concatenate([_hashes(staging, unit)[stays] for unit, stays in zip(units, rows, strict=True)])
     unit_of = np.repeat([unit.index for unit in units], [len(stays) for stays in rows])
     row_of = np.concatenate(rows)
@@ -48,6 +62,21 @@ def resolve_exact(dataset: Dataset, staging: Staging, units: Sequence[UnitReport
         detail = "already in the dataset" if committed[which] else hashes[first[which]].tobytes().hex()[:16]
         drops.setdefault(int(unit_of[position]), {})[int(row_of[position])] = ("duplicate", detail)
     return Resolution(version=version, drops=drops)
+
+
+def _drop_withdrawn(
+    dataset: Dataset, staging: Staging, units: Sequence[UnitReport], secret: SecretStr, drops: dict[int, Drops]
+) -> None:
+    """Add what tombstones know; they are read after the version, so none of those that it rests on is missed."""
+    tombstones = tombstones_of(dataset, secret)
+    if tombstones is None:
+        return
+    for unit in units:
+        gone = tombstones.of_table(staging.table(unit, "index", COLUMNS))
+        withheld = frozenset(unit.withheld)
+        found: Drops = {row: (WITHDRAWN, "") for row, is_gone in enumerate(gone) if is_gone and row not in withheld}
+        if found:
+            drops.setdefault(unit.index, {}).update(found)
 
 
 def _hashes(staging: Staging, unit: UnitReport) -> NDArray[np.bytes_]:

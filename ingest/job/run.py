@@ -16,16 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import SecretStr
+
 from ingest.engines.base import Engine, Supervision
 from ingest.engines.local import LocalEngine
 from ingest.job.commit import commit
-from ingest.job.concede import concede_duplicates
+from ingest.job.concede import concede_duplicates, concede_withdrawn
 from ingest.job.identity import PIPELINE_VERSION, job_id, rules_of
 from ingest.job.known import Attempts, Sifted, attempts_of, drop_retried, rejects_to_retry, sift
 from ingest.job.list import Listing, cut_units, list_raw
 from ingest.job.map import map_units
 from ingest.job.place import place_series
 from ingest.job.report import JobReport, Progress, Watcher, count_by, settled_counts
+from ingest.job.secret_check import check_secret, pin_secret
 from ingest.job.settle import TRIES, Settled, settle
 from ingest.job.share import Share
 from ingest.job.target import Target, open_target
@@ -87,6 +90,7 @@ def run_job(
     settings, tell = settings or IngestSettings(), progress or _ignore
     names = Pseudonyms(spec, settings)
     target = open_target(dataset_url, encoding)
+    check_secret(target.dataset, spec, settings)
     tell(Progress(stage="list"))
     listing = _listing(spec, raw_url, settings)
     if listed is not None:
@@ -94,7 +98,7 @@ def run_job(
     rules = rules_of(spec, settings, target.encoding, key_check=names.key_check, listed=listed)
     attempts = attempts_of(target.dataset, job_id(spec.id, rules, listing.digest))
     if retry_rejects is None and attempts.is_complete:
-        _tidy(target.dataset, attempts)
+        _tidy(target.dataset, attempts, settings.secret)
         return replace(_report(target.dataset, spec, attempts, listing), repeated=True)
     note = target.require_current(keep_pipeline=keep_pipeline)
     retry = None if retry_rejects is None else _retry(target.dataset, attempts, retry_rejects)
@@ -225,12 +229,15 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
         return replace(report, notes=notes)
     job.tell(Progress(stage="commit"))
     job.target.check(Dataset.open(dataset.url))
+    if not spec.deidentified:
+        pin_secret(dataset, job.context.settings.secret)
     version = commit(
         dataset, job.staging, job.context.job_id, units=units, settled=settled, summary=_summary(job, units, settled)
     )
     attempts = attempts_of(dataset, job.attempts.base)
     if version != settled.resolution.version + 1:
         concede_duplicates(dataset, job.context.job_id)
+        concede_withdrawn(dataset, job.context.job_id, job.context.settings.secret)
     job.staging.sweep(dataset)
     drop_retried(dataset, attempts)
     return replace(_report(dataset, spec, attempts, job.listing), notes=notes)
@@ -275,11 +282,12 @@ def _notes(settled: Settled, *, pending: int, retried: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _tidy(dataset: Dataset, attempts: Attempts) -> None:
+def _tidy(dataset: Dataset, attempts: Attempts, secret: SecretStr) -> None:
     """Complete what a kill after the commit left undone."""
     staging = Staging(dataset.store, attempts.ids[-1])
     if not staging.is_empty():
         concede_duplicates(dataset, attempts.ids[-1])
+        concede_withdrawn(dataset, attempts.ids[-1], secret)
     staging.sweep(dataset)  # a kill in the middle of it leaves empty folders
     drop_retried(dataset, attempts)
 

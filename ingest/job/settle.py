@@ -53,7 +53,7 @@ def settle(
     """
     for _ in range(TRIES):
         tell(Progress(stage="resolve"))
-        resolution = resolve(dataset, staging, units, context.settings.dedup)
+        resolution = resolve(dataset, staging, units, context.settings.dedup, context.settings.secret)
         packs = plan_packs(staging, context, units, resolution)
         promoted = promote(engine, context, staging, units=units, packs=packs, tell=tell)
         if dataset.version() == resolution.version:

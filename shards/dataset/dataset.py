@@ -6,6 +6,8 @@
     fingerprints/     Delta table, perceptual hashes and thumbnails
     rejects/          Delta table, one row a rejected image
     raw_files/        Delta table, one row per raw file that a job read or could not read yet
+    withdrawn/        Delta table, keyed marks of withdrawn samples
+    secret.json       keyed check value of the secret that group ids and hidden raw paths hang on, where one is used
     staging/<job>/    in flight; readers never look
 
 A commit writes fingerprints and rejects first and the index last: the index row is what makes a sample exist. Each
@@ -27,8 +29,16 @@ from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.replace import JOB, SUMMARY
 from shards.dataset.table_files import add_files, require_inside, write_files
 from shards.dataset.table_log import entry_of, is_committed, require_newest, require_readable
+from shards.dataset.withdrawals import RELOCK, withdrawals_of
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
-from shards.schema import FORMAT_VERSION, fingerprint_schema, index_schema, raw_files_schema, rejects_schema
+from shards.schema import (
+    FORMAT_VERSION,
+    fingerprint_schema,
+    index_schema,
+    raw_files_schema,
+    rejects_schema,
+    withdrawn_schema,
+)
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 from shards.store.driver import DriverError
@@ -51,6 +61,7 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
     "fingerprints": ("fingerprints", fingerprint_schema),
     "rejects": ("rejects", rejects_schema),
     "raw_files": ("raw_files", raw_files_schema),
+    "withdrawn": ("withdrawn", withdrawn_schema),
 }
 """Name in a query → folder and columns of a table."""
 CONCEDED = "committed at the same time by another job"
@@ -220,6 +231,10 @@ class Dataset:
             if version is not None:
                 hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
             text = str(error).splitlines()[0]
+            if version is not None and name == "index" and (withdrawals := withdrawals_of(self)) is not None:
+                raise SampleIndexError(
+                    f"{self.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK
+                ) from error
             raise SampleIndexError(f"{self.url}: {which} of {name}/ cannot be read ({text})", hint=hint) from error
 
     def version(self) -> int:
@@ -371,6 +386,16 @@ class Dataset:
             rejects: Rows of `rejects_schema()`.
         """
         self._append("rejects", transaction, rejects if callable(rejects) else rejects.cast(rejects_schema()))
+
+    def append(self, name: str, transaction: str, rows: Rows) -> None:
+        """Add rows to a table other than the index, once for each transaction.
+
+        Args:
+            name: Folder of the table.
+            transaction: What a repeated call is known by.
+            rows: The rows, with the table's columns.
+        """
+        self._append(name, transaction, rows)
 
     def jobs(self) -> list[dict[str, Any]]:
         """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""

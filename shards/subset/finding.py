@@ -7,7 +7,7 @@ shards are packed otherwise) in another; or a `SubsetError` says what differs, p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.query import scan
+from shards.dataset.withdrawals import RELOCK, withdrawals_of
 from shards.errors import ConfigError, SampleIndexError, SubsetError
 from shards.subset.chosen import Chosen, choose_from
 from shards.subset.expression import check_expression
@@ -37,9 +37,9 @@ class Difference:
         modality: Modality tag.
         pinned: Samples that the lock pins.
         found: Samples that its selection finds.
-        missing: Pinned samples that are not there; None where the lock has no list of keys.
+        missing: Pinned samples that are not there, withdrawn ones too; None where the lock has no list of keys.
         changed: Samples of the same key and other pixels; None likewise.
-        withdrawn: Samples that were withdrawn from the dataset since; 0 where that is not known.
+        withdrawn: Samples that were withdrawn from the dataset, as many as can be among the missing ones.
     """
 
     source: str
@@ -53,13 +53,15 @@ class Difference:
     def __str__(self) -> str:
         where = f"{self.source} {self.modality}".strip()
         if self.missing is not None or self.changed is not None:
-            counts = [(self.missing, "missing"), (self.changed, "changed"), (self.withdrawn, "withdrawn")]
+            left = max((self.missing or 0) - self.withdrawn, 0)
+            counts = [(left, "missing"), (self.changed, "changed"), (self.withdrawn, "withdrawn")]
             return f"{where}: {', '.join(f'{num:,} {word}' for num, word in counts if num)} of {self.pinned:,}"
         if self.found == self.pinned:
             return f"{where}: changed ({self.pinned:,} samples, but not the same)"
-        word = f"{self.pinned - self.found:,} missing" if self.found < self.pinned else "more than pinned"
-        taken = f", {self.withdrawn:,} withdrawn" if self.withdrawn else ""
-        return f"{where}: {word}{taken} ({self.found:,} of {self.pinned:,})"
+        left = self.pinned - self.found - self.withdrawn
+        counts = [(left, "missing"), (self.withdrawn, "withdrawn")]
+        words = ", ".join(f"{num:,} {word}" for num, word in counts if num) if left >= 0 else "more than pinned"
+        return f"{where}: {words} ({self.found:,} of {self.pinned:,})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +212,11 @@ def _differs(lock: Lock, dataset: Dataset, keys: Path | None) -> SubsetError:
     differences = differences_of(lock, dataset, keys=keys)
     listed = "; ".join(str(one) for one in differences[:8]) + ("; …" if len(differences) > 8 else "")
     hint = "restore the dataset, or make a new lock with `biovfm subset create`"
-    if any(one.withdrawn for one in differences):
-        hint = "withdrawn samples do not come back: make a lock without them with `biovfm subset create`"
-    return SubsetError(f"{dataset.url} has changed under the lock: {listed or 'other samples'}", hint=hint)
+    said = f"{dataset.url} has changed under the lock: {listed or 'other samples'}"
+    withdrawals = withdrawals_of(dataset)
+    if withdrawals is not None and any(one.withdrawn for one in differences):
+        return SubsetError(f"{said}; {withdrawals}", hint=RELOCK)
+    return SubsetError(said, hint=hint)
 
 
 def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) -> Sequence[Difference]:
@@ -226,7 +230,8 @@ def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) ->
         with samples_of(lock, dataset, newest) as database:
             chosen = choose_from(database, lock.predicate(), with_samples=bool(lock.order))
         version = newest
-    taken = _withdrawn(dataset)
+    withdrawals = withdrawals_of(dataset)
+    taken = withdrawals.by_source if withdrawals else {}
     if keys is not None:
         from shards.subset.keys import compare_keys
 
@@ -258,14 +263,3 @@ def _by_modality(lock: Lock, chosen: Chosen) -> Sequence[Difference]:
         for modality in sorted({*now, *lock.counts})
         if now.get(modality) != lock.counts.get(modality)
     ] or [Difference(source="", modality=modality, pinned=num, found=num) for modality, num in lock.counts.items()]
-
-
-def _withdrawn(dataset: Dataset) -> Mapping[str, int]:
-    """Samples withdrawn from the dataset, by source."""
-    with suppress(SampleIndexError):
-        table = dataset.table("withdrawn")
-        if table is not None and "source" in {field.name for field in table.schema().fields}:
-            rows = scan(table).to_table(columns=["source"])
-            counted = rows.group_by("source").aggregate([("source", "count")]).to_pylist()
-            return {row["source"]: row["source_count"] for row in counted}
-    return {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 
 from ingest.engines.local import LocalEngine
 from ingest.job.commit import index_rows, kept_prints, raw_file_rows, reject_rows
@@ -66,7 +67,7 @@ def rows(batches: Iterator[pa.RecordBatch]) -> list[dict[str, object]]:
 
 
 def test_the_first_of_equal_images_stays(stopped: Stopped) -> None:
-    resolution = resolve_exact(stopped.dataset, stopped.staging, stopped.units)
+    resolution = resolve_exact(stopped.dataset, stopped.staging, stopped.units, SecretStr(""))
     assert sum(unit.kept for unit in stopped.units) == 6
     assert {unit: sorted(drops) for unit, drops in resolution.drops.items()} == {1: [1, 2]}
     assert {reason for reason, _ in resolution.rejected(1).values()} == {"duplicate"}
@@ -74,7 +75,7 @@ def test_the_first_of_equal_images_stays(stopped: Stopped) -> None:
 
 def test_every_kept_row_is_in_one_pack_and_in_one_row_of_the_index(stopped: Stopped) -> None:
     staging, units = stopped.staging, stopped.units
-    resolution = resolve_exact(stopped.dataset, staging, units)
+    resolution = resolve_exact(stopped.dataset, staging, units, SecretStr(""))
     packs = plan_packs(staging, stopped.context, units, resolution)
     assert sum(len(piece.rows) for pack in packs for piece in pack.pieces) == 4
     promoted = promote(LocalEngine(0), stopped.context, staging, units=units, packs=packs, tell=lambda _: None)
@@ -85,7 +86,7 @@ def test_every_kept_row_is_in_one_pack_and_in_one_row_of_the_index(stopped: Stop
 
 
 def test_rejects_are_those_of_the_map_step_and_then_the_dropped(stopped: Stopped) -> None:
-    resolution = resolve_exact(stopped.dataset, stopped.staging, stopped.units)
+    resolution = resolve_exact(stopped.dataset, stopped.staging, stopped.units, SecretStr(""))
     found = rows(reject_rows(stopped.staging, stopped.units, resolution))
     assert [row["raw_path"] for row in found] == ["small.png", "4.png", "5.png"]
     assert [row["reason"] for row in found][1:] == ["duplicate", "duplicate"]
