@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shards.errors import BiovfmError
+from shards.errors import BiovfmError, SampleIndexError, SubsetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from shards.dataset.dataset import Dataset
 
 RELOCK = "`biovfm subset relock OLD.lock.yaml --out NEW.lock.yaml` makes a lock without them"
@@ -53,5 +55,31 @@ def withdrawals_of(dataset: Dataset) -> Withdrawals | None:
                 first=min(row["first"] for row in rows)[:10],
                 last=max(row["last"] for row in rows)[:10],
                 reasons=tuple(sorted({reason for row in rows for reason in row["reasons"]})),
+            )
+    return None
+
+
+@contextmanager
+def naming_withdrawals(dataset: Dataset) -> Iterator[None]:
+    """Let an error on other samples say what was withdrawn from the dataset."""
+    try:
+        yield
+    except SubsetError as error:
+        withdrawals = withdrawals_of(dataset)
+        if withdrawals is None:
+            raise
+        raise SubsetError(f"{error.message}; {withdrawals}", hint=error.hint) from error
+
+
+def purged_from_under(dataset: Dataset, shards: Sequence[str]) -> SampleIndexError | None:
+    """The error for a reader whose shards a purge has taken; None where all are there, or nothing was withdrawn."""
+    withdrawals = withdrawals_of(dataset)
+    if withdrawals is None:
+        return None
+    with suppress(BiovfmError):
+        gone = set(shards) - {info.path for info in dataset.store.list("shards/")}
+        if gone:
+            return SampleIndexError(
+                f"{dataset.url}: the version that is read is gone; {withdrawals} and purged", hint=RELOCK
             )
     return None

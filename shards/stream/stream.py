@@ -27,9 +27,10 @@ from typing import Any, Literal, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.dataset.withdrawals import naming_withdrawals, purged_from_under
 from shards.decode import Crops, open_decoder
 from shards.decode.base import Blob
-from shards.errors import BiovfmError, ConfigError
+from shards.errors import BiovfmError, ConfigError, SampleIndexError, ShardError, StoreError
 from shards.read.locations import Locations
 from shards.read.remote import open_reader
 from shards.stream.buffers import BatchBuffers, Lender, Views
@@ -219,7 +220,8 @@ class Stream:
             SubsetError: It is of other samples, or of the same in another order.
         """
         now = position(self.settings, self._mixture, self.digests, epoch=0, batch=0)
-        unpinned = check_position(state, now, self.digests, accept_packing=self._accept_packing)
+        with naming_withdrawals(self.dataset):
+            unpinned = check_position(state, now, self.digests, accept_packing=self._accept_packing)
         if unpinned:
             _log.warning("%s", unpinned)
         self._go_to(int(state["epoch"]), int(state["batch"]))
@@ -286,6 +288,11 @@ class Stream:
                 self._stats.consumed(len(batch.keys), busy=came - left, waited=now - came)
                 left = now
                 yield batch
+        except (StoreError, ShardError, SampleIndexError) as error:
+            purged = purged_from_under(self.dataset, self.plan.shards)
+            if purged is None:
+                raise
+            raise purged from error
         finally:
             if not sys.is_finalizing():  # else `_stop_open_loops` has been here
                 stop.set()

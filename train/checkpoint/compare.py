@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from shards.errors import CheckpointError, SubsetError
+from shards.errors import BiovfmError, CheckpointError, SubsetError
 from shards.stream.digests import Digests, compare_resumed
 from train.checkpoint.record import Checkpoint
 from train.recipe import Recipe
@@ -61,12 +61,26 @@ def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept
         unpinned = compare_resumed(was, digests, what=what, accept_packing=accept_packing)
     except SubsetError as error:
         raise CheckpointError(
-            f"{data} is not what this run was trained on: {error.message}",
+            f"{data} is not what this run was trained on: {error.message}{_withdrawn_from(data)}",
             hint=f"{error.hint}, or choose another output folder",
         ) from error
     written = checkpoint.code_version
     other = f"{what} was written by biovfm {written}, this is {code_version()}" if written != code_version() else ""
     return [line for line in (unpinned, other) if line]
+
+
+def _withdrawn_from(data: str) -> str:
+    """What was withdrawn from a dataset, or from that of a lock, as the end of a message; empty where nothing was."""
+    from shards.dataset import Dataset
+    from shards.dataset.withdrawals import withdrawals_of
+    from shards.subset.lock import Lock, is_lock
+
+    try:
+        dataset = Dataset.find(Lock.read(data).dataset if is_lock(data) else data)
+    except BiovfmError:
+        return ""
+    withdrawals = None if dataset is None else withdrawals_of(dataset)
+    return "" if withdrawals is None else f"; {withdrawals}"
 
 
 def code_version() -> str:

@@ -219,3 +219,22 @@ def test_a_purge_that_was_killed_is_done_again(tmp_path: Path, monkeypatch: pyte
     assert traces(dataset, theirs) == []
     assert not verify(dataset, deep=True).problems
     find(lock, dataset, full=True)
+
+
+def test_who_reads_an_older_version_is_told_of_the_withdrawal(tmp_path: Path) -> None:
+    dataset = ingest_twice(tmp_path, str(tmp_path / "d"))
+    with Stream(dataset.url, crops=(), global_batch=1, num_epochs=1, num_threads=1) as stream:
+        position = stream.state_dict()
+        batches = iter(stream)
+        keys = [next(batches).keys[0]]
+        withdraw(dataset, Asked(groups=("patient-1",)), SECRET)
+        keys += [batch.keys[0] for batch in batches]
+        assert len(set(keys)) == PATIENTS * IMAGES, "until the purge it reads on"
+        purge(dataset, SECRET, grace=NOW)
+        with pytest.raises(SampleIndexError, match="the version that is read is gone; 3 samples were withdrawn"):
+            list(stream)
+    with (
+        Stream(dataset.url, crops=(), global_batch=1, num_threads=1) as later,
+        pytest.raises(SubsetError, match="3 samples were withdrawn on"),
+    ):
+        later.load_state_dict(position)

@@ -59,3 +59,17 @@ def test_a_checkpoint_says_what_it_does_not_pin_and_who_wrote_it() -> None:
     unpinned, written = check_samples(replace(described(1), code_version="0.0.9"), HERE, data="lock")
     assert "pins the samples, not the order" in unpinned
     assert "written by biovfm 0.0.9" in written
+
+
+def test_other_samples_name_what_was_withdrawn(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from shards.dataset.dataset import Dataset
+    from shards.schema import withdrawn_schema
+
+    dataset = Dataset.create(str(tmp_path / "d"))
+    row = {"withdrawal": "w", "kind": "pixels", "mark": "m", "source": "a", "reason": "consent"}
+    rows = [{**row, "withdrawn_at": "2026-01-02T00:00:00+00:00"}] * 3
+    dataset.append("withdrawn", "w", pa.Table.from_pylist(rows, schema=withdrawn_schema()))
+    with pytest.raises(CheckpointError, match=r"3 samples were withdrawn on 2026-01-02 \(consent\)"):
+        check_samples(described(1), OTHER, data=dataset.url)
