@@ -9,23 +9,31 @@ as `biovfm subset materialize` makes of the original dataset; or each source tha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from ingest.job.identity import PIPELINE_VERSION
 from ingest.job.report import JobReport
 from ingest.job.run import run_job
+from ingest.job.secret_check import require_secret
+from ingest.privacy.tombstones import has_tombstones, tombstones_of
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec, load_spec
 from shards.dataset.dataset import Dataset
-from shards.errors import ConfigError, SubsetError
+from shards.dataset.withdrawals import withdrawals_of
+from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.settings import parse
 from shards.subset.canonical import materialize
-from shards.subset.finding import verify
+from shards.subset.finding import differences_of, find, verify
 from shards.subset.lock import Lock
+from shards.subset.relock import require_nothing_withdrawn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ def rebuild(
         SourceError: A raw folder does not look as its source says.
     """
     specs = _sources(lock, raw)
+    _refuse_withdrawn(lock)
     written = lock.pipeline_version
     if written is not None and written != PIPELINE_VERSION:
         raise ConfigError(
@@ -90,8 +99,35 @@ def rebuild(
                 run_job(spec, raw[source], place, workers=workers, settings=keyed, encoding=lock.encoding or None)
             )
         found = _compare(lock, place, keys)
-        made = materialize(lock, url, dataset=place, keys=keys, workers=workers)
+        made = materialize(lock, url, dataset=place, keys=keys, workers=workers, withdrawn=_withdrawn_from(url, secret))
     return Rebuilt(dataset=made, reports=tuple(reports), notes=tuple(found))
+
+
+def _refuse_withdrawn(lock: Lock) -> None:
+    """Bring nothing back that was withdrawn from the lock's own dataset, where that can be reached."""
+    try:
+        dataset = Dataset.find(lock.dataset)
+    except BiovfmError:
+        return
+    if dataset is None or dataset.id != lock.dataset_id or withdrawals_of(dataset) is None:
+        return
+    try:
+        found = find(lock, dataset)
+    except SubsetError:
+        if any(one.withdrawn for one in differences_of(lock, dataset)):
+            raise
+        return
+    require_nothing_withdrawn(found)
+
+
+def _withdrawn_from(url: str, secret: SecretStr | None) -> Callable[[pa.Table], Sequence[bool]] | None:
+    """What tells which samples were withdrawn from the target; None where nothing was."""
+    target = Dataset.find(url)
+    if target is None or not has_tombstones(target):
+        return None
+    require_secret(target, secret or SecretStr(""))
+    tombstones = tombstones_of(target, secret or SecretStr(""))
+    return None if tombstones is None else tombstones.of_table
 
 
 def _sources(lock: Lock, raw: Mapping[str, str]) -> dict[str, tuple[SourceSpec, IngestSettings]]:

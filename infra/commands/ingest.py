@@ -122,7 +122,7 @@ def ingest(
         grouping=None if group is None else {"by": group},
         deidentified=deidentified,
     )
-    checked = _settings(settings, spec, dataset if remap is None else remap)
+    checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
     given = read_assignments("--encoding", encoding, example="short_side_px=256")
     if remap is not None:
         given = {**_policy_of(dataset), **given}
@@ -141,6 +141,7 @@ def ingest(
             listed=load_list(only_listed, spec.id) if only_listed else None,
             encoding=given,
             keep_pipeline=keep_pipeline,
+            remapped=None if remap is None else dataset,
             retry_rejects="" if retry_rejects == "all" else retry_rejects,
             progress=clock,
         )
@@ -284,15 +285,17 @@ def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
     return load_spec(source)
 
 
-def _settings(path: Path | None, spec: SourceSpec, dataset: str) -> IngestSettings:
-    """The job's settings with the secret; one is made on first use, unless the dataset was made with another."""
+def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSettings:
+    """The job's settings with the secret; one is made on first use, unless a dataset was made with another."""
     from ingest.job.secret_check import needs_no_other
     from ingest.privacy.secret import load_secret
     from ingest.settings import IngestSettings
     from shards.settings import load_yaml, parse
 
     checked = parse(IngestSettings, load_yaml(path) if path else {}, where=str(path or "settings"))
-    return checked.model_copy(update={"secret": load_secret(create=not spec.deidentified and needs_no_other(dataset))})
+    return checked.model_copy(
+        update={"secret": load_secret(create=not spec.deidentified and all(map(needs_no_other, datasets)))}
+    )
 
 
 @contextmanager

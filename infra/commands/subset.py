@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from infra.console import answer, answer_table, emit, progress, stderr
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 app = App(name="subset", help="Pin subsets by tag; show, verify, compare, materialize and export them.")
 
@@ -190,6 +194,7 @@ def materialize(
             keys=keys_of(pinned, lock),
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            withdrawn=_withdrawn_from(target),
         )
     if lock_out is not None:
         pin(made, Selection()).write(lock_out)
@@ -359,6 +364,22 @@ def rebuild(
     for line in done.notes:
         stderr().print(line, soft_wrap=True)
     answer(f"{done.dataset.url}: the {pinned.num_samples:,} locked samples, version {done.dataset.version()}")
+
+
+def _withdrawn_from(target: str) -> Callable[[pa.Table], Sequence[bool]] | None:
+    """What tells which samples were withdrawn from a dataset; None where there is none, or nothing was."""
+    from ingest.job.secret_check import require_secret
+    from ingest.privacy.secret import load_secret
+    from ingest.privacy.tombstones import has_tombstones, tombstones_of
+    from shards.dataset import Dataset
+
+    dataset = Dataset.find(target)
+    if dataset is None or not has_tombstones(dataset):
+        return None
+    secret = load_secret(create=False)
+    require_secret(dataset, secret)
+    tombstones = tombstones_of(dataset, secret)
+    return None if tombstones is None else tombstones.of_table
 
 
 def _show(lock: object, *, json_: bool, note: str = "") -> None:

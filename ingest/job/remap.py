@@ -10,8 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from ingest.job.secret_check import pin_secret, require_secret
+from ingest.privacy.tombstones import has_tombstones
 from shards.dataset.dataset import Dataset
 from shards.errors import BiovfmError
+from shards.schema import withdrawn_schema
 from shards.subset.lock import Lock, is_lock
 
 
@@ -38,6 +43,22 @@ class LockFate:
             f"{self.path} stays valid for the old dataset; of its {self.samples:,} samples the new one holds "
             f"{self.same:,} with the same pixels, {self.changed:,} with other pixels, and {self.missing:,} not (yet)"
         )
+
+
+def carry_tombstones(old: Dataset, new: Dataset, secret: SecretStr) -> None:
+    """Let what was withdrawn from a dataset stay out of another one; harmless when repeated.
+
+    Raises:
+        ConfigError: The secret, by which tombstones are known, is missing or another one.
+    """
+    if not has_tombstones(old):
+        return
+    require_secret(old, secret)
+    pin_secret(new, secret)
+    table = old.table("withdrawn")
+    assert table is not None
+    rows = old.query("SELECT * FROM withdrawn").cast(withdrawn_schema())
+    new.append("withdrawn", f"remapped-{old.id}-{table.version()}", rows)
 
 
 def locks_of(dataset: Dataset, folders: Iterable[Path]) -> Iterator[tuple[Path, Lock]]:

@@ -27,6 +27,7 @@ from ingest.job.known import Attempts, Sifted, attempts_of, drop_retried, reject
 from ingest.job.list import Listing, cut_units, list_raw
 from ingest.job.map import map_units
 from ingest.job.place import place_series
+from ingest.job.remap import carry_tombstones
 from ingest.job.report import JobReport, Progress, Watcher, count_by, settled_counts
 from ingest.job.secret_check import check_secret, pin_secret
 from ingest.job.settle import TRIES, Settled, settle
@@ -61,6 +62,7 @@ def run_job(
     encoding: Mapping[str, Any] | None = None,
     keep_pipeline: bool = False,
     retry_rejects: str | None = None,
+    remapped: str | None = None,
     progress: Watcher | None = None,
 ) -> JobReport:
     """Ingest one source into a dataset; the dataset is made where there is none.
@@ -77,6 +79,7 @@ def run_job(
         encoding: Keys of the encoding policy that the dataset gets, or has (`ingest.picture.encoding.Encoding`).
         keep_pipeline: Go on in a dataset whose samples an earlier version of the pipeline made.
         retry_rejects: Try the rejects of this reason again (empty: all of them), and nothing else.
+        remapped: An older dataset that this one takes the place of: what was withdrawn from it stays out here too.
         progress: Told several times a second how far the job is.
 
     Raises:
@@ -107,6 +110,8 @@ def run_job(
         work = sift(target.dataset, listing.items, names, source=spec.id, rules=rules, by_name=by_name)
     else:
         work = Sifted(items=Compact(item for item in listing.items if names.raw_path(item) in retry.wanted))
+    if remapped is not None:
+        carry_tombstones(Dataset.open(remapped), target.made(), settings.secret)
     context = MapContext(
         spec=spec,
         settings=settings,

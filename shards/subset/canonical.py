@@ -27,6 +27,7 @@ import google_crc32c
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import scan
 from shards.dataset.shard_file import Sample, ShardWriter, canonical_path, json_of
+from shards.dataset.withdrawals import RELOCK
 from shards.errors import AlreadyExistsError, ConfigError, ShardError, SubsetError
 from shards.read.remote import read_coalesced
 from shards.schema import fingerprint_schema, index_schema, rejects_schema
@@ -34,6 +35,7 @@ from shards.store import Store
 from shards.subset.chosen import run
 from shards.subset.finding import Found, verify
 from shards.subset.lock import Lock, samples_of
+from shards.subset.relock import require_nothing_withdrawn
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,6 +68,7 @@ def materialize(
     keys: Path | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    withdrawn: Callable[[pa.Table], Sequence[bool]] | None = None,
 ) -> Dataset:
     """Copy a lock's samples into the dataset at `url` (made where needed), as one commit.
 
@@ -79,22 +82,25 @@ def materialize(
         keys: The lock's list of samples, where it has one.
         workers: Threads that copy; the bytes do not depend on their number.
         progress: Called with samples done and samples in all.
+        withdrawn: Which rows of the index were withdrawn from the target, where anything was.
 
     Returns:
         The target.
 
     Raises:
-        SubsetError: The lock does not hold, or the target has samples of the same keys and other pixels.
+        SubsetError: The lock does not hold, it holds samples that were withdrawn, or the target has samples of the same
+            keys and other pixels.
         ConfigError: The target is encoded otherwise.
         ShardError: A sample's bytes are not what the index says.
     """
     found = verify(lock, dataset, keys=keys)
+    require_nothing_withdrawn(found)
     origin = found.dataset
     target = Dataset.create(
         url, encoding=origin.settings.get("encoding"), pipeline_version=origin.settings.get("pipeline_version")
     )
     _check_encoding(origin, target)
-    with _wanted(found, target) as database, tempfile.TemporaryDirectory(prefix="biovfm-") as scratch:
+    with _wanted(found, target, withdrawn) as database, tempfile.TemporaryDirectory(prefix="biovfm-") as scratch:
         ((num,),) = database.sql("SELECT count(*) FROM wanted").fetchall()
         if not num:
             return target
@@ -123,7 +129,9 @@ def _check_encoding(origin: Dataset, target: Dataset) -> None:
 
 
 @contextmanager
-def _wanted(found: Found, target: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
+def _wanted(
+    found: Found, target: Dataset, withdrawn: Callable[[pa.Table], Sequence[bool]] | None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the tables of the origin, and `wanted`: the lock's rows that the target does not hold."""
     with samples_of(found.lock, found.dataset, found.version, dictionaries=()) as database:
         for name, schema in (("fingerprints", fingerprint_schema), ("rejects", rejects_schema)):
@@ -138,7 +146,24 @@ def _wanted(found: Found, target: Dataset) -> Iterator[duckdb.DuckDBPyConnection
         if present is not None:
             database.register("present", scan(present))
             _leave_out_present(database, target)
+        _refuse_withdrawn(database, target, withdrawn)
         yield database
+
+
+def _refuse_withdrawn(
+    database: duckdb.DuckDBPyConnection, target: Dataset, withdrawn: Callable[[pa.Table], Sequence[bool]] | None
+) -> None:
+    """Bring nothing back that was withdrawn from the target."""
+    if target.table("withdrawn") is None:
+        return
+    if withdrawn is None:
+        raise SubsetError(
+            f"samples were withdrawn from {target.url}, and nothing tells here which",
+            hint="use `biovfm subset materialize` with the target's secret, or another, empty place",
+        )
+    num = sum(withdrawn(database.sql("SELECT * FROM wanted").to_arrow_table()))
+    if num:
+        raise SubsetError(f"{num:,} of the locked samples were withdrawn from {target.url}", hint=RELOCK)
 
 
 def _leave_out_present(database: duckdb.DuckDBPyConnection, target: Dataset) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from shards.dataset.columns import columns_version
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import quote
+from shards.dataset.withdrawals import RELOCK
 from shards.errors import ConfigError, SubsetError
 from shards.subset.chosen import choose_from, samples
 from shards.subset.expression import check_expression
+from shards.subset.finding import Found
 from shards.subset.lock import Lock, facts_of, predicate
 
 
@@ -65,3 +67,36 @@ def _where(lock: Lock, dataset: Dataset) -> str | None:
     if lock.selection.where is None:
         return others
     return f"(\n{lock.selection.where}\n) AND {others}"  # on lines of its own: it may end with a comment
+
+
+def require_nothing_withdrawn(found: Found) -> None:
+    """Refuse to copy samples that were withdrawn after the version in which a lock was found.
+
+    An older version holds them until the purge, for who streams it; a copy would bring them back.
+
+    Raises:
+        SubsetError: The lock holds such samples.
+    """
+    dataset = found.dataset
+    num = 0
+    for job in dataset.jobs():
+        if job.get("source") == "withdraw" and job["version"] > found.version:
+            num += _num_withdrawn(found, int(job["version"]))
+    if num:
+        raise SubsetError(
+            f"{num:,} of the {found.lock.num_samples:,} locked samples were withdrawn from {dataset.url}", hint=RELOCK
+        )
+
+
+def _num_withdrawn(found: Found, version: int) -> int:
+    """How many of a lock's samples the withdrawal that made a version took."""
+    dataset = found.dataset
+    sql = "SELECT key FROM samples"
+    before, after = (dataset.query(sql, version=number) for number in (version - 1, version))
+    with samples(dataset, found.version, predicate=found.where, columns_version=found.columns_version) as database:
+        database.register("before_it", before)
+        database.register("after_it", after)
+        rows = f"""SELECT count(*)::BIGINT FROM samples WHERE ({found.where}) AND key IN
+            (SELECT key FROM before_it EXCEPT SELECT key FROM after_it)"""  # noqa: S608
+        ((num,),) = database.sql(rows).fetchall()
+    return int(num)
