@@ -106,14 +106,19 @@ def needs_no_other(url: str) -> bool:
     return dataset is None or judge_secret(dataset, SecretStr("")) == "unused"
 
 
-def pin_secret(dataset: Dataset, secret: SecretStr) -> None:
+def pin_secret(dataset: Dataset, secret: SecretStr, *, for_tombstones: bool = False) -> None:
     """Write the check value of a secret that is about to be used, where the dataset has none yet.
+
+    Args:
+        dataset: The dataset.
+        secret: The secret.
+        for_tombstones: Also where nothing tells whether it belongs: from now on tombstones hang on it.
 
     Raises:
         ConfigError: The dataset was made with another secret.
     """
     verdict = judge_secret(dataset, secret)
-    if _read(dataset) is None and verdict in ("belongs", "unused"):
+    if _read(dataset) is None and (verdict in ("belongs", "unused") or (for_tombstones and verdict == "unknown")):
         salt = secrets.token_hex(_BYTES)
         values = {"salt": salt, "check": _check(secret, salt)}
         with suppress(AlreadyExistsError):  # another job was quicker

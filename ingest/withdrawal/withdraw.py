@@ -85,7 +85,7 @@ def withdraw(
         ShardError: A shard does not hold what the index says.
     """
     tell = progress or _ignore
-    pin_secret(dataset, secret)
+    pin_secret(dataset, secret, for_tombstones=True)
     marker = Marker(secret)
     completed = complete(dataset, marker, tell)
     done: list[tuple[Plan, Chosen]] = []

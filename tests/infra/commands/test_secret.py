@@ -58,7 +58,10 @@ def test_a_lost_secret_is_said_before_work_starts_and_no_new_one_is_made(
 ) -> None:
     monkeypatch.delenv("BIOVFM_SECRET")
     raw = str(tmp_path / "raw")
-    for words in (["ingest", "ward", raw, url, "--modality", "CT"], ["withdraw", url, "--group", "patient-1"]):
+    for words in (
+        ["ingest", "ward", raw, url, "--modality", "CT", "--workers", "0"],
+        ["withdraw", url, "--group", "patient-1"],
+    ):
         assert main(words) == 2
         assert "secret" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "config" / "biovfm" / "secret").exists()

@@ -58,6 +58,9 @@ def test_the_rules_of_an_earlier_releases_jobs_tell_the_secret(dataset: Dataset)
     assert [judge_secret(dataset, secret) for secret in (SECRET, OTHER, NONE)] == ["belongs", "unknown", "missing"]
     pin_secret(dataset, OTHER)
     assert judge_secret(dataset, SECRET) == "belongs", "what is not known is not pinned"
+    pin_secret(dataset, OTHER, for_tombstones=True)
+    assert judge_secret(dataset, SECRET) == "wrong", "tombstones hang on the other one now"
+    dataset.store.delete(["secret.json"])
     pin_secret(dataset, SECRET)
     assert judge_secret(dataset, OTHER) == "wrong"
     with pytest.raises(ConfigError):

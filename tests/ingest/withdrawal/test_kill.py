@@ -35,6 +35,7 @@ import sys
 from infra.cli import main
 import ingest.withdrawal.purge, ingest.withdrawal.holders, shards.dataset.removal, duckdb, deltalake
 print("begin", flush=True)
+sys.stdout = open("/dev/null", "w")
 sys.exit(main(["withdraw", sys.argv[1], "--group", "patient-1", "--purge", "--grace", "0", "--yes"]))
 """
 
@@ -44,7 +45,8 @@ def start(url: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", _SCRIPT, url]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"begin\n"
+    with process.stdout as told:
+        assert told.readline() == b"begin\n"
     return process
 
 
