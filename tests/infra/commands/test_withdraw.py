@@ -12,6 +12,8 @@ from infra.cli import main
 from shards.dataset.dataset import Dataset
 from tests.ingest.withdrawal.material import IMAGES, SECRET, group_of, identifiers_of, take_in, traces, write_patients
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -28,7 +30,6 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_the_whole_way(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = Dataset.open(url)
     theirs = identifiers_of(dataset, group_of(dataset, "patient-1"))

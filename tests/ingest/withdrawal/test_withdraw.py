@@ -25,6 +25,7 @@ from tests.ingest.withdrawal.material import (
     write_patients,
 )
 
+pytestmark = pytest.mark.slow
 COPY = encoded(photo(100))
 """The first image of patient 1."""
 
@@ -93,7 +94,6 @@ def test_nothing_that_matches_is_an_error(dataset: Dataset) -> None:
         withdraw(dataset, Asked(groups=("patient-1",)), SecretStr("another"))
 
 
-@pytest.mark.slow
 def test_later_jobs_reject_the_same_pixels_and_whatever_else_comes_of_the_patient(
     dataset: Dataset, raw: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +129,6 @@ def test_a_copy_from_elsewhere_is_withdrawn_too_and_a_near_one_stays_without_the
     assert found == [{"reason": "near_duplicate", "detail": ""}, {"reason": "withdrawn", "detail": ""}]
 
 
-@pytest.mark.slow
 def test_an_interrupted_withdrawal_is_completed_by_the_next_command(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +154,6 @@ def test_an_interrupted_withdrawal_is_completed_by_the_next_command(
     assert not verify(dataset, deep=True).problems
 
 
-@pytest.mark.slow
 def test_a_job_that_resolved_before_the_withdrawal_takes_its_samples_out_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +176,6 @@ def test_a_job_that_resolved_before_the_withdrawal_takes_its_samples_out_again(
     assert not verify(dataset, deep=True).problems
 
 
-@pytest.mark.slow
 def test_a_copy_that_a_job_gave_up_after_its_commit_goes_from_its_shard(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
