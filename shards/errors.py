@@ -6,6 +6,7 @@
     │   ├── TaskNotFoundError   an evaluation task's images are nowhere to be found
     │   └── UnavailableError    a raw file cannot be read now (rights, network, device); it is pending, not a reject
     ├── MachineError            this machine ran out of space, memory or file handles; the work is to be tried again
+    │   └── LibraryError        a package that only some data need is not installed here; names the extra that brings it
     ├── StoreError              the storage failed, after retries (credentials, network, missing bucket)
     │   ├── NotFoundError       the object is not there
     │   ├── ShortObjectError    the object ends before the bytes that were asked for
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EngineError",
+    "LibraryError",
     "MachineError",
     "NotFoundError",
     "RunFailedError",
@@ -83,6 +85,10 @@ class UnavailableError(SourceError):
 
 class MachineError(BiovfmError):
     """This machine has no space, memory or file handles left; the same work may succeed later or elsewhere."""
+
+
+class LibraryError(MachineError):
+    """A package that only some data need is not installed here; trying again does not help."""
 
 
 class StoreError(BiovfmError):

@@ -31,7 +31,8 @@ from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
 from ingest.engines.memory import arrow_from_c, keep_freed, limit_growth
-from shards.errors import BiovfmError, ConfigError, MachineError
+from shards.decode.opencv import find_opencv
+from shards.errors import BiovfmError, ConfigError, LibraryError, MachineError
 
 _POLL_SECONDS = 0.25
 
@@ -213,6 +214,8 @@ def _receive(worker: _Worker, run: _Run) -> TaskEvent | None:
         run.lose(worker, "out of memory")
         return None
     worker.task = None
+    if kind == "absent":
+        raise LibraryError(value[0], hint=value[1])
     if kind == "error":
         message, hint = value
         (run.suspects if worker.alone else run.todo).append(task)
@@ -266,16 +269,19 @@ def _work(
         try:
             result = function(context, payload, beat, skip)
         except Exception as error:  # noqa: BLE001  # whatever it is, the supervisor decides
-            pipe.send(("memory", None) if _is_out_of_memory(error) else ("error", _said(error)))
+            kind = "memory" if _is_out_of_memory(error) else "absent" if isinstance(error, LibraryError) else "error"
+            pipe.send((kind, _said(error)))
             continue
         pipe.send(("done", result))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    seen: list[BaseException] = []  # an error may have been raised from itself
     link: BaseException | None = error
-    while link is not None and not isinstance(link, MemoryError):
+    while link is not None and link not in seen and not isinstance(link, MemoryError):
+        seen.append(link)
         link = link.__cause__
-    return link is not None
+    return isinstance(link, MemoryError)
 
 
 def _said(error: Exception) -> tuple[str, str]:
@@ -309,6 +315,6 @@ class _WithoutPandas(MetaPathFinder):
 
 def _one_thread() -> None:
     """Workers share the cores: libraries must not start as many threads again."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    cv2 = find_opencv()
+    if cv2 is not None:
+        cv2.setNumThreads(1)

@@ -14,7 +14,7 @@ import pytest
 
 from ingest.engines.base import Ledger, Supervision, Task
 from ingest.engines.local import LocalEngine
-from shards.errors import ConfigError, EngineError, MachineError
+from shards.errors import ConfigError, EngineError, LibraryError, MachineError
 
 RULES = Supervision(step_timeout_seconds=1.5, step_attempts=2, task_attempts=3, pause_seconds=0.01)
 
@@ -62,6 +62,18 @@ def full(_context: Any, _payload: Any, beat: Callable[[int], None], _skip: Mappi
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def raises_itself(_context: Any, _payload: Any, beat: Callable[[int], None], _skip: Mapping[int, str]) -> None:
+    """As a reader's error that is met again further up."""
+    beat(0)
+    error = MachineError("no space", hint="free some")
+    raise error from error
+
+
+def lacks(_context: Any, _payload: Any, beat: Callable[[int], None], _skip: Mapping[int, str]) -> None:
+    beat(0)
+    raise LibraryError("this needs that", hint="pip install that")
+
+
 def long_film(_context: Any, _payload: Any, beat: Callable[[int], None], skip: Mapping[int, str]) -> dict[int, str]:
     """One step that takes longer than the limit, and gets on."""
     for _ in range(8):
@@ -90,6 +102,19 @@ def test_a_suspect_is_tried_again_when_nothing_else_runs(tmp_path: Path) -> None
 def test_an_error_of_the_machine_ends_the_job() -> None:
     with pytest.raises(EngineError, match=r"unit 0 failed 3 times: OSError.*No space left on device.*run the same"):
         run(full, None)
+
+
+@pytest.mark.slow
+def test_an_error_that_is_its_own_cause_ends_the_job_too() -> None:
+    with pytest.raises(EngineError, match="unit 0 failed 3 times: no space"):
+        run(raises_itself, None)
+
+
+@pytest.mark.slow
+def test_a_missing_library_is_told_at_once_as_what_it_is() -> None:
+    with pytest.raises(LibraryError) as caught:
+        run(lacks, None)
+    assert (caught.value.message, caught.value.hint) == ("this needs that", "pip install that")
 
 
 @pytest.mark.slow
