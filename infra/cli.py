@@ -108,6 +108,9 @@ _TRAIN = ("torch", "torchvision", "timm", "medmnist", "matplotlib", "safetensors
 _EXTRAS = {
     "train": _TRAIN,
     "ray": ("ray",),
+    "opencv": ("cv2",),
+    "codecs": ("imagecodecs",),
+    "gdcm": ("gdcm",),
     "serve": ("starlette", "uvicorn"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),

@@ -19,7 +19,17 @@ from infra.console import emit
 from shards.store.doctor import Finding, probe
 
 _PACKAGES = ("biovfm", "deltalake", "duckdb", "numpy", "obstore", "fsspec", "s3fs", "pyarrow", "pydicom")
-_EXTRAS = {"train": ("torch", "timm", "medmnist"), "ray": ("ray",), "serve": ("starlette", "uvicorn")}
+_EXTRAS = {
+    "train": ("torch", "timm", "medmnist"),
+    "opencv": ("cv2",),
+    "codecs": ("imagecodecs",),
+    "gdcm": ("gdcm",),
+    "slides": ("tiffslide", "cv2"),
+    "video": ("av",),
+    "hdf5": ("h5py",),
+    "ray": ("ray",),
+    "serve": ("starlette", "uvicorn"),
+}
 _LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 

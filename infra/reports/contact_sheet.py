@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from shards.dataset.dataset import Dataset
@@ -78,4 +78,4 @@ def tile(pictures: NDArray[np.uint8], *, columns: int = COLUMNS) -> NDArray[np.u
 
 def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
     """An RGB picture as JPEG."""
-    return bytes(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), 88, colorsubsampling="420"))

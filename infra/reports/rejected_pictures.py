@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ingest.job.list import Listing
 from ingest.picture.normalise import to_picture
@@ -122,7 +122,8 @@ def tile_of(picture: Picture) -> NDArray[np.uint8]:
     height, width = rgb.shape[:2]
     scale = TILE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    small = np.asarray(Image.fromarray(rgb).resize(size, method))
     out = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
     top, left = (TILE_PX - size[1]) // 2, (TILE_PX - size[0]) // 2
     out[top : top + size[1], left : left + size[0]] = small

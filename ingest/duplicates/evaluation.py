@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.duplicates.pairs import Hashes, as_hashes, correlation, near_pairs
 from ingest.picture.fingerprint import THUMB_PX, fingerprint
 from ingest.settings import DedupSettings
+from shards.decode.opencv import scale_linear
 from shards.errors import ConfigError
 
 _DATA, _EVALUATION = 0, 1
@@ -130,5 +130,5 @@ def centre_thumbs(thumbs: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArra
         down = max(1, round(THUMB_PX * min(1.0, width / height)))
         left, top = (THUMB_PX - across) // 2, (THUMB_PX - down) // 2
         square = thumb[top : top + down, left : left + across]
-        out[i] = cv2.resize(square, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_LINEAR).reshape(-1)
+        out[i] = scale_linear(square, (THUMB_PX, THUMB_PX)).reshape(-1)
     return out

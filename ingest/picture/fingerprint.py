@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.picture.normalise import to_gray
 from ingest.readers.pillow import Picture
+from shards.decode.opencv import mean_blocks, require_opencv, scale_linear
 from shards.pixels import reduce as native
 
 CANONICAL_PX: Final = 256
@@ -85,7 +85,11 @@ def _to_square(gray: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """By `native.area` only where that is OpenCV's result: hashes and thumbnails must not depend on who made them."""
     height, width = gray.shape
     reduces = min(height, width) >= side
-    if reduces and (height % side or width % side) and native.available():
+    if not reduces:
+        return scale_linear(gray, (side, side))
+    if not height % side and not width % side:
+        return mean_blocks(gray, (side, side))
+    if native.available():
         return native.area(gray, (side, side))
-    method = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(gray, (side, side), interpolation=method), dtype=np.uint8)
+    cv2 = require_opencv("fingerprinting without the compiled decoder")
+    return np.asarray(cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from ingest.picture.encoding import Encoding
 from ingest.picture.jpeg_parts import reassemble
 from ingest.readers.base import RawImage
 from ingest.readers.pillow import Picture, shared_pixels
+from shards.decode.opencv import luma as opencv_luma
 from shards.pixels import reduce as native
 from shards.pixels.resize import resize
 
@@ -89,10 +89,9 @@ def _is_colourless(pixels: Picture, gray: Picture) -> bool:
     """Whether all three channels are the luma: the luma of equal channels is what they hold."""
     rows = max(1, _CACHED_VALUES // pixels.shape[1])
     return all(
-        np.array_equal(
-            cv2.cvtColor(gray[start : start + rows], cv2.COLOR_GRAY2RGB), pixels[start : start + rows, :, :3]
-        )
+        np.array_equal(gray[start : start + rows], pixels[start : start + rows, :, channel])
         for start in range(0, len(pixels), rows)
+        for channel in range(3)
     )
 
 
@@ -153,8 +152,7 @@ def to_gray(picture: Picture) -> Picture:
         return picture
     if native.available():
         return native.luma(picture)
-    code = cv2.COLOR_RGB2GRAY if picture.shape[2] == 3 else cv2.COLOR_RGBA2GRAY
-    return np.asarray(cv2.cvtColor(picture, code), np.uint8)
+    return opencv_luma(picture)
 
 
 def encode(reduced: Reduced, policy: Encoding, *, jpeg: bytes | None = None) -> Encoded:

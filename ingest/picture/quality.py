@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import cv2
 import numpy as np
 
 from ingest.readers.pillow import Picture
 from ingest.settings import QualitySettings
+from shards.decode.opencv import histogram
 
 REASONS: Final = {
     "empty_file": "The raw file has no bytes.",
@@ -88,7 +88,7 @@ def blank(gray: Picture, settings: QualitySettings, part_of_volume: bool) -> tup
 
 def _spread(gray: Picture) -> tuple[float, float]:
     """Standard deviation, and the share of the commonest value."""
-    counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+    counts = histogram(gray)
     total = counts.sum()
     values = np.arange(256)
     mean = float(counts @ values / total)

@@ -6,10 +6,10 @@ import re
 import zlib
 from typing import Final
 
-import cv2
 import numpy as np
 
 from ingest.readers.base import Pixels
+from shards.decode.opencv import require_opencv
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _NEEDED: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -27,9 +27,13 @@ def deep_colour(data: bytes) -> Pixels | None:
 
     Returns:
         None for all other files, and where the decoder has anything to complain of.
+
+    Raises:
+        LibraryError: OpenCV is not installed.
     """
     if not is_deep(data):
         return None
+    cv2 = require_opencv("colour of more than 8 bits")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -6,24 +6,47 @@ at once, before a job begins: a missing library is a property of the machine, an
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from ingest.settings import IngestSettings
-from shards.errors import ConfigError
+from shards.errors import ConfigError, LibraryError
 
-EXTRAS: Final[Mapping[str, tuple[str, str]]] = {
-    "slide": ("tiffslide", "slides"),
-    "video": ("av", "video"),
-    "hdf5": ("h5py", "hdf5"),
+EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "slide": (("tiffslide", "cv2"), "slides"),
+    "video": (("av",), "video"),
+    "hdf5": (("h5py",), "hdf5"),
 }
-"""Reader → its library, and the extra that brings it."""
+"""Reader → its libraries, and the extra that brings them."""
 
 
 def missing_readers() -> frozenset[str]:
-    """The readers whose library is not installed."""
-    return frozenset(reader for reader, (library, _) in EXTRAS.items() if find_spec(library) is None)
+    """The readers of which a library is not installed."""
+    return frozenset(reader for reader, (libraries, _) in EXTRAS.items() if any(map(_is_missing, libraries)))
+
+
+def _is_missing(library: str) -> bool:
+    return find_spec(library) is None
+
+
+def library_for(task: str, name: str, extra: str) -> Any:
+    """A library that only some files of a format need, which is known when such a file is met.
+
+    Args:
+        task: What it is needed for; the error begins with it.
+        name: The module.
+        extra: The extra of this package that brings it.
+
+    Raises:
+        LibraryError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = f"pip install 'biovfm[{extra}]'"
+        raise LibraryError(f"{task} needs {name}, which is not installed", hint=hint) from error
 
 
 def check_libraries(readers: Iterable[str]) -> None:
@@ -37,7 +60,8 @@ def check_libraries(readers: Iterable[str]) -> None:
         return
     lacking = next((reader for reader in readers if reader in missing), "")
     if lacking:
-        library, extra = EXTRAS[lacking]
+        libraries, extra = EXTRAS[lacking]
+        library = next(filter(_is_missing, libraries))
         raise ConfigError(
             f"the {lacking} reader needs {library}, which is not installed", hint=f"pip install 'biovfm[{extra}]'"
         )

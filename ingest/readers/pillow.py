@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from ingest.readers.base import Pixels, RawImage, ReadOptions, percentile_range, window_range
+from shards.decode.opencv import rgb_of
 
 Picture = NDArray[np.uint8]
 """`(H, W)` or `(H, W, 3)` uint8; gray pictures have no third axis, colour is RGB."""
@@ -19,7 +19,7 @@ Picture = NDArray[np.uint8]
 def pixels_of(image: Image.Image) -> NDArray[Any]:
     """The pixels of a Pillow image; those of mode RGB three times faster than `np.asarray` gives them."""
     shared = shared_pixels(image)
-    return np.asarray(image) if shared is None else np.asarray(cv2.cvtColor(shared, cv2.COLOR_RGBA2RGB), np.uint8)
+    return np.asarray(image) if shared is None else rgb_of(shared)
 
 
 def shared_pixels(image: Image.Image) -> Picture | None:

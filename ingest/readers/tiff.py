@@ -21,8 +21,10 @@ from PIL import Image
 from ingest.raw.budget import claim
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
+from ingest.readers.libraries import library_for
 from ingest.readers.pillow import gray_or_rgb, raw_picture
 from ingest.readers.tiff_directories import check_directories
+from shards.errors import MachineError
 
 MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -78,7 +80,7 @@ def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str) -> It
             raise
         yield failed_image(error.reason, error.detail, frame=frame)
         return
-    except MemoryError:
+    except (MemoryError, MachineError):
         raise
     except Exception as error:  # decoders raise anything
         if not frame:
@@ -195,7 +197,7 @@ def _planes(data: bytes, page: Any) -> list[Pixels]:
         return [_by_pillow(data, page)]
     if page.photometric == kind.YCBCR and int(page.compression) not in (6, 7, 33007):
         return [_by_pillow(data, page)]
-    pixels = page.asarray()
+    pixels = _decoded(page)
     if page.photometric == kind.PALETTE and page.colormap is not None:
         pixels = np.moveaxis((np.asarray(page.colormap)[:, pixels] >> 8).astype(np.uint8), 0, -1)
     elif pixels.ndim == 3 and pixels.shape[-1] not in (3, 4) and pixels.shape[0] in (3, 4):
@@ -208,6 +210,15 @@ def _planes(data: bytes, page: Any) -> list[Pixels]:
     if int(page.compression) == APERIO_YCBCR:
         pixels = rgb_of_ycbcr(pixels)
     return [_upright(plane, page) for plane in _split(pixels, is_rgb=page.photometric == kind.RGB)]
+
+
+def _decoded(page: Any) -> Pixels:
+    try:
+        return np.asarray(page.asarray())
+    except Exception as error:
+        if "imagecodecs" in str(error):  # tifffile's own words where it lacks the library
+            library_for(f"TIFF compressed with {page.compression.name}", "imagecodecs", "codecs")
+        raise
 
 
 def _split(pixels: Pixels, *, is_rgb: bool = False) -> list[Pixels]:

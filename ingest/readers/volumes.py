@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, window_range
+from shards.decode.opencv import require_opencv, scale_linear
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _LARGEST_STRETCH = 8.0
@@ -142,14 +142,20 @@ def _plane(volume: Pixels, across: int, number: int) -> Pixels:
 
 
 def square_pixels(pixels: Pixels, rows_step: float, columns_step: float) -> Pixels:
-    """Stretch the coarser direction until pixels are square; within 5 % they are left alone."""
+    """Stretch the coarser direction until pixels are square; within 5 % they are left alone.
+
+    Raises:
+        LibraryError: Values of more than 8 bits, and OpenCV is not installed.
+    """
     ratio = rows_step / columns_step
     if 0.95 < ratio < 1.05 or not 1 / _LARGEST_STRETCH < ratio < _LARGEST_STRETCH:
         return pixels
     height, width = pixels.shape[:2]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
-    real = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
-    return np.asarray(cv2.resize(real, size, interpolation=cv2.INTER_LINEAR))
+    if pixels.dtype == np.uint8:
+        return scale_linear(pixels, size)
+    cv2 = require_opencv("stretching slices whose pixels are not square")
+    return np.asarray(cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LINEAR))
 
 
 def to_lps(volume: Pixels, directions: Any, spacing: Sequence[float]) -> tuple[Pixels, list[float]]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from shards.decode.base import Crops
+from shards.decode.opencv import require_opencv
 
 __all__ = ["region", "resample"]
 
 _PILLOW: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_OPENCV: Final = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_FAST: Final = "the fast way of resizing"
 _BLUR_LIMIT: Final = 2.2
 _BLOCK_SHRINK: Final = 1.4
 """Shrinking by more than the limit averages blocks first, so that about this much is left for the blur."""
@@ -47,15 +47,16 @@ def resample(image: NDArray[np.uint8], box: NDArray[np.float64], crops: Crops, *
         image: `(H, W, C)` uint8.
         box: Left, top, width, height in pixels of `image`.
         crops: Side, filter and kind of the crop.
-        exact: Use Pillow's filters; else OpenCV with block averages and a three-tap blur of the same variance against
-            aliasing, a third of the cost.
+        exact: Use Pillow's filters; else OpenCV, which must be there, with block averages and a three-tap blur of the
+            same variance against aliasing, a third of the cost.
 
     Returns:
         `(size_px, size_px, C)` uint8.
     """
     if exact:
         return _with_pillow(image, box, crops)
-    size, smooth = crops.size_px, _OPENCV[crops.interpolation]
+    cv2 = require_opencv(_FAST)
+    size, smooth = crops.size_px, cv2.INTER_LINEAR if crops.interpolation == "bilinear" else cv2.INTER_CUBIC
     height, width, channels = image.shape
     wide, high = round(width * size / box[2]), round(height * size / box[3])
     if crops.kind == "center" and max(wide, high) <= 2 * size:
@@ -92,6 +93,7 @@ def _with_opencv(
         size: Width and height of the result.
         smooth: OpenCV's interpolation.
     """
+    cv2 = require_opencv(_FAST)
     pairs = list(zip(box[2:].tolist(), size, strict=True))
     blocks = [round(side / to / _BLOCK_SHRINK) if side > _BLUR_LIMIT * to else 1 for side, to in pairs]
     source: NDArray[Any] = _average(part, *blocks)
@@ -111,6 +113,7 @@ def _average(part: NDArray[np.uint8], wide: int, high: int) -> NDArray[Any]:
     """Means of blocks of `wide` x `high` pixels; the last blocks are filled up with the edge."""
     if wide == high == 1:
         return part
+    cv2 = require_opencv(_FAST)
     columns, rows = -(-part.shape[1] // wide), -(-part.shape[0] // high)
     missing = (0, rows * high - part.shape[0], 0, columns * wide - part.shape[1])
     full = cv2.copyMakeBorder(part, *missing, cv2.BORDER_REPLICATE) if any(missing) else part

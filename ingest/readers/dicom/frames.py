@@ -12,6 +12,7 @@ from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels
 from ingest.readers.codestream import codestream_size
 from ingest.readers.dicom.attributes import code_of, num_frames, number_of
+from ingest.readers.libraries import library_for
 
 _BROKEN: Final = (ValueError, AttributeError, KeyError, OSError, TypeError, IndexError, EOFError, AssertionError)
 _MOST_IN_A_ROW: Final = 64
@@ -50,6 +51,7 @@ def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
                 met, broken = met + 1, 0
             break  # fewer frames than wanted are there
         except (NotImplementedError, RuntimeError, *_BROKEN) as error:
+            _require_plugin(dataset.file_meta.TransferSyntaxUID)
             reason = _reason(dataset, error)
             if count == 1 or reason == "unsupported":
                 raise RejectError(reason, type(error).__name__) from error
@@ -124,9 +126,9 @@ def _plugin(syntax: Any) -> str:
 
 def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
     """JPEG Process 4, which the plugins of pydicom that are free of the GPL do not decode."""
-    import imagecodecs
     from pydicom.encaps import generate_frames
 
+    imagecodecs = library_for("JPEG of 12 bits in DICOM", "imagecodecs", "codecs")
     wanted = set(numbers)
     for number, data in enumerate(generate_frames(dataset.PixelData, number_of_frames=count)):
         if number not in wanted:
@@ -147,6 +149,18 @@ def _has_decoder(syntax: Any) -> bool:
         return bool(get_decoder(syntax).is_available) or not syntax.is_encapsulated
     except NotImplementedError:
         return False
+
+
+def _require_plugin(syntax: Any) -> None:
+    """Raise LibraryError where GDCM decodes a transfer syntax, nothing else here does, and it is not installed."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        plugins = get_decoder(syntax).missing_dependencies
+    except NotImplementedError:
+        return
+    if not _has_decoder(syntax) and any("gdcm" in plugin for plugin in plugins):
+        library_for(f"DICOM in {syntax.name}", "gdcm", "gdcm")
 
 
 def _whole_frames(dataset: Any, count: int) -> int:
