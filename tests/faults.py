@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -137,6 +139,7 @@ class FaultProxy:
         requests: `METHOD path` of every request seen, in order.
         sent: Body bytes sent to clients.
         latency_seconds: Waited before every reply.
+        clock_seconds: How far the server's clock seems to be ahead: the times in its replies are shifted by it.
 
     Args:
         upstream: URL of the server.
@@ -152,6 +155,7 @@ class FaultProxy:
         self.requests: list[str] = []
         self.sent = 0
         self.latency_seconds = latency_seconds
+        self.clock_seconds = 0.0
         self._bandwidth = _Bucket(bytes_per_second) if bytes_per_second else None
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
@@ -238,7 +242,10 @@ class FaultProxy:
             self._stopped.wait(fault.seconds)
         with socket.create_connection(self._upstream) as server:
             server.sendall(head.encode("connection", "expect", add=(("Connection", "close"),)) + body)
-            return self._relay(client, server.makefile("rb"), method, fault)
+            reader = server.makefile("rb")
+            if self.clock_seconds:
+                reader = io.BufferedReader(io.BytesIO(_shifted(reader.read(), self.clock_seconds)))  # type: ignore[arg-type]
+            return self._relay(client, reader, method, fault)
 
     def _relay(self, client: socket.socket, server: io.BufferedReader, method: str, fault: Fault | None) -> bool:
         head = _read_head(server)
@@ -311,6 +318,27 @@ def _read_head(reader: io.BufferedReader) -> _Head | None:
         name, _, value = line.partition(":")
         headers.append((name, value.strip()))
     return _Head(first, headers)
+
+
+_HEADER_TIME = re.compile(rb"(?im)^((?:date|last-modified): )([^\r\n]+)")
+_LISTED_TIME = re.compile(rb"(<LastModified>)([^<]+)")
+
+
+def _shifted(reply: bytes, seconds: float) -> bytes:
+    """A whole reply, the times in its head and in a listing shifted; its length stays."""
+    head, gap, body = reply.partition(b"\r\n\r\n")
+    shift = timedelta(seconds=round(seconds))
+
+    def in_head(found: re.Match[bytes]) -> bytes:
+        moment = parsedate_to_datetime(found[2].decode()) + shift
+        return found[1] + format_datetime(moment, usegmt=True).encode()
+
+    def in_listing(found: re.Match[bytes]) -> bytes:
+        moment = datetime.strptime(found[2].decode()[:19], "%Y-%m-%dT%H:%M:%S") + shift
+        return found[1] + moment.strftime("%Y-%m-%dT%H:%M:%S").encode() + found[2][19:]
+
+    head = _HEADER_TIME.sub(in_head, head)
+    return head + gap + (_LISTED_TIME.sub(in_listing, body) if b"/xml" in head else body)
 
 
 def _error_reply(fault: Fault, *, with_body: bool) -> bytes:

@@ -1,0 +1,54 @@
+"""What the soak works on: raw sources that grow, a recipe, labels. All of it follows from the seed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from shards.dataset.dataset import Dataset
+from tests.ingest.material import encoded, photo, zip_of
+from tests.train.recipes import mae_recipe
+
+__all__ = ["SOURCES", "files_of", "write_labels", "write_recipe"]
+
+SOURCES: Mapping[str, str] = {"alpha": "US", "beta": "Fundus"}
+"""Source → its modality. The files of beta are zip archives, some of whose images alpha has too."""
+_DAMAGED_EVERY, _TWICE_EVERY = 9, 7
+_SPLITS = ("train", "train", "val", "test")
+
+
+def files_of(source: str, numbers: range, *, seed: int) -> dict[str, bytes]:
+    """The raw files of a source that carry these numbers: images, some of them twice, and damaged ones."""
+    if source == "beta":
+        return {f"{number:04d}.zip": zip_of(_images(f"b{number}", number * 4, seed)) for number in numbers}
+    return {name: data for number in numbers for name, data in _image(f"{number:04d}", number, seed)}
+
+
+def _images(stem: str, first: int, seed: int) -> dict[str, bytes]:
+    own = {f"{stem}-{place}.png": encoded(photo(seed + 50_000 + first + place)) for place in range(3)}
+    return {**own, f"{stem}-shared.png": encoded(photo(seed + first))}
+
+
+def _image(stem: str, number: int, seed: int) -> list[tuple[str, bytes]]:
+    if number % _DAMAGED_EVERY == _DAMAGED_EVERY - 1:
+        return [(f"{stem}.jpg", b"\xff\xd8\xff no image")]
+    same = number - 1 if number % _TWICE_EVERY == _TWICE_EVERY - 1 else number
+    return [(f"{stem}.png", encoded(photo(seed + same)))]
+
+
+def write_recipe(path: Path, *, mirror: str | None = None) -> Path:
+    """A recipe of a few small steps with a checkpoint every third, copied to a store where one is given."""
+    checkpoint = {"every": 3, **({"url": mirror} if mirror else {})}
+    path.write_text(mae_recipe(run={"steps": 12}, checkpoint=checkpoint).to_yaml(), encoding="utf-8")
+    return path
+
+
+def write_labels(path: Path, dataset: Dataset) -> Path:
+    """A label and a part for every sample, by the hash of its pixels."""
+    rows = dataset.query("SELECT key, pixel_sha256 FROM samples ORDER BY pixel_sha256").to_pylist()
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        out = csv.writer(stream)
+        out.writerow(["key", "label", "split"])
+        out.writerows([row["key"], place % 2, _SPLITS[place // 2 % 4]] for place, row in enumerate(rows))
+    return path

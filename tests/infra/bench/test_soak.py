@@ -1,0 +1,91 @@
+"""A minute of the soak, and that it would see what must not be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from infra.bench.soak import session as sessions
+from infra.bench.soak.__main__ import PLACES, soak, table
+from infra.bench.soak.attempts import Attempt
+from infra.bench.soak.compare import differences
+from infra.bench.soak.faults import NO_FAULT, faults_for
+from infra.bench.soak.material import files_of
+from infra.bench.soak.places import Place, disk_place
+from infra.bench.soak.session import Session
+from infra.s3_server import find_program
+from shards.dataset.dataset import Dataset
+from shards.errors import ConfigError
+from tests.ingest.material import encoded, ingest, photo, write_folder
+
+
+def available() -> Sequence[str]:
+    try:
+        find_program()
+    except ConfigError:
+        return ["disk"]
+    return sorted(PLACES)
+
+
+@pytest.mark.slow
+def test_half_a_minute_finds_nothing() -> None:
+    attempts = soak(minutes=0.3, seed=11, places=available(), verbose=False)
+    assert [finding for one in attempts for finding in one.findings] == []
+    assert {"ingest", "stream", "verify at the end"} <= {one.action for one in attempts}
+    assert {one.fault for one in attempts} - {"none"}
+    assert "| disk | ingest |" in table(attempts)
+
+
+def test_the_same_seed_makes_the_same_files() -> None:
+    assert files_of("beta", range(3), seed=4) == files_of("beta", range(3), seed=4)
+    assert files_of("alpha", range(12), seed=4) != files_of("alpha", range(12), seed=5)
+    assert b"no image" in files_of("alpha", range(12), seed=4)["0008.jpg"]
+
+
+def test_a_lost_image_and_another_byte_are_differences(tmp_path: Path) -> None:
+    files = {f"{number}.png": encoded(photo(number)) for number in range(4)}
+    ingest(write_folder(tmp_path / "raw", files), tmp_path / "whole")
+    fewer = write_folder(tmp_path / "fewer", dict(list(files.items())[:3]))
+    ingest(fewer, tmp_path / "short")
+    whole, short = str(tmp_path / "whole"), str(tmp_path / "short")
+    assert differences(whole, whole, same_history=True) == []
+    assert any("images: 1 of 4 missing" in line for line in differences(short, whole, same_history=False))
+    assert any("index: " in line for line in differences(short, whole, same_history=True))
+    (name,) = Dataset.open(short).query("SELECT DISTINCT shard FROM samples").column(0).to_pylist()
+    path = tmp_path / "short" / name
+    ingest(fewer, tmp_path / "again")
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+    found = differences(short, str(tmp_path / "again"), same_history=True)
+    assert [line.partition(":")[0] for line in found] == ["shards", "shards"]
+
+
+def test_a_store_and_a_disk_have_faults_of_their_own(tmp_path: Path) -> None:
+    disk = Place(name="disk", root=str(tmp_path), work=tmp_path, disk=tmp_path)
+    assert {"full disk", "bit rot", "kill -9"} <= set(faults_for(disk, reads_only=True))
+    assert "bit rot" not in faults_for(disk, reads_only=False)
+    assert "outage" not in faults_for(disk, reads_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("exit_code", "finding"), [(0, "missing"), (1, "failed undisturbed")])
+def test_what_must_not_be_is_found(
+    exit_code: int, finding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(place: Place, action: str, _arguments: Sequence[str], **more: object) -> Attempt:
+        """A command that does nothing: it leaves the dataset as it was."""
+        return Attempt(place=place.name, action=action, fault=NO_FAULT[0], exit_code=exit_code)
+
+    with disk_place(tmp_path) as place:
+        place.work.mkdir(parents=True)
+        session = Session(place=place, rng=random.Random(1), seed=1, show=lambda _: None)
+        session.one_round()
+        assert [one.findings for one in session.attempts if one.findings] == []
+        session._grow("alpha")
+        monkeypatch.setattr(sessions, "attempt", idle)
+        session.ingest("alpha")
+        assert any(finding in line for line in session.attempts[-1].findings)
