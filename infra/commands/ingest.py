@@ -7,17 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
-from infra.console import emit, progress, stderr
+from infra.commands._operating import Pulse, operated
+from infra.console import LogFormat, emit, log_event, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.memory import arrow_from_c
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from infra.metrics.ingesting import IngestFigures
     from ingest.engines import Engine
     from ingest.job.run import JobReport, Progress, Share
     from ingest.settings import IngestSettings
@@ -49,6 +54,9 @@ def ingest(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     report: Path | None = None,
+    metrics_port: int | None = None,
+    metrics_file: Path | None = None,
+    log_format: LogFormat = "text",
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Ingest one source of raw images into a dataset; the dataset is made where there is none.
@@ -111,6 +119,13 @@ def ingest(
     report
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
+    metrics_port
+        Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node on the next
+        port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
+    metrics_file
+        Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
+    log_format
+        `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
     arrow_from_c()
     spec = _spec(
@@ -126,11 +141,16 @@ def ingest(
     given = read_assignments("--encoding", encoding, example="short_side_px=256")
     if remap is not None:
         given = {**_policy_of(dataset), **given}
-    with _engine(engine, address, _cores() if workers is None else workers, checked) as runner, _watch() as watcher:
+    with (
+        operated(log_format, metrics_port, metrics_file, run=spec.id, rank=task_index or 0) as registry,
+        _engine(engine, address, _cores() if workers is None else workers, checked) as runner,
+        _watch() as watcher,
+    ):
         from ingest.job.run import run_job
         from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
-        clock = StageClock(watcher)
+        figures = _figures(registry, spec)
+        clock = StageClock(_both(watcher, figures))
         done = run_job(
             spec,
             raw,
@@ -146,6 +166,8 @@ def ingest(
             progress=clock,
         )
         clock.stop()
+        if figures is not None:
+            figures.finish(done)
     if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
@@ -296,6 +318,28 @@ def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSett
     return checked.model_copy(
         update={"secret": load_secret(create=not spec.deidentified and all(map(needs_no_other, datasets)))}
     )
+
+
+def _figures(registry: CollectorRegistry | None, spec: SourceSpec) -> IngestFigures | None:
+    if registry is None:
+        return None
+    from infra.metrics.ingesting import IngestFigures
+
+    return IngestFigures(registry, source=spec.id)
+
+
+def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Callable[[Progress], None]:
+    """A watcher that shows progress, counts it and logs it."""
+    pulse = Pulse()
+
+    def watch(now: Progress) -> None:
+        show(now)
+        if figures is not None:
+            figures(now)
+        if pulse.is_due():
+            log_event("progress", step=now.done, **asdict(now))
+
+    return watch
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
-from infra.console import answer, emit, progress, stderr
+from infra.commands._operating import Pulse, operated, rank_of
+from infra.console import LogFormat, answer, emit, log_as, log_event, progress, stderr
 from shards.errors import BiovfmError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from torch import nn
 
+    from infra.metrics.training import TrainingFigures
+    from train.data import ImageStream
     from train.loop import Monitor
     from train.recipe import Recipe
+    from train.run import OpenStream
 
 
 def pretrain(
@@ -34,6 +38,9 @@ def pretrain(
     knn_task: str | None = None,
     knn_data: str | None = None,
     knn_every: int | None = None,
+    metrics_port: int | None = None,
+    metrics_file: Path | None = None,
+    log_format: LogFormat = "text",
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Pretrain a Vision Transformer by DINOv2 or MAE on a dataset or a lock; the same command again goes on.
@@ -66,6 +73,13 @@ def pretrain(
         Folder of the MedMNIST archives; the medmnist cache, else a download, without it.
     knn_every
         Steps between measurements; only at the end without it.
+    metrics_port
+        Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node on the next
+        port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
+    metrics_file
+        Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
+    log_format
+        `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
     from train.recipe import load_recipe
 
@@ -78,26 +92,35 @@ def pretrain(
     from train.run import pretrain as run
 
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
-    first = os.environ.get("RANK", "0") == "0"
-    if first:
-        stderr().print(describe(resolved), soft_wrap=True)
-    with progress(disable=json_ or not first) as bar:
+    first = rank_of() == 0
+    with (
+        operated(log_format, metrics_port, metrics_file, run=out.name, rank=rank_of()) as registry,
+        progress(disable=json_ or not first) as bar,
+    ):
+        if first:
+            notice(describe(resolved))
         line = bar.add_task(resolved.name, total=resolved.run.steps or None, note="")
+        figures = _figures(registry, resolved, out) if first else None
+        pulse = Pulse()
 
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
+            log_as(log_format, step=report.step)
+            if figures is not None:
+                figures.step(report)
+            if pulse.is_due() or report.step == report.steps:
+                log_event("step", **report.flat())
 
         try:
             result = run(
                 resolved,
                 data=data,
-                dataset=dataset,
-                accept_packing=accept_packing,
                 out=out,
                 resume=not fresh,
                 progress=show,
                 monitor=monitor,
                 say=notice,
+                stream=_opener(registry, dataset=dataset, accept_packing=accept_packing),
             )
         except BiovfmError as error:
             if first or not is_known_to_all(error):
@@ -125,6 +148,32 @@ def pretrain(
     else:
         answer(f"done: {result.export}")
     return code
+
+
+def _figures(registry: CollectorRegistry | None, recipe: Recipe, out: Path) -> TrainingFigures | None:
+    if registry is None:
+        return None
+    from infra.metrics.training import TrainingFigures
+
+    return TrainingFigures(registry, run=out.name, global_batch=recipe.run.global_batch)
+
+
+def _opener(registry: CollectorRegistry | None, *, dataset: str | None, accept_packing: bool) -> OpenStream:
+    """Opens the project's stream, and lets the figures follow it."""
+    from shards.stream.stream import Stream
+    from train.data import open_stream
+
+    def opened(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
+        stream = open_stream(
+            recipe, data, rank=rank, world_size=world_size, dataset=dataset, accept_packing=accept_packing
+        )
+        if registry is not None and isinstance(stream, Stream):
+            from infra.metrics.streaming import StreamFigures
+
+            StreamFigures(registry, rank=rank).follow(stream.stats)
+        return stream
+
+    return opened
 
 
 def notice(line: str) -> None:

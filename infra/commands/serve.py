@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import socket
 
-from infra.console import stderr
+from infra.console import LogFormat, log_as, stderr
 from shards.errors import ConfigError
 
 _LAST_PORT = 65535
 
 
-def serve(dataset: str, /, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+def serve(
+    dataset: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    metrics: bool = False,
+    log_format: LogFormat = "text",
+) -> None:
     """Look at a dataset in the browser: figures, images by modality, single samples, rejects.
 
     Needs `pip install 'biovfm[serve]'`. It answers on this machine alone unless `--host` says otherwise; there is no
@@ -26,14 +34,20 @@ def serve(dataset: str, /, *, host: str = "127.0.0.1", port: int = 8080) -> None
         Address to listen on.
     port
         Port to listen on; 0 takes a free one.
+    metrics
+        Answer Prometheus at /metrics: requests by route and code, their times, the size of the dataset. Needs
+        `pip install 'biovfm[metrics]'`.
+    log_format
+        `json` prints each line of standard error as an object with time, level, message and run.
     """
+    log_as(log_format, run=dataset)
     try:
         import uvicorn
 
         from infra.web.app import make_app
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed", hint="pip install 'biovfm[serve]'") from error
-    app = make_app(dataset, hosts=["127.0.0.1", "localhost", host])
+    app = make_app(dataset, hosts=["127.0.0.1", "localhost", host], metrics=metrics)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with _listen(host, port) as listener:
         place = f"[{host}]" if ":" in host else host

@@ -29,15 +29,17 @@ _GRID = (
 _POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 
 
-def make_app(url: str, *, hosts: list[str]) -> Starlette:
+def make_app(url: str, *, hosts: list[str], metrics: bool = False) -> Starlette:
     """The application.
 
     Args:
         url: The dataset.
         hosts: Host names under which it answers; others are refused, so that no web page reaches it by another name.
+        metrics: Also answer Prometheus at `/metrics`.
 
     Raises:
         BiovfmError: There is no dataset at `url`.
+        ConfigError: prometheus_client is not installed.
     """
     pages = _Pages(Browser(url))
     routes = [
@@ -48,6 +50,14 @@ def make_app(url: str, *, hosts: list[str]) -> Starlette:
         Route("/rejects", pages.rejects),
     ]
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]
+    if metrics:
+        from infra.metrics.exporter import new_registry
+        from infra.metrics.pages import CountedRequests, DatasetFigures, metrics_route
+
+        registry = new_registry()
+        DatasetFigures(registry, pages.browser)
+        routes.append(metrics_route(registry))
+        middleware.insert(0, Middleware(CountedRequests, registry=registry, routes=list(routes)))
     return Starlette(routes=routes, middleware=middleware, exception_handlers={BiovfmError: _failed})
 
 
@@ -55,10 +65,10 @@ class _Pages:
     """One method a page; they run in threads, since DuckDB and the reader block."""
 
     def __init__(self, browser: Browser) -> None:
-        self._browser = browser
+        self.browser = browser
 
     def overview(self, _request: Request) -> Response:
-        summary = self._browser.summary()
+        summary = self.browser.summary()
         links = "".join(
             f'<li><a href="/modality/{quote_url(row["modality"])}">{html.escape(row["modality"])}</a>, '
             f"{row['samples']:,} images</li>"
@@ -80,7 +90,7 @@ class _Pages:
         if modality not in MODALITIES:
             return _page("No such modality", '<p><a href="/">Overview</a></p>', status=404)
         number = max(int(request.query_params.get("page", "1") or 1), 1) if _is_number(request) else 1
-        keys = self._browser.keys(modality, start=(number - 1) * PAGE_IMAGES, num=PAGE_IMAGES + 1)
+        keys = self.browser.keys(modality, start=(number - 1) * PAGE_IMAGES, num=PAGE_IMAGES + 1)
         tiles = "".join(
             f'<a href="/sample/{key}"><img loading="lazy" src="/image/{key}" alt="{key}"></a>'
             for key in keys[:PAGE_IMAGES]
@@ -91,7 +101,7 @@ class _Pages:
         return _page(modality, f'{_GRID}{links}<div class="grid">{tiles}</div>')
 
     def sample(self, request: Request) -> Response:
-        row = self._browser.row(request.path_params["key"])
+        row = self.browser.row(request.path_params["key"])
         if row is None:
             return _page("No such sample", '<p><a href="/">Overview</a></p>', status=404)
         facts = [[name, str(value)] for name, value in row.items()]
@@ -100,7 +110,7 @@ class _Pages:
         return _page(row["key"], back + image + render_table(["column", "value"], facts))
 
     def image(self, request: Request) -> Response:
-        found = self._browser.image(request.path_params["key"])
+        found = self.browser.image(request.path_params["key"])
         if found is None:
             return Response(status_code=404)
         data, extension = found
@@ -108,7 +118,7 @@ class _Pages:
         return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     def rejects(self, _request: Request) -> Response:
-        rows = [[row["source"], row["reason"], row["images"]] for row in self._browser.summary().rejects]
+        rows = [[row["source"], row["reason"], row["images"]] for row in self.browser.summary().rejects]
         return _page(
             "Rejected images", '<p><a href="/">Overview</a></p>' + render_table(["source", "reason", "images"], rows)
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from infra.web.app import make_app
 from infra.web.queries import Browser
@@ -83,3 +84,36 @@ def test_pages_of_other_names_are_refused(address: str) -> None:
 def test_a_strange_page_number_is_the_first_page(address: str) -> None:
     assert get(f"{address}/modality/US?page=abc")[0] == 200
     assert get(f"{address}/modality/US?page=99")[0] == 200
+
+
+def test_metrics_count_requests_by_route(dataset: Dataset) -> None:
+    app = make_app(dataset.url, hosts=["127.0.0.1"], metrics=True)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        for path in ("/", "/sample/none-1", "/sample/none-2", "/nowhere"):
+            get(f"{base}{path}")
+        status, body = get(f"{base}/metrics")
+        asked = get(f"{base}/metrics", Accept="application/openmetrics-text; version=1.0.0")[1].decode()
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert status == 200
+    found = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert found["biovfm_http_requests_total", "200", "GET", "/"] == 1
+    assert found["biovfm_http_requests_total", "404", "GET", "/sample/{key}"] == 2
+    assert found["biovfm_http_requests_total", "404", "GET", "none"] == 1
+    assert found["biovfm_dataset_samples", "US"] == 40
+    assert asked.endswith("# EOF\n")
+
+
+def test_no_metrics_unless_asked_for(address: str) -> None:
+    assert get(f"{address}/metrics")[0] == 404

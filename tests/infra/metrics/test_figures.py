@@ -1,0 +1,95 @@
+"""The figures of each command are those that it reports itself; the lines of a JSON log are objects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infra.cli import main
+from shards.dataset.dataset import Dataset
+from tests.ingest.material import encoded, photo, write_folder
+from tests.shards.builders import add_source, jpeg
+from tests.train.recipes import mae_recipe
+
+
+def figures(path: Path) -> dict[tuple[str, ...], float]:
+    """Sample name and label values → value, of what biovfm itself measures."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(path.read_text())
+        for sample in family.samples
+        if sample.name.startswith("biovfm_")
+    }
+
+
+def test_a_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    add_source(dataset, "demo", "US", [jpeg(number) for number in range(20)])
+    path = tmp_path / "stream.prom"
+    command = ["stream", dataset.url, "--workload", "raw", "--global-batch", "8", "--metrics-file", str(path), "--json"]
+    assert main([*command, "--log-format", "json"]) == 0
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)
+    found = figures(path)
+    assert found["biovfm_stream_images_total", "0"] == said["images"] == 16
+    assert found["biovfm_stream_read_bytes_total", "0"] == said["bytes_read"] > 0
+    assert found["biovfm_stream_batches_total", "0"] == 2
+    assert found["biovfm_stream_bad_samples_total", "0"] == 0
+    (line,) = [json.loads(line) for line in shown.err.splitlines()]
+    assert (line["message"], line["run"], line["rank"], line["step"]) == ("batch", "dataset", 0, 0)
+
+
+def test_an_ingest_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"{number}.png": encoded(photo(number)) for number in range(5)} | {"bad.jpg": b"\xff\xd8\xff"}
+    raw = write_folder(tmp_path / "raw", files)
+    path = tmp_path / "ingest.prom"
+    command = ["ingest", "own", str(raw), str(tmp_path / "dataset"), "--modality", "US", "--workers", "0"]
+    assert main([*command, "--metrics-file", str(path), "--json", "--log-format", "json"]) == 0
+    shown = capsys.readouterr()
+    found = figures(path)
+    assert found["biovfm_ingest_raw_files", "own"] == found["biovfm_ingest_raw_files_read_total", "own"] == 6
+    assert found["biovfm_ingest_items_total", "kept", "own"] == found["biovfm_ingest_last_kept_images", "own"] == 5
+    assert found["biovfm_ingest_last_rejected_items", "unreadable", "own"] == 1
+    assert found["biovfm_ingest_last_pending_raw_files", "own"] == 0
+    assert found["biovfm_ingest_last_success_timestamp_seconds", "own"] > 1.7e9
+    assert found["biovfm_ingest_stage", "commit", "own"] == 1
+    lines = [json.loads(line) for line in shown.err.splitlines()]
+    assert lines
+    assert {line["run"] for line in lines} == {"own"}
+
+
+def test_an_error_in_a_json_log_is_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ingest", "own", str(tmp_path / "none"), str(tmp_path / "dataset"), "--modality", "US"]
+    assert main([*command, "--workers", "0", "--log-format", "json"]) == 1
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (line["level"], line["run"]) == ("error", "own")
+    assert "no raw data at" in line["message"]
+    assert main([*command, "--workers", "0"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("biovfm: ")
+
+
+@pytest.mark.slow
+def test_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = Dataset.create(str(tmp_path / "dataset"))
+    add_source(dataset, "demo", "US", [jpeg(number) for number in range(20)])
+    recipe = tmp_path / "nano.yaml"
+    recipe.write_text(mae_recipe(run={"steps": 4}).to_yaml())
+    path, out = tmp_path / "run.prom", tmp_path / "run7"
+    command = ["pretrain", dataset.url, "--recipe", str(recipe), "--out", str(out), "--metrics-file", str(path)]
+    assert main([*command, "--json", "--log-format", "json"]) == 0
+    shown = capsys.readouterr()
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    found = figures(path)
+    assert found["biovfm_train_step", "run7"] == found["biovfm_train_target_steps", "run7"] == 4
+    assert found["biovfm_train_loss", "run7"] == pytest.approx(last["loss"])
+    assert found["biovfm_train_images_total", "run7"] == 32
+    assert found["biovfm_train_step_duration_seconds_count", "run7"] == 4
+    assert found["biovfm_train_gradient_norm", "encoder", "run7"] == pytest.approx(last["grad_norm_encoder"])
+    assert found["biovfm_stream_images_total", "0"] >= 32
+    steps = [line for line in map(json.loads, shown.err.splitlines()) if line["message"] == "step"]
+    assert {(line["run"], line["rank"]) for line in steps} == {("run7", 0)}
+    assert steps[-1]["step"] == 4
+    assert steps[-1]["loss"] == pytest.approx(last["loss"])
