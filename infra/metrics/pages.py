@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import GaugeMetricFamily
 
-    from infra.web.queries import Browser
+    from shards.dataset.summary import Summary
 
 __all__ = ["CountedRequests", "DatasetFigures", "metrics_route"]
 
@@ -73,11 +73,11 @@ class DatasetFigures:
 
     Args:
         registry: Where it registers.
-        browser: Asks the dataset.
+        ask: Summarises the newest version of the dataset.
     """
 
-    def __init__(self, registry: CollectorRegistry, browser: Browser) -> None:
-        self._browser = browser
+    def __init__(self, registry: CollectorRegistry, ask: Callable[[], Summary]) -> None:
+        self._ask = ask
         registry.register(self)  # a collector is whatever has `collect`
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -88,7 +88,7 @@ class DatasetFigures:
         """Samples by modality, shards, version."""
         from prometheus_client.core import GaugeMetricFamily
 
-        summary = self._browser.summary()
+        summary = self._ask()
         samples = GaugeMetricFamily("biovfm_dataset_samples", "Samples of the newest version.", labels=["modality"])
         for row in summary.by_modality:
             samples.add_metric([row["modality"]], row["samples"])

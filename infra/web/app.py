@@ -55,7 +55,7 @@ def make_app(url: str, *, hosts: list[str], metrics: bool = False) -> Starlette:
         from infra.metrics.pages import CountedRequests, DatasetFigures, metrics_route
 
         registry = new_registry()
-        DatasetFigures(registry, pages.browser)
+        DatasetFigures(registry, pages.browser.summary)
         routes.append(metrics_route(registry))
         middleware.insert(0, Middleware(CountedRequests, registry=registry, routes=list(routes)))
     return Starlette(routes=routes, middleware=middleware, exception_handlers={BiovfmError: _failed})
