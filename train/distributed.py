@@ -22,6 +22,7 @@ from train.backbone import Backbone, TrainBlock
 from train.checkpoint.compare import differences
 from train.feed.side import own_device
 from train.methods.base import Method
+from train.patience import collective_timeout
 from train.recipe import Recipe, RunConfig
 
 __all__ = [
@@ -91,7 +92,7 @@ def join_world() -> Iterator[World]:
 def _start_group(device: torch.device, *, rank: int, size: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if size > 1:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=collective_timeout())
     else:  # a group of one, so that checkpoints and sharding take one path
         dist.init_process_group(backend, store=HashStore(), rank=rank, world_size=size)
 

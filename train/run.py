@@ -52,6 +52,7 @@ from train.output import write_file, writing
 from train.pictures import save_reconstructions
 from train.recipe import Recipe, load_recipe
 from train.record import Recorder, StepReport
+from train.remote_folder import RemoteFolder
 from train.usage import check_usage
 
 __all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "export_start", "load_recipe", "pretrain"]
@@ -102,6 +103,7 @@ def pretrain(
     say: Callable[[str], None] = _to_stderr,
     dataset: str | None = None,
     accept_packing: bool = False,
+    home: RemoteFolder | None = None,
 ) -> PretrainResult:
     """Run a recipe, or go on with it.
 
@@ -119,6 +121,7 @@ def pretrain(
         say: Takes one line for the user: a damaged checkpoint, a changed setting, a folder that is taken over.
         dataset: Where the lock's dataset lies now; where the lock says, without it.
         accept_packing: Whether the same samples will do where they are packed into other shards, in another order.
+        home: Where the run's folder lies, if on object storage; `out` is its local folder, `checkpoint.url` in it.
 
     Raises:
         SubsetError: Ranks see different data, or the lock does not match its dataset.
@@ -136,7 +139,8 @@ def pretrain(
         check_usage(recipe)
         check_batch(recipe, world.size)
         leases = _hold(recipe, world, stack, out, say)
-        checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say)
+        beside = home.keep_metrics if home is not None else None
+        checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say, beside=beside)
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
         open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
@@ -155,9 +159,13 @@ def pretrain(
         stop = stack.enter_context(stop_on_signals())
         if world.is_first:
             _keep_recipe(out, recipe, found, say)
+            if home is not None and found is not None:
+                home.fetch_metrics()
         report = _train(loop, stack, out, stop, progress=progress, monitor=monitor)
         finished = loop.step >= recipe.run.steps
         export = _finish(loop, out, data) if finished else None
+        if finished and home is not None:
+            on_first_rank(world, home.finish)
     return PretrainResult(
         steps=loop.step,
         resumed_from=found.step if found else 0,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from train.data import ImageStream
     from train.loop import Monitor
     from train.recipe import Recipe
+    from train.remote_folder import RemoteFolder
     from train.run import OpenStream
 
 
@@ -32,7 +33,7 @@ def pretrain(
     dataset: str | None = None,
     accept_packing: bool = False,
     recipe: str = "tiny",
-    out: Path,
+    out: str,
     set_: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
     fresh: bool = False,
     knn_task: str | None = None,
@@ -62,7 +63,7 @@ def pretrain(
     recipe
         dinov2-short, dinov2-long, mae-paper, mae-default, tiny, tiny-dinov2, or a YAML file.
     out
-        Folder of the run.
+        Folder of the run, or a URL (s3://...): then nodes need no shared file system, and work in ~/.cache/biovfm/runs.
     set_
         A setting of the recipe, `run.steps=1000`; repeat for several.
     fresh
@@ -86,6 +87,9 @@ def pretrain(
     overrides = read_assignments("--set", set_, example="run.steps=1000")
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
+    home = _home(out)
+    if home is not None:
+        overrides.setdefault("checkpoint.url", home.checkpoints)
     resolved = load_recipe(recipe, overrides)
     from train.distributed import is_known_to_all
     from train.record import StepReport
@@ -94,7 +98,7 @@ def pretrain(
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
     first = rank_of() == 0
     with (
-        operated(log_format, metrics_port, metrics_file, run=out.name, rank=rank_of()) as registry,
+        operated(log_format, metrics_port, metrics_file, run=Path(out).name, rank=rank_of()) as registry,
         progress(disable=json_ or not first) as bar,
     ):
         if first:
@@ -115,7 +119,8 @@ def pretrain(
             result = run(
                 resolved,
                 data=data,
-                out=out,
+                out=Path(out) if home is None else home.local,
+                home=home,
                 resume=not fresh,
                 progress=show,
                 monitor=monitor,
@@ -127,6 +132,7 @@ def pretrain(
                 raise
             return error.exit_code  # the first rank shows it
     code = 130 if result.interrupted else 0
+    exported = None if result.export is None else str(result.export) if home is None else f"{out}/export"
     if not first:
         return code
     if json_:
@@ -139,23 +145,30 @@ def pretrain(
                 "final_loss": result.final_loss,
                 "effective_lr": result.effective_lr,
                 "seconds": round(result.seconds, 2),
-                "out": str(out),
-                "export": str(result.export) if result.export else None,
+                "out": out,
+                "export": exported,
             }
         )
     elif not result.finished:
         answer(f"stopped at step {result.steps}, saved; the same command goes on")
     else:
-        answer(f"done: {result.export}")
+        answer(f"done: {exported}")
     return code
 
 
-def _figures(registry: CollectorRegistry | None, recipe: Recipe, out: Path) -> TrainingFigures | None:
+def _home(out: str) -> RemoteFolder | None:
+    """The run's folder where it is a URL."""
+    from train.remote_folder import RemoteFolder, is_remote
+
+    return RemoteFolder(out) if is_remote(out) else None
+
+
+def _figures(registry: CollectorRegistry | None, recipe: Recipe, out: str) -> TrainingFigures | None:
     if registry is None:
         return None
     from infra.metrics.training import TrainingFigures
 
-    return TrainingFigures(registry, run=out.name, global_batch=recipe.run.global_batch)
+    return TrainingFigures(registry, run=Path(out).name, global_batch=recipe.run.global_batch)
 
 
 def _opener(registry: CollectorRegistry | None, *, dataset: str | None, accept_packing: bool) -> OpenStream:

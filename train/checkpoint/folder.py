@@ -24,6 +24,7 @@ from shards.store import open_store
 from train.checkpoint import mirror
 from train.checkpoint.record import META, Checkpoint, read_record, record_text
 from train.checkpoint.tensors import INDEX, DamageError, TensorReader, TensorWriter, check_chunks, file_sums
+from train.patience import collective_timeout
 from train.recipe import CheckpointConfig
 
 __all__ = ["Checkpoints"]
@@ -44,20 +45,28 @@ class Checkpoints:
         config: What to keep, and where a copy goes.
         rank: Of this process.
         say: Takes one line for the user.
+        beside: Called with the step on the first rank just before a checkpoint is complete: what must be there too.
     """
 
     def __init__(
-        self, folder: Path, config: CheckpointConfig, *, rank: int = 0, say: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        *,
+        rank: int = 0,
+        say: Callable[[str], None] = lambda _: None,
+        beside: Callable[[int], None] | None = None,
     ) -> None:
         self.folder = folder
         self._config = config
         self._rank = rank
         self._say = say
+        self._beside = beside
         self._pending: Future[Any] | None = None
         self._damaged: set[int] = set()
         self._mirror = open_store(config.url) if config.url else None
         # its own group: the writer's thread must not mix its collectives with the training's
-        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group: Any = _own_group() if dist.is_initialized() else None
         self._place_in_node = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def latest(self) -> Checkpoint | None:
@@ -174,6 +183,8 @@ class Checkpoints:
         sums = self._on_all(lambda: self._sum_and_upload(temporary, path.name))
         files = {name: entry for of_rank in sums for name, entry in of_rank.items()}
         self._on_all(lambda: self._complete(replace(checkpoint, files=files), temporary, path))
+        if self._place_in_node[0] == 0:  # where nodes share no folder, what is complete lies on the first one
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _sum_and_upload(self, temporary: Path, name: str) -> dict[str, dict[str, Any]]:
         names = [file.name for file in temporary.glob(f"__{self._rank}_*")] + ([INDEX] if self._rank == 0 else [])
@@ -184,6 +195,8 @@ class Checkpoints:
     def _complete(self, checkpoint: Checkpoint, temporary: Path, path: Path) -> None:
         if self._rank != 0:
             return
+        if self._beside is not None:
+            self._beside(checkpoint.step)
         with (temporary / META).open("w", encoding="utf-8") as stream:
             stream.write(record_text(checkpoint))
             stream.flush()
@@ -314,6 +327,10 @@ def tensors(method: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     state = {names[id(parameter)]: dict(values) for parameter, values in optimizer.state.items()}
     return {"method": method.state_dict(), "optimizer": state}
+
+
+def _own_group() -> Any:
+    return dist.new_group(backend="gloo", timeout=collective_timeout())
 
 
 def _beyond_all() -> int:
