@@ -37,17 +37,23 @@ _GUARD = (
 class Server:
     """A running server; use it in a `with` block or call `stop`.
 
+    Args:
+        folder: Where it keeps its data.
+        port: Port of S3; 0 takes a free one.
+        host: Address that it listens on; loopback, but in tests with hosts of their own.
+
     Attributes:
-        endpoint: `http://127.0.0.1:<port>`.
+        endpoint: `http://<host>:<port>`.
         env: The environment variables with which every client finds the server. They hold its secret key.
         folder: Where the server keeps its data.
         ports: Its ports by service.
     """
 
-    def __init__(self, folder: Path, *, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, port: int = 0, host: str = _HOST) -> None:
         self.folder = folder
+        self.host = host
         self.ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES), first=port), strict=True))
-        self.endpoint = f"http://{_HOST}:{self.ports['s3']}"
+        self.endpoint = f"http://{host}:{self.ports['s3']}"
         self.env = {
             "AWS_ACCESS_KEY_ID": "local" + secrets.token_hex(8),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
@@ -156,8 +162,8 @@ class Server:
             find_program(),
             "mini",
             f"-dir={self.folder}",
-            f"-ip={_HOST}",
-            f"-ip.bind={_HOST}",
+            f"-ip={self.host}",
+            f"-ip.bind={self.host}",
             *ports,
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
