@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "knn": ("infra.commands.knn:knn", "Classify MedMNIST by the nearest neighbours of frozen features."),
     "scaling": ("infra.commands.scaling:scaling", "Power laws over model and data size, slopes, factors, figures."),
     "plan": ("infra.commands.plan:plan", "Say what a pretraining run will need and cost, with formulas."),
+    "deploy": ("infra.commands.deploy:app", "Write files for containers, Kubernetes, SLURM and Terraform."),
     "sweep": ("infra.commands.sweep:sweep", "Pretrain and probe a grid of recipes, models and data subsets."),
 }
 """Sub-command → `module:function` and one line of help; a module is imported when its sub-command runs."""

@@ -16,7 +16,7 @@ from infra.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shards", "ingest", "train", "eval", "infra")
-GROUPS = {"columns", "secret", "sources", "subset"}
+GROUPS = {"columns", "deploy", "secret", "sources", "subset"}
 _CALL = re.compile(r"\bbiovfm ([a-z][a-z0-9-]+)((?:(?!\bbiovfm )[^`\n#;])*)")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]+[a-z])")
 
