@@ -114,4 +114,4 @@ def test_hosts_share_a_link_of_20_mbit(number: int, cluster: Cluster, tmp_path: 
     assert use > 0.6
     assert max(per_payload) < 1.35
     assert max(first.received) < 1.25 * min(first.received)
-    assert again < (0.1 if number == 1 else 0.95)
+    assert again < (0.2 if number == 1 else 0.95)  # what is left are the tables
