@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from shards.dataset.dataset import Dataset
-from tests.ingest.material import encoded, photo, zip_of
+from tests.ingest.material import encoded, photo
 from tests.train.recipes import mae_recipe
 
 __all__ = ["SOURCES", "files_of", "write_labels", "write_recipe"]
@@ -21,13 +23,22 @@ _SPLITS = ("train", "train", "val", "test")
 def files_of(source: str, numbers: range, *, seed: int) -> dict[str, bytes]:
     """The raw files of a source that carry these numbers: images, some of them twice, and damaged ones."""
     if source == "beta":
-        return {f"{number:04d}.zip": zip_of(_images(f"b{number}", number * 4, seed)) for number in numbers}
+        return {f"{number:04d}.zip": _zip_of(_images(f"b{number}", number * 4, seed)) for number in numbers}
     return {name: data for number in numbers for name, data in _image(f"{number:04d}", number, seed)}
 
 
 def _images(stem: str, first: int, seed: int) -> dict[str, bytes]:
     own = {f"{stem}-{place}.png": encoded(photo(seed + 50_000 + first + place)) for place in range(3)}
     return {**own, f"{stem}-shared.png": encoded(photo(seed + first))}
+
+
+def _zip_of(files: Mapping[str, bytes]) -> bytes:
+    """A zip archive whose bytes do not depend on the time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()
 
 
 def _image(stem: str, number: int, seed: int) -> list[tuple[str, bytes]]:
