@@ -1,17 +1,18 @@
-"""The size that a JPEG, JPEG-LS or JPEG 2000 codestream states of itself, without decoding it."""
+"""What a JPEG, JPEG-LS or JPEG 2000 codestream states of itself, without decoding it: its size, and its boxes."""
 
 from __future__ import annotations
 
 import struct
 from typing import Final
 
-__all__ = ["codestream_size"]
+__all__ = ["codestream_size", "has_endless_box"]
 
 _FRAME_MARKERS: Final = frozenset(
     {*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7}
 )
 """SOF0 to SOF15 without DHT, JPG and DAC (ITU-T T.81, table B.1), and SOF55 of JPEG-LS (T.87)."""
 
+_JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _MOST_SEGMENTS: Final = 4096
 
@@ -20,10 +21,27 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
     """Height and width; None where it is no such codestream or does not say."""
     if data[:4] == b"\xff\x4f\xff\x51":
         return _jpeg2000(data, 4)
-    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n":
+    if data[:12] == _JP2_SIGNATURE:
         at = data.find(b"\xff\x4f\xff\x51")
         return _jpeg2000(data, at + 4) if at >= 0 else None
     return _jpeg(data) if data[:2] == b"\xff\xd8" else None
+
+
+def has_endless_box(data: bytes) -> bool:
+    """Whether a box before the codestream of a JP2 file is shorter than its own header (ITU-T T.800, I.4).
+
+    pydicom steps over such a box without getting any further. The lengths 0 (up to the end) and 1 (a longer field
+    follows) are defined, but no codestream can come after the first, and none of the boxes before it needs the second.
+    """
+    if data[:8] != _JP2_SIGNATURE[:8]:
+        return False
+    at = len(_JP2_SIGNATURE)
+    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"jp2c":
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length < 8:
+            return True
+        at += length
+    return at < len(data) < at + 8
 
 
 def _jpeg2000(data: bytes, at: int) -> tuple[int, int] | None:

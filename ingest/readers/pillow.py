@@ -50,15 +50,21 @@ def gray_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def raw_picture(
-    pixels: Pixels, options: ReadOptions, *, frame: str = "", volume: bool = False, jpeg: bytes | None = None
+    pixels: Pixels,
+    options: ReadOptions,
+    *,
+    frame: str = "",
+    volume: bool = False,
+    jpeg: bytes | None = None,
+    shared: tuple[float, float] | None = None,
 ) -> RawImage:
-    """A gray or RGB array as a raw image; deeper than 8 bits gets a range."""
+    """A gray or RGB array as a raw image; deeper than 8 bits gets its stack's `shared` range, else its own."""
     if pixels.dtype == np.uint8:
         return RawImage(pixels=pixels, frame=frame, part_of_volume=volume, jpeg=jpeg)
     if pixels.dtype == np.bool_:
         return RawImage(pixels=pixels.astype(np.uint8) * 255, frame=frame, part_of_volume=volume, bit_depth=1)
     window = options.window if pixels.ndim == 2 else None
-    low, high = window_range(window) if window else percentile_range(pixels)
+    low, high = window_range(window) if window else shared or percentile_range(pixels)
     depth = pixels.dtype.itemsize * 8
     if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) < 1 << 16:
         depth = 16

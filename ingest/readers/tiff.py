@@ -3,7 +3,7 @@
 tifffile reads; pages of YCbCr that are no JPEG and of Lab go to Pillow, which converts them. Reduced-resolution copies
 (pyramids, thumbnails) are no images of their own. The label and macro pictures that scanners of slides store beside the
 tissue may show a name: each is a `slide_label`. Stacks whose planes follow a single directory (ImageJ over 4 GB,
-MetaMorph) give all planes.
+MetaMorph) give all planes. Gray pages of a stack that are deeper than 8 bits share one range (`tiff_ranges`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, fa
 from ingest.readers.libraries import library_for
 from ingest.readers.pillow import gray_or_rgb, raw_picture
 from ingest.readers.tiff_directories import check_directories
+from ingest.readers.tiff_ranges import Range, StackRanges, channels_of, shared_range
 from shards.errors import MachineError
 
 MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -65,11 +66,13 @@ def read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
             yield from _stack_planes(data, tiff, stack, options)
             return
         images = [page for page in pages if page.index not in labels and not getattr(page, "is_reduced", False)]
+        ranges = StackRanges(tiff, images, lambda page: _planes(data, page), options)
         for number in chosen_frames(len(images), options.frames):
-            yield from _page_images(data, images[number], options, f"p{number:04d}" if len(images) > 1 else "")
+            frame = f"p{number:04d}" if len(images) > 1 else ""
+            yield from _page_images(data, images[number], options, frame, ranges)
 
 
-def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str) -> Iterator[RawImage]:
+def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str, ranges: StackRanges) -> Iterator[RawImage]:
     if page.imagewidth * page.imagelength > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
     claim(page.nbytes * _COPIES, options.limits, "a page")
@@ -89,7 +92,7 @@ def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str) -> It
         return
     for plane, pixels in enumerate(planes):
         name = frame + (f"z{plane:04d}" if len(planes) > 1 else "")
-        yield raw_picture(pixels, options, frame=name, volume=bool(name))
+        yield raw_picture(pixels, options, frame=name, volume=bool(name), shared=ranges.of(page))
 
 
 def _label_pages(tiff: Any, pages: list[Any]) -> dict[int, str]:
@@ -174,11 +177,20 @@ def _stack_planes(data: bytes, tiff: Any, stack: _Stack, options: ReadOptions) -
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
     claim(size * _COPIES, options.limits, "a plane")
     held = min(count, max(0, len(data) - stack.offset) // size)
-    for number in chosen_frames(held, options.frames):
+
+    def planes_of(number: int) -> list[Pixels]:
         flat = np.frombuffer(data, dtype, size // dtype.itemsize, stack.offset + number * size)
-        for plane, pixels in enumerate(planes := _split(flat.reshape(page.shape).astype(dtype.newbyteorder("=")))):
+        return _split(flat.reshape(page.shape).astype(dtype.newbyteorder("=")))
+
+    channels = channels_of(tiff, count)
+    ranges: dict[int, Range | None] = {}
+    for number in chosen_frames(held, options.frames):
+        if channels[number] not in ranges:
+            alike = [other for other in range(held) if channels[other] == channels[number]]
+            ranges[channels[number]] = shared_range(alike, planes_of, options)
+        for plane, pixels in enumerate(planes := planes_of(number)):
             name = f"p{number:04d}" + (f"z{plane:04d}" if len(planes) > 1 else "")
-            yield raw_picture(pixels, options, frame=name, volume=True)
+            yield raw_picture(pixels, options, frame=name, volume=True, shared=ranges[channels[number]])
     if held < count:
         missing = f"{count - held} of {count} stated planes are not in the file"
         yield failed_image("missing_frames", missing, frame=f"p{held:04d}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -28,25 +28,34 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     A frame is taken when it is the first of a sampling interval; `every` then thins these, and `max_frames` ends the
     reading. Packets that cannot be decoded cost their frames alone and are told in one row.
     """
+    with raw.open() as stream:
+        yield from sampled_frames(stream, options)
+
+
+def sampled_frames(stream: BinaryIO, options: ReadOptions) -> Iterator[RawImage]:
+    """The frames of a video that the rule takes, out of a container or a bare stream of MPEG.
+
+    Raises:
+        RejectError: It is no video, or cannot be decoded.
+    """
     import av
 
-    with raw.open() as stream:
+    try:
+        container = av.open(stream, mode="r", metadata_errors="ignore")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise RejectError("unreadable", type(error).__name__) from error
+    with container:
+        if not container.streams.video:
+            raise RejectError("no_image", "no video stream")
+        video = container.streams.video[0]
+        video.thread_type = "NONE"
+        if video.width * video.height > options.limits.max_pixels:
+            raise RejectError("decompression_bomb", f"{video.width}x{video.height} pixels")
+        claim_array((video.height, video.width), 3, options.limits, "a frame", copies=4)
         try:
-            container = av.open(stream, mode="r", metadata_errors="ignore")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise RejectError("unreadable", type(error).__name__) from error
-        with container:
-            if not container.streams.video:
-                raise RejectError("no_image", "no video stream")
-            video = container.streams.video[0]
-            video.thread_type = "NONE"
-            if video.width * video.height > options.limits.max_pixels:
-                raise RejectError("decompression_bomb", f"{video.width}x{video.height} pixels")
-            claim_array((video.height, video.width), 3, options.limits, "a frame", copies=4)
-            try:
-                yield from _sampled(_decoded(av, container, video), video, options)
-            except av.FFmpegError as error:
-                raise RejectError("undecodable", type(error).__name__) from error
+            yield from _sampled(_decoded(av, container, video), video, options)
+        except av.FFmpegError as error:
+            raise RejectError("undecodable", type(error).__name__) from error
 
 
 def _decoded(av: Any, container: Any, video: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final
 
 from ingest.raw.budget import claim, claim_array
 from ingest.raw.items import RejectError
+from ingest.readers.dicom.videos import is_video
 from ingest.settings import LimitSettings
 
 _META_BYTES: Final = 4096
@@ -117,7 +118,7 @@ def check_image(dataset: Any, limits: LimitSettings) -> None:
         raise RejectError("unreadable", "no rows or columns")
     if rows * columns > limits.max_pixels:
         raise RejectError("decompression_bomb", f"{columns}x{rows} pixels")
-    if rows * columns * num_frames(dataset) > limits.max_voxels:
+    if rows * columns * num_frames(dataset) > limits.max_voxels and not is_video(dataset):
         raise RejectError("decompression_bomb", "too many frames")
     samples, bits = number_of(dataset, "SamplesPerPixel", 1), number_of(dataset, "BitsAllocated", 8)
     if not (1 <= samples <= 4 and 1 <= bits <= 64):

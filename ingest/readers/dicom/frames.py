@@ -10,7 +10,7 @@ import numpy as np
 
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels
-from ingest.readers.codestream import codestream_size
+from ingest.readers.codestream import codestream_size, has_endless_box
 from ingest.readers.dicom.attributes import code_of, num_frames, number_of
 from ingest.readers.libraries import library_for
 
@@ -78,6 +78,8 @@ def _check_codestreams(dataset: Any, count: int) -> None:
     stated = number_of(dataset, "Rows", 0), number_of(dataset, "Columns", 0)
     try:
         for data in generate_frames(dataset.PixelData, number_of_frames=count):
+            if has_endless_box(data):
+                raise RejectError("undecodable", "a box of a JPEG 2000 frame without a length")
             size = codestream_size(data)
             if size is not None and size != stated:
                 raise RejectError(
@@ -103,10 +105,10 @@ def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixel
         return
     plugin = _plugin(dataset.file_meta.TransferSyntaxUID)
     if count == 1:
-        yield pixel_array(dataset, decoding_plugin=plugin)
+        yield pixel_array(dataset, decoding_plugin=plugin, allow_excess_frames=False)
     else:
         chosen = None if len(numbers) == count else list(numbers)
-        yield from iter_pixels(dataset, indices=chosen, decoding_plugin=plugin)
+        yield from iter_pixels(dataset, indices=chosen, decoding_plugin=plugin, allow_excess_frames=False)
 
 
 @cache

@@ -1,8 +1,9 @@
 """DICOM files: every frame as a picture.
 
-Palettes are looked up, YBR becomes RGB, planes are interleaved, pixels that are not square are stretched. Where neither
-file nor source bring a window, the 0.5 and 99.5 percentiles bound the range, padding left out: those of the stack for a
-slice of a series, those of the file (or of its stack) for the frames of a multi-frame file.
+Palettes are looked up, YBR becomes RGB, planes are interleaved, pixels that are not square are stretched, videos are
+sampled as the video reader does. Where neither file nor source bring a window, the 0.5 and 99.5 percentiles bound the
+range, padding left out: those of the stack for a slice of a series, those of the file (or of its stack) for the frames
+of a multi-frame file.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from ingest.readers.dicom.values import (
     window_of,
     without_padding,
 )
+from ingest.readers.dicom.videos import is_video, video_frames
 from ingest.readers.volumes import square_pixels
 
 _RANGE_FRAMES: Final = 16
@@ -72,6 +74,9 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         check_image(dataset, options.limits)
         count = num_frames(dataset)
         facts = _Facts.of(dataset, options, several=count > 1)
+        if is_video(dataset):
+            yield from map(facts.of_video, video_frames(dataset, options))
+            return
         for frame in stored_frames(dataset, chosen_frames(count, options.frames)):
             image = facts.image(frame)
             yield image if options.place is None or count > 1 else _in_place(image, options.place)
@@ -150,6 +155,17 @@ class _Facts:
             burned_in=self.burned_in,
             captured=self.captured,
             region=_stretched(self.region, pixels, squared),
+        )
+
+    def of_video(self, image: RawImage) -> RawImage:
+        """A frame of a video with what the header says of it; ultrasound regions are in its own pixels."""
+        return replace(
+            image,
+            modality=self.modality,
+            group=self.group,
+            burned_in=self.burned_in,
+            captured=self.captured,
+            region=None if image.fault else self.region,
         )
 
     def _shown(self, stored: Pixels, number: int) -> tuple[Pixels, Range | None, bool]:

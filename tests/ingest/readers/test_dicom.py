@@ -154,13 +154,21 @@ def test_each_frame_of_an_enhanced_file_has_its_own_rescale_and_window() -> None
     np.testing.assert_allclose(to_picture(found[1]), expected_linear(RAMP + 100.0, 50, 200), atol=0.51)
 
 
+@pytest.mark.filterwarnings("ignore:The pixel data is:UserWarning")
+def test_bytes_beyond_the_stated_frames_are_no_images() -> None:
+    (image,) = images(made(RAMP, PixelData=RAMP.tobytes() * 3))
+    np.testing.assert_array_equal(image.pixels, RAMP)
+    stack = np.stack([RAMP, RAMP + 1])
+    assert len(images(made(stack, PixelData=stack.tobytes() * 2))) == 2
+
+
 def test_hostile_headers_are_reasons() -> None:
     data = made(RAMP)
     cases = {
         "unreadable": b"only a text that is called .dcm" * 20,
         "undecodable": made(RAMP, PixelData=RAMP.tobytes()[:100]),
         "decompression_bomb": made(RAMP, Rows=60000, Columns=60000),
-        "unsupported": _with_syntax(data, "1.2.840.10008.1.2.4.102"),
+        "unsupported": _with_syntax(data, "1.2.840.10008.1.2.4.94"),
     }
     for reason, bad in cases.items():
         with pytest.raises(RejectError) as caught:
