@@ -194,13 +194,10 @@ class _zstd(io.RawIOBase):  # noqa: N801  # stands beside the functions that mak
 
     def readinto(self, buffer: object) -> int:
         """Unpack some more."""
-        view = memoryview(buffer)  # type: ignore[arg-type]
         try:
-            data = self._stream.read(len(view))
+            return int(self._stream.readinto(buffer))  # Arrow's `read` never frees its buffer when the data are broken
         except MemoryError:  # sound data need a window of 128 MiB at most
             raise RejectError("over_budget", "zstd data that ask for absurdly much memory") from None
-        view[: len(data)] = data
-        return len(data)
 
 
 def inflate(data: bytes, limits: LimitSettings) -> bytes:

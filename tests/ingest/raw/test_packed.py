@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,23 @@ def test_a_cut_or_a_wrong_checksum_is_unreadable(pack: Callable[[bytes], bytes])
         with pytest.raises(RejectError) as caught:
             inflate(data, LIMITS)
         assert caught.value.reason == "unreadable"
+
+
+def test_broken_zstd_data_leave_no_memory_behind() -> None:
+    broken = zstd(bytes(range(256)) * 400)[:-5]
+
+    def read() -> None:
+        with pytest.raises(RejectError):
+            inflate(broken, LIMITS)
+
+    read()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(40):
+        read()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 1 << 20
 
 
 def test_what_is_not_packed_is_given_as_it_is() -> None:
