@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -100,6 +101,7 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=1024)
 def scheme_of(archive: str) -> str:
     """The fsspec scheme by which members of an archive of this name are written."""
     kind = archive_kind(archive.rpartition("/")[2])
