@@ -41,7 +41,7 @@ def fetch(
     spec = load_spec(source)
     with _Bars() as bars:
         found = fetch_links(spec.links, folder, workers=workers, tell=bars.tell) if spec.links else []
-    steps = _steps(spec, folder) if not spec.links or spec.access != "open" else []
+    steps = _steps(spec, folder) if not spec.links or spec.access != "open" or _without_link(spec) else []
     failed = [one for one in found if one.state == "failed"]
     if json_:
         emit({"source": spec.id, "folder": str(folder), "files": [asdict(one) for one in found], "steps": steps})
@@ -74,6 +74,17 @@ class _Bars:
             self._progress.update(self._tasks[name], completed=done >> 20, total=(size >> 20) or None)
 
 
+def _without_link(spec: SourceSpec) -> list[str]:
+    """What the source needs and no link brings: downloads by name, and tables."""
+    from ingest.source.globs import expand, glob_regex
+
+    names = [link.file_name for link in spec.links]
+    wanted = [name for glob in spec.layout.downloads for name in expand(glob)]
+    wanted += [table.path for table in spec.layout.tables if not table.optional]
+    lacking = [glob for glob in wanted if not any(glob_regex(glob).fullmatch(name) for name in names)]
+    return [glob.removeprefix("**/") for glob in lacking]
+
+
 def _steps(spec: SourceSpec, folder: Path) -> list[str]:
     """What a person has to do to get a source, or the rest of one."""
     ways = {
@@ -85,7 +96,10 @@ def _steps(spec: SourceSpec, folder: Path) -> list[str]:
     steps = [f"open {spec.url or 'the page of the source (unknown to the catalogue)'}"]
     steps += [ways[spec.access]] if spec.access in ways else []
     packed = f" (packed as {spec.archive})" if spec.archive else ""
-    steps.append(f"download {spec.layout.wanted}{packed} into {folder}; archives stay packed")
+    if spec.links and spec.access == "open":
+        steps.append(f"download {', '.join(_without_link(spec))} into {folder} too: there is no open link to it")
+    else:
+        steps.append(f"download {spec.layout.wanted}{packed} into {folder}; archives stay packed")
     steps.append(f"biovfm sources check {spec.id} {folder}")
     steps.append(f"biovfm ingest {spec.id} {folder} DATASET")
     return [f"{number}. {step}" for number, step in enumerate(steps, 1)]

@@ -233,6 +233,10 @@ def test_the_command_downloads_open_links_and_prints_the_steps_for_the_rest(
     said = capsys.readouterr().out
     assert "1. open https://example.org/x" in said
     assert "ask for access" in said
+    tables = "layout: {downloads: [b.zip], tables: [{path: '**/list.txt', select: listed}]}"
+    spec.write_text(f"id: x\nmodality: [CT]\naccess: open\nlinks: [{url}/a.zip]\n{tables}\n")
+    assert main(["sources", "fetch", str(spec), str(tmp_path / "raw")]) == 1
+    assert "download b.zip, list.txt into" in capsys.readouterr().out
     spec.write_text(f"id: x\nmodality: [CT]\naccess: open\nlinks: [{url}/gone.zip]\n")
     assert main(["sources", "fetch", str(spec), str(tmp_path / "raw")]) == 1
     assert "failed" in capsys.readouterr().out
