@@ -20,7 +20,9 @@ _MOST_LINES: Final = 3
 
 def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
     """The survey of a folder for people."""
-    state = "incomplete" if found.problems else "complete, as far as listings tell" if found.unopened else "complete"
+    state = "not known whether complete" if found.state == "unknown" else found.state
+    if found.state == "complete" and found.num_images is None and found.expected:
+        state = "nothing is missing as far as listings tell; images are not counted"
     lines = [_cut(f"{spec.id} ({spec.name}): {state}" if spec.name else f"{spec.id}: {state}", WIDTH)]
     lines += _row("downloads", _downloads(found, spec))
     lines += _row("unexpected", ", ".join(collapse(found.unexpected)))
@@ -31,7 +33,9 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
     lines += _kinds("left out", found.left_out, found.examples)
     lines += _kinds("no rule", found.unknown, found.examples)
     for path, rows in found.tables.items():
-        lines += _row("table", f"{path}: {number(rows, 'row')}")
+        lines += _row("table", f"{_path(path, 40)}: {number(rows, 'row')}")
+    for path, columns in found.unused.items():
+        lines += _one_line("not used", f"columns of {_path(path, 24)}: {', '.join(columns)}")
     lines += _row("groups", _groups(found, spec))
     lines += _row("images", _images(found, spec))
     lines += _row("disk, time", _cost(found, spec))
@@ -68,6 +72,10 @@ def _row(label: str, text: str) -> list[str]:
     if len(wrapped) > _MOST_LINES:
         wrapped = [*wrapped[: _MOST_LINES - 1], _cut(" ".join(wrapped[_MOST_LINES - 1 :]), room)]
     return [f"  {label if at == 0 else '':<{_LABEL}} {line}" for at, line in enumerate(wrapped)]
+
+
+def _one_line(label: str, text: str) -> list[str]:
+    return [f"  {label:<{_LABEL}} {_cut(text, WIDTH - _LABEL - 3)}"]
 
 
 def _cut(text: str, room: int) -> str:

@@ -137,7 +137,8 @@ def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) 
     spec = load_spec(source)
     found = survey(raw, spec, IngestSettings(), deep=deep)
     if json_:
-        emit({"ok": not found.problems, **asdict(found), "num_files": found.num_files, "num_bytes": found.num_bytes})
+        counts = {"num_files": found.num_files, "num_bytes": found.num_bytes}
+        emit({"ok": not found.problems, "state": found.state, **asdict(found), **counts})
     else:
         sys.stdout.write("\n".join(survey_lines(found, spec)) + "\n")
     return 1 if found.problems else 0
@@ -203,7 +204,7 @@ def _print_source(spec: SourceSpec) -> None:
         "Terms": ", ".join(f"{name} {said}" for name, said in spec.terms),
         "Cite": spec.citation or "-",
         "Access": spec.access,
-        "Get it from": spec.url or "unknown",
+        "Get it from": f"{spec.url or 'unknown'}{_fetched(spec)}",
         "Packed as": f"{spec.archive or 'unknown'}, holding {spec.raw_format or 'unknown'}",
         "Downloads": ", ".join(layout.downloads) or "see the page",
         "Raw folder": f"{layout.wanted}; archives stay packed" + (f". {layout.note}" if layout.note else ""),
@@ -218,6 +219,13 @@ def _print_source(spec: SourceSpec) -> None:
     }
     for name, value in rows.items():
         answer(f"{name:<23} {value}")
+
+
+def _fetched(spec: SourceSpec) -> str:
+    if not spec.links:
+        return ""
+    files = "1 file" if len(spec.links) == 1 else f"{len(spec.links)} files"
+    return f"; `biovfm sources fetch {spec.id} FOLDER` downloads {files}"
 
 
 def _expected(spec: SourceSpec) -> str:

@@ -46,6 +46,8 @@ class Join:
         statements: The different statements.
         per_frame: The statement of each frame, where the table goes by frames.
         rows: How many rows count.
+        name: Path of the table; of several files, that of the first.
+        unused: Its columns of which nothing is taken.
     """
 
     table: Table
@@ -55,6 +57,8 @@ class Join:
     statements: Sequence[Stated]
     per_frame: tuple[Stated, ...] = ()
     rows: int = 0
+    name: str = ""
+    unused: tuple[str, ...] = ()
 
     def __call__(self, item: RawItem) -> RawItem | None:
         """The file with what the table says of it; None where the table leaves it out."""
@@ -162,7 +166,10 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
     keys, numbers, known = array("Q"), array("I"), dict[Stated, int]()
     statements: list[Stated] = []
     frames: list[Stated] = []  # equal ones are one object: a file may have a quarter of a million frames
+    columns: dict[str, None] = {}
     for row in (row for item in files for row in _rows(root, table, item, limits)):
+        if not columns:
+            columns = dict.fromkeys(str(name) for name in row if name)
         if not all(_word(row.get(column)) in values for column, values in table.where.items()):
             continue
         stated = _statement(row, table)
@@ -187,6 +194,8 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
         statements=statements,
         per_frame=tuple(frames),
         rows=len(keys) or len(frames),
+        name=files[0].inner_path,
+        unused=tuple(name for name in columns if name not in {*table.keys, *table.columns}),
     )
 
 

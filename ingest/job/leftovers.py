@@ -1,4 +1,4 @@
-"""What a listing passes over: counted by kind, with the first examples of each."""
+"""What a listing passes over: files, counted by kind with the first examples of each, and columns of tables."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ NUM_EXAMPLES: Final = 3
 
 @dataclass(slots=True)
 class Leftovers:
-    """Files that are not read.
+    """Files that are not read, and columns of which nothing is taken.
 
     Attributes:
         counts: By kind (`ingest.job.list.Listing.ignored`).
         examples: The first paths of each kind.
         archives: Archives in which something is passed over → of which kinds.
+        columns: Lists and tables → their columns of which nothing is taken.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     archives: dict[str, set[str]] = field(default_factory=dict)
+    columns: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, path: str, archive: str = "") -> None:
         """Another file of a kind, without one of its extension, and the archive that it lies in or is."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ingest.job.join import Join, joined_files, read_tables
 from ingest.job.leftovers import Leftovers
@@ -40,11 +40,13 @@ class Listing:
             members that a later one replaces; what the layout names (`masks`, `split` …, `table`, `unlisted` by a
             table); else by extension (`other` for unknown ones).
         digest: SHA-256 (hex) of paths, sizes and, in zips, checksums.
+        unused: The list that the source is → its columns that say nothing of a file.
     """
 
     items: Sequence[RawItem]
     ignored: Counter[str]
     digest: str
+    unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listing:
@@ -65,7 +67,8 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
             yield item
 
     items = Compact(digested())
-    return Listing(items=items, ignored=leftovers.counts, digest=digest.hexdigest())
+    unused = leftovers.columns if spec.layout.reader == "list" else {}  # what an entry takes of a table is its choice
+    return Listing(items=items, ignored=leftovers.counts, digest=digest.hexdigest(), unused=unused)
 
 
 def open_root(raw_url: str, spec: SourceSpec) -> RawRoot:
@@ -108,11 +111,12 @@ def files_of(
         files = _taken(all_items(root, settings.limits, deep=deep), Sieve(layout), leftovers, tables, num_files)
     else:
         named = any_of(layout.include).fullmatch if layout.include else lambda _: True
-        files = listed_items(root, settings.limits, named)
+        files = listed_items(root, settings.limits, named, leftovers.columns)
     if not layout.tables and not any(rule.fallback for rule in layout.rules):
         return files
     found = Compact(files)  # tables may come after the files that they are about
     read = read_tables(root, layout.tables, tables, settings.limits, missing)
+    leftovers.columns |= {join.name: list(join.unused) for join in read if join.unused}
     if joins is not None:
         joins.extend(read)
     spare = {number for number, rule in enumerate(layout.rules) if rule.fallback}

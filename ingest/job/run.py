@@ -143,8 +143,14 @@ def run_job(
         job.staging.sweep(job.dataset)
         done = attempts_of(job.dataset, attempts.base)
         report = replace(_report(job.dataset, spec, done, listing), repeated=True)
-    notes = (*((note,) if note else ()), *report.notes)
+    notes = (*((note,) if note else ()), *_unused(listing), *report.notes)
     return replace(report, notes=notes, seconds=time.monotonic() - started)
+
+
+def _unused(listing: Listing) -> Iterator[str]:
+    """A sentence per list of which some columns say nothing."""
+    for name, columns in listing.unused.items():
+        yield f"columns of {name} that are not used: {', '.join(columns)}"
 
 
 def _ignore(_progress: Progress) -> None:

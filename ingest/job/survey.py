@@ -81,6 +81,7 @@ class Survey:
         examples: The first paths of each of these kinds.
         unopened: Compressed tars that were not looked into.
         tables: Path of each table → rows that count.
+        unused: Lists and tables → their columns of which nothing is taken.
         num_groups: Different groups, or None where only reading tells.
         largest_group: Files of the largest.
         num_images: Images that the files give, or None where only reading tells.
@@ -99,12 +100,18 @@ class Survey:
     examples: dict[str, list[str]] = field(default_factory=dict)
     unopened: int = 0
     tables: dict[str, int] = field(default_factory=dict)
+    unused: dict[str, list[str]] = field(default_factory=dict)
     num_groups: int | None = 0
     largest_group: int = 0
     num_images: int | None = 0
     expected: int | None = None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """`incomplete`, `complete`, or `unknown`: what lies in archives that were not looked into is not known."""
+        return "incomplete" if self.problems else "unknown" if self.unopened else "complete"
 
     @property
     def num_files(self) -> int:
@@ -142,7 +149,8 @@ def survey(raw_url: str, spec: SourceSpec, settings: IngestSettings, *, deep: bo
     except SourceError as error:
         found.problems.append(str(error))
     _sort_out(leftovers, spec, found)
-    found.tables = {join.table.path: join.rows for join in joins}
+    found.tables = {join.name: join.rows for join in joins}
+    found.unused = leftovers.columns
     _hold_downloads(root, spec, found)
     found.unexpected = list(_unexpected(leftovers, spec, opened))
     _conclude(found, rules)

@@ -2,8 +2,8 @@
 
 The column `path` (or `url`) is a path below the list's own folder, a member of an archive there as it stands in the
 index (`zip://a/b.png::images.zip`), or a whole URL. The columns `modality`, `group` (or `patient_id`, `patient`,
-`subject`), `licence`, `anatomy` and `label` may say more of each file. Rows are taken in the order of their paths, each
-once.
+`subject`), `licence`, `anatomy` and `label` may say more of each file; other columns are told to whoever asks. Rows are
+taken in the order of their paths, each once.
 """
 
 from __future__ import annotations
@@ -34,11 +34,17 @@ _STATED: Final[Mapping[str, tuple[str, ...]]] = {
     "label": ("label",),
 }
 _ROW: Final = "#row "
+_FIRST_ROW: Final = 2
+"""Number of the first row below the header, as spreadsheets count."""
+
 _SCHEMES: Final = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "libarchive://")
 
 
 def listed_items(
-    root: RawRoot, limits: LimitSettings, names: Callable[[str], object] = lambda _: True
+    root: RawRoot,
+    limits: LimitSettings,
+    names: Callable[[str], object] = lambda _: True,
+    unused: dict[str, list[str]] | None = None,
 ) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
 
@@ -46,11 +52,12 @@ def listed_items(
         root: The list, or the folder that it lies in.
         limits: Guards against absurd archives.
         names: Whether a file below the folder is the list, by its path.
+        unused: Gets the list's name and its columns that say nothing of a file.
 
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    rows = _rows(root, names)
+    rows = _rows(root, names, {} if unused is None else unused)
     archives: dict[str, dict[str, Stated]] = {}
     for path, stated in rows.items():
         archive = path.rpartition("::")[2] if path.startswith(_SCHEMES) and "::" in path else ""
@@ -62,7 +69,7 @@ def listed_items(
         yield from _items(root, name, archives[name], limits)
 
 
-def _rows(root: RawRoot, names: Callable[[str], object]) -> dict[str, Stated]:
+def _rows(root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]]) -> dict[str, Stated]:
     """Path → what the list says of it."""
     files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
     if len(files) != 1:
@@ -71,7 +78,9 @@ def _rows(root: RawRoot, names: Callable[[str], object]) -> dict[str, Stated]:
     name = files[0]
     try:
         with root.open(name) as stream:
-            for number, row in enumerate(table_rows(stream, name), 2):
+            for number, row in enumerate(table_rows(stream, name), _FIRST_ROW):
+                if number == _FIRST_ROW:
+                    _note_unused(name, [str(column or "").strip() for column in row], unused)
                 path, stated = _entry(root, {str(column or "").strip().lower(): cell for column, cell in row.items()})
                 found.setdefault(path or f"{name}{_ROW}{number}", stated)
     except (ValueError, OSError) as error:
@@ -82,6 +91,14 @@ def _rows(root: RawRoot, names: Callable[[str], object]) -> dict[str, Stated]:
 
 
 _SAVE_AS: Final = "save it as UTF-8 (in Excel: CSV UTF-8), or as Parquet"
+
+
+def _note_unused(name: str, columns: list[str], unused: dict[str, list[str]]) -> None:
+    """Name the columns that say nothing of a file; of several that mean the same, the first one is used."""
+    known = {column for names in (PATH_COLUMNS, *_STATED.values()) for column in names}
+    left = [column for column in columns if column and column.lower() not in known]
+    if left:
+        unused[name] = left
 
 
 def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:

@@ -71,9 +71,9 @@ def test_archives_that_belong_to_nothing_are_unexpected(tmp_path: Path) -> None:
 def test_compressed_tars_are_looked_into_only_when_asked(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"a.tar.gz": tar_of(members("images/1.png", "images/2.png"), "w:gz")})
     found = look(folder, spec_of(2))
-    assert (found.unopened, found.num_files, found.problems) == (1, 0, [])
+    assert (found.unopened, found.num_files, found.problems, found.state) == (1, 0, [], "unknown")
     found = look(folder, spec_of(2), deep=True)
-    assert (found.unopened, found.num_files, found.problems) == (0, 2, [])
+    assert (found.unopened, found.num_files, found.problems, found.state) == (0, 2, [], "complete")
 
 
 @pytest.mark.parametrize(("expected", "problems", "warnings"), [(100, 1, 0), (8, 0, 1), (10, 0, 0), (None, 0, 0)])

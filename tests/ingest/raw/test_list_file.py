@@ -121,3 +121,18 @@ def test_the_list_may_lie_in_a_folder_and_leave_a_path_empty(tmp_path: Path) -> 
     spec = public_spec(layout={"reader": "list", "include": ["list.csv"]})
     report = ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", spec)
     assert (report.kept, report.reasons) == (1, {"unreadable": 1})
+
+
+def test_columns_that_say_nothing_are_named(folder: Path) -> None:
+    table = "path,Patient_ID,subject,label,Operator,laterality\na.png,p1,s1,x,o,left\n"
+    (folder / "l.csv").write_text(table)
+    unused: dict[str, list[str]] = {}
+    (item,) = listed_items(RawRoot(str(folder / "l.csv")), LimitSettings(), unused=unused)
+    assert (item.stated.group, item.stated.label) == ("p1", "x")
+    assert unused == {"l.csv": ["Operator", "laterality"]}
+
+
+def test_a_job_names_the_columns_of_its_list_that_it_does_not_use(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", {"a.png": encoded(photo(0)), "l.csv": b"path,patient,weight\na.png,p,70\n"})
+    report = ingest(raw / "l.csv", tmp_path / "d", public_spec(layout={"reader": "list"}))
+    assert report.notes == ("columns of l.csv that are not used: weight",)
