@@ -33,7 +33,7 @@ from ingest.raw.items import Kind, RawItem, RejectError
 from ingest.raw.names import archive_kind
 from ingest.raw.packed import unpacked
 from ingest.raw.rar_and_7z import members_of
-from ingest.raw.runs import Runs
+from ingest.raw.runs import Runs, member_of
 from ingest.raw.split_archive import open_zip
 from ingest.raw.streams import is_bomb, sound_pieces, spool
 from ingest.settings import LimitSettings
@@ -146,16 +146,14 @@ def _zip_entries(
                 detail = "decompression_bomb"
             if not detail and position in overlapping:
                 detail = "decompression_bomb:members that overlap"
-            item = RawItem(  # `replace` takes three times as long, and a zip may have a million members
-                path=base.path,
+            item = member_of(
+                base,
                 member=name,
                 kind="reject" if detail else "zip",
                 size=info.file_size,
                 offset=position,
                 check=info.CRC,
                 detail=detail,
-                parts=base.parts,
-                holder=base.holder,
             )
             yield item, lambda info=info: in_zip(container, stream, archive, info, limits)  # type: ignore[misc]  # mypy cannot infer default arguments
 

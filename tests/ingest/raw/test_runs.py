@@ -11,7 +11,7 @@ from ingest.raw.items import RawItem
 from ingest.raw.runs import Runs
 
 HOLDER = RawItem(path="a.tar", member="b.zip", kind="tar", offset=512, size=99)
-BASE = RawItem(path="a.tar", parts=(("a.tar.001", 3),), holder=HOLDER)
+BASE = RawItem(path="a.tar", part=2, parts=(("a.tar.001", 3),), holder=HOLDER)
 ITEMS = st.builds(
     lambda **fields: replace(BASE, **fields),
     member=st.text("ab/", min_size=1, max_size=3),
