@@ -69,10 +69,14 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
 def _dicoms() -> Iterator[tuple[str, bytes]]:
     import pydicom
 
+    from tests.ingest.readers.test_dicom_videos import WAYS, dicom, film
+
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     for path in sorted(folder.glob("*.dcm")):
         if path.stat().st_size < 64 << 10:
             yield path.name, path.read_bytes()
+    for syntax, codec, container_format in WAYS.values():
+        yield "video.dcm", dicom(syntax, film(codec, container_format), fragments=3)
 
 
 def _niftis() -> Iterator[tuple[str, bytes]]:
