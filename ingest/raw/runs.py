@@ -84,7 +84,7 @@ class Runs:
 def member_of(
     base: RawItem, *, member: str, kind: Kind, size: int, offset: int, check: int = 0, detail: str = ""
 ) -> RawItem:
-    """An item with what all members share; `replace` takes three times as long, and a zip may have a million members."""
+    """An item with what all members share; three times as fast as `replace`, for zips of a million members."""
     return RawItem(
         path=base.path,
         member=member,
