@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from ingest.readers.base import Pixels, ReadOptions, percentile_range
+from shards.errors import MachineError
 
 Range = tuple[float, float]
 
@@ -38,7 +39,7 @@ def shared_range(
     for at in sorted({int(place) for place in np.linspace(0, len(pages) - 1, _PAGES)}):
         try:
             planes = planes_of(pages[at])
-        except MemoryError:
+        except (MemoryError, MachineError):
             raise
         except Exception:  # noqa: BLE001, S112  # decoders raise anything; a broken page is told when its turn comes
             continue

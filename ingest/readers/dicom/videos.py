@@ -12,7 +12,7 @@ from typing import Any, Final
 from ingest.raw.budget import claim
 from ingest.raw.items import RejectError
 from ingest.readers.base import RawImage, ReadOptions
-from ingest.readers.libraries import EXTRAS, missing_readers
+from ingest.readers.libraries import library_for
 
 __all__ = ["is_video", "video_frames"]
 
@@ -30,13 +30,12 @@ def video_frames(dataset: Any, options: ReadOptions) -> Iterator[RawImage]:
     """The sampled frames, `f000120` and so on.
 
     Raises:
-        RejectError: The library for videos is missing, or the stream cannot be decoded.
+        LibraryError: The library for videos is not installed.
+        RejectError: The stream cannot be decoded.
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-    if "video" in missing_readers():
-        library, extra = EXTRAS["video"]
-        raise RejectError("unsupported", f"a video, which needs {library}: pip install 'biovfm[{extra}]'")
+    library_for("a video in DICOM", "av", "video")
     from ingest.readers.video import sampled_frames
 
     claim(2 * len(dataset.PixelData), options.limits, "a video")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import av
@@ -13,10 +14,10 @@ from pydicom.encaps import encapsulate
 
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers import RawImage, ReadOptions
-from ingest.readers.dicom import videos
 from ingest.readers.dicom.read import read
 from ingest.settings import LimitSettings
 from ingest.source.layout import FrameRule
+from shards.errors import LibraryError
 from tests.ingest.material import photo
 
 SECONDS, RATE = 3, 10
@@ -103,9 +104,9 @@ def test_what_is_no_video_or_cut_has_a_reason() -> None:
     assert caught.value.reason in ("unreadable", "undecodable", "no_image")
 
 
-def test_without_the_library_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos, "missing_readers", lambda: frozenset({"video"}))
-    with pytest.raises(RejectError) as caught:
-        images(dicom("1.2.840.10008.1.2.4.102", film("libx264", "mp4")))
-    assert caught.value.reason == "unsupported"
-    assert "pip install 'biovfm[video]'" in caught.value.detail
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dicom("1.2.840.10008.1.2.4.102", film("libx264", "mp4"))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(LibraryError, match="a video in DICOM needs av") as caught:
+        images(data)
+    assert "pip install 'biovfm[video]'" in str(caught.value.hint)
