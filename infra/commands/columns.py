@@ -10,7 +10,10 @@ from cyclopts import App, Parameter
 from infra.console import answer, answer_table, emit, stderr
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from ingest.columns.adding import Added
+    from shards.dataset.dataset import Dataset
 
 app = App(name="columns", help="Give samples columns of your own: labels, age, findings; never in the shards.")
 
@@ -80,13 +83,29 @@ def add(
         encoding=encoding,
         replace=replace,
     )
-    added = add_columns(Dataset.open(dataset), table, wish, secret=load_secret(create=False).get_secret_value())
+    opened, secret = Dataset.open(dataset), load_secret(create=False)
+    if by != "key":
+        _check_secret(opened, secret)
+    added = add_columns(opened, table, wish, secret=secret.get_secret_value())
     if unmatched is not None:
         _write_unmatched(unmatched, added)
     if json_:
         emit({"version": added.version, "columns": dict(added.kinds), **_counts(added)})
         return
     _tell(added, listed=unmatched is None)
+
+
+def _check_secret(dataset: Dataset, secret: SecretStr) -> None:
+    """Say before anything is read that the secret is lost; refuse where nothing can be matched without it."""
+    from ingest.job.secret_check import judge_secret, keyed_jobs, require_secret
+
+    keyed = {job.spec.id for job in keyed_jobs(dataset)}
+    others = dataset.query("SELECT DISTINCT source FROM samples")["source"].to_pylist()
+    if judge_secret(dataset, secret) == "missing" and set(others) - keyed:
+        names = ", ".join(sorted(keyed))
+        stderr().print(f"note: there is no secret here; samples of {names} match by key alone", soft_wrap=True)
+        return
+    require_secret(dataset, secret)
 
 
 @app.command(name="list")

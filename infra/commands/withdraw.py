@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from infra.commands.verify import number, size
 from infra.console import answer, answer_table, emit, stderr
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def _show(
         _show_done(dataset, done)
     elif chosen is not None:
         answer(
-            f"would withdraw {len(chosen.samples):,} samples in {len(chosen.groups):,} named groups and "
-            f"{len(chosen.paths):,} raw files; nothing was changed (--dry-run)"
+            f"would withdraw {number(len(chosen.samples), 'sample')}, {number(len(chosen.paths), 'raw file')}; "
+            "nothing was changed (--dry-run)"
         )
     answer_table("held by", [asdict(holder) for holder in holders])
     if purged is not None:
@@ -192,22 +193,24 @@ def _show_done(dataset: Dataset, done: Withdrawn) -> None:
         answer("withdrawn before; nothing to do")
         return
     answer(
-        f"{dataset.url}: version {done.version}; withdrew {done.num_samples:,} samples, {done.num_files:,} raw files"
+        f"{dataset.url}: version {done.version}; withdrew {number(done.num_samples, 'sample')}, "
+        f"{number(done.num_files, 'raw file')}"
         + (f"; {done.num_copies:,} of them were copies without a row" if done.num_copies else "")
     )
     for source, count in done.by_source.items():
         answer(f"  {source:<20} {count:>10,}")
     answer(
-        "older versions hold them until the purge: `biovfm withdraw DATASET --purge --yes`; report pages and copies of "
-        "the dataset elsewhere may show them still"
+        f"older versions hold them until the purge: `biovfm withdraw {dataset.url} --purge --yes`; pages of `biovfm "
+        "report` and `ingest --report` may show them still: write them anew"
     )
 
 
 def _show_purged(dataset: Dataset, purged: Purged) -> None:
     if purged.names:
         answer(
-            f"{dataset.url}: purged {len(purged.names):,} withdrawals: {purged.num_objects:,} objects "
-            f"({purged.num_bytes:,} bytes), {purged.num_entries:,} log entries; "
+            f"{dataset.url}: purged what {number(len(purged.names), 'withdrawal')} left: "
+            f"{number(purged.num_objects, 'object')} ({size(purged.num_bytes)}), "
+            f"{purged.num_entries:,} of the logs' entries; "
             f"versions before {purged.first_version} cannot be read any more"
         )
     for name, until in purged.waiting.items():

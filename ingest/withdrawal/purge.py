@@ -26,13 +26,12 @@ from pydantic import SecretStr
 
 from ingest.job.secret_check import require_secret
 from ingest.privacy.tombstones import Marker
-from ingest.withdrawal.journal import open_plans
 from ingest.withdrawal.withdraw import complete
 from shards.dataset.columns import FOLDER
 from shards.dataset.dataset import Dataset
-from shards.dataset.forget import Past, first_version, forget_log, is_forgotten, make_first, past_of, table_folders
-from shards.errors import NotFoundError
-from shards.store.base import HIDDEN, ObjectInfo
+from shards.dataset.forget import Past, first_version, forget_log, is_of_log, make_first, past_of, table_folders
+from shards.errors import NotFoundError, SampleIndexError
+from shards.store.base import ObjectInfo
 
 LEFTOVER_SECONDS: Final = 86_400.0
 """Age at which what no version names cannot belong to a job that still runs."""
@@ -147,7 +146,11 @@ def _past(dataset: Dataset, name: str, due: Sequence[str]) -> Past | None:
     version = first_version(dataset, name, due) if name in _PINNED else None
     if name == _INDEX and version is None:  # the withdrawals took rejects alone
         return None
-    return past_of(dataset, name, int(table.version()) if version is None else version)
+    newest = int(table.version())
+    try:
+        return past_of(dataset, name, newest if version is None else version)
+    except SampleIndexError:  # the log was shortened by a checkpoint since
+        return past_of(dataset, name, newest)
 
 
 class _Run:
@@ -186,7 +189,7 @@ class _Run:
         for info in self._list(f"{past.name}/"):
             path = info.path.removeprefix(f"{past.name}/")
             if path.startswith("_delta_log/"):
-                if info.path.rpartition("/")[2].startswith(HIDDEN):
+                if not is_of_log(path):  # what a writer that died had begun
                     self._delete_leftover(info)
             elif path in past.old:
                 self._delete(info)
@@ -236,11 +239,3 @@ def _shards_of(dataset: Dataset, files: frozenset[str]) -> set[str]:
                 for batch in file.iter_batches(columns=["shard"]):
                     found.update(pc.unique(batch["shard"]).to_pylist())
     return found
-
-
-def is_purged(dataset: Dataset) -> bool:
-    """Whether nothing of any withdrawal is left to take away."""
-    due, _ = _due(dataset, datetime.now(UTC))
-    version = first_version(dataset, _INDEX, due)
-    done = version is None or is_forgotten(dataset, _INDEX, version)
-    return done and next(open_plans(dataset), None) is None

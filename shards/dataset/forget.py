@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from shards.dataset.table_files import add_actions
+from shards.errors import NotFoundError
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -61,6 +62,12 @@ def table_folders(dataset: Dataset) -> list[str]:
     return sorted(found)
 
 
+def is_of_log(path: str) -> bool:
+    """Whether an object of `_delta_log/` is an entry, a checkpoint, or the name of the newest one."""
+    name = path.rpartition("/")[2]
+    return name == _LAST or any(pattern.fullmatch(name) for pattern in (_ENTRY, _CHECKPOINT))
+
+
 def past_of(dataset: Dataset, name: str, version: int) -> Past:
     """What only the versions before one need.
 
@@ -87,12 +94,24 @@ def make_first(dataset: Dataset, past: Past) -> None:
     """Write the checkpoint by which the version that stays can be read without those before it."""
     table = dataset.table(past.name, version=past.version)
     assert table is not None
+    hint = f"{past.name}/_delta_log/{_LAST}"
+    later = _hinted(dataset, hint)
     table.create_checkpoint()
     path = f"{past.name}/_delta_log/{past.version:020d}.checkpoint.parquet"
     size, data = _without_removed(dataset.store.read(path))
     dataset.store.replace(path, data)
-    hint = {"version": past.version, "size": size, "sizeInBytes": len(data)}
-    dataset.store.replace(f"{past.name}/_delta_log/{_LAST}", json.dumps(hint).encode())
+    if later is None or later["version"] <= past.version:
+        later = {"version": past.version, "size": size, "sizeInBytes": len(data)}
+    dataset.store.replace(hint, json.dumps(later).encode())
+
+
+def _hinted(dataset: Dataset, path: str) -> dict[str, Any] | None:
+    """What the log says of its newest checkpoint; None where it has none."""
+    try:
+        found: dict[str, Any] = json.loads(dataset.store.read(path))
+    except NotFoundError:
+        return None
+    return found
 
 
 def forget_log(dataset: Dataset, past: Past) -> int:
@@ -110,16 +129,6 @@ def forget_log(dataset: Dataset, past: Past) -> int:
             dataset.store.replace(f"{past.name}/_delta_log/{number:020d}.json", text.encode())
             num += 1
     return num
-
-
-def is_forgotten(dataset: Dataset, name: str, version: int) -> bool:
-    """Whether nothing before a version is left in a table's log."""
-    if next(_checkpoints(dataset, name, before=version), None) is not None:
-        return False
-    return all(
-        number > version or [list(line) for line in entry] == [["commitInfo"]]
-        for number, entry in _entries(dataset, name)
-    )
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:

@@ -288,7 +288,7 @@ class Stream:
                 self._stats.consumed(len(batch.keys), busy=came - left, waited=now - came)
                 left = now
                 yield batch
-        except (StoreError, ShardError, SampleIndexError) as error:
+        except (StoreError, ShardError, SampleIndexError, OSError) as error:
             purged = purged_from_under(self.dataset, self.plan.shards)
             if purged is None:
                 raise

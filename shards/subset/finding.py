@@ -241,7 +241,7 @@ def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) ->
             if (missing := counts["missing"]) or counts["changed"]
         ]
     if not lock.parts:
-        return _by_modality(lock, chosen)
+        return _by_modality(lock, chosen, sum(taken.values()))
     now = {(part.source, part.modality): part for part in chosen.parts}
     pinned = {(part.source, part.modality): part for part in lock.parts}
     found = []
@@ -254,12 +254,21 @@ def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) ->
     return found
 
 
-def _by_modality(lock: Lock, chosen: Chosen) -> Sequence[Difference]:
+def _by_modality(lock: Lock, chosen: Chosen, num_withdrawn: int) -> Sequence[Difference]:
+    """The differences of a lock that does not tell sources apart."""
     now: dict[str, int] = {}
     for part in chosen.parts:
         now[part.modality] = now.get(part.modality, 0) + part.num_samples
+    differs = [tag for tag in sorted({*now, *lock.counts}) if now.get(tag) != lock.counts.get(tag)]
+    fewer = {tag: max(lock.counts.get(tag, 0) - now.get(tag, 0), 0) for tag in differs}
+    known = sum(fewer.values()) <= num_withdrawn
     return [
-        Difference(source="", modality=modality, pinned=lock.counts.get(modality, 0), found=now.get(modality, 0))
-        for modality in sorted({*now, *lock.counts})
-        if now.get(modality) != lock.counts.get(modality)
+        Difference(
+            source="",
+            modality=tag,
+            pinned=lock.counts.get(tag, 0),
+            found=now.get(tag, 0),
+            withdrawn=fewer[tag] if known else 0,
+        )
+        for tag in differs
     ] or [Difference(source="", modality=modality, pinned=num, found=num) for modality, num in lock.counts.items()]

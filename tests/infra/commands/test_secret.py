@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.cli import main
+from tests.ingest.material import ingest, public_spec
 from tests.ingest.withdrawal.material import SECRET, take_in, write_patients
 
 
@@ -58,10 +59,24 @@ def test_a_lost_secret_is_said_before_work_starts_and_no_new_one_is_made(
 ) -> None:
     monkeypatch.delenv("BIOVFM_SECRET")
     raw = str(tmp_path / "raw")
+    table = tmp_path / "ages.csv"
+    table.write_text("patient,age\npatient-1,60\n")
     for words in (
+        ["columns", "add", url, str(table), "--by", "group", "--on", "patient"],
         ["ingest", "ward", raw, url, "--modality", "CT", "--workers", "0"],
         ["withdraw", url, "--group", "patient-1"],
     ):
         assert main(words) == 2
         assert "secret" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "config" / "biovfm" / "secret").exists()
+
+
+def test_public_samples_get_their_columns_without_the_secret_and_a_note_says_what_is_left_out(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ingest(write_patients(tmp_path / "open", [8]), Path(url), public_spec("open", grouping={"by": "folder"}))
+    monkeypatch.delenv("BIOVFM_SECRET")
+    table = tmp_path / "ages.csv"
+    table.write_text("patient,age\npatient-8,60\n")
+    assert main(["columns", "add", url, str(table), "--by", "group", "--on", "patient"]) == 0
+    assert "samples of ward match by key alone" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.forget import first_version, forget_log, is_forgotten, make_first, past_of, table_folders
+from shards.dataset.forget import first_version, forget_log, make_first, past_of, table_folders
 from shards.dataset.removal import remove_samples
 from shards.errors import SampleIndexError
 from tests.shards.builders import add_source, jpeg
@@ -33,12 +33,10 @@ def forget(dataset: Dataset, version: int) -> None:
 def test_older_versions_are_gone_and_later_ones_read(dataset: Dataset) -> None:
     assert first_version(dataset, "index", ["withdraw-x", "other"]) == 1
     assert first_version(dataset, "index", ["other"]) is None
-    assert not is_forgotten(dataset, "index", 1)
     later = [
         dataset.query("SELECT key, shard, byte_offset FROM samples ORDER BY key", version=version) for version in (1, 2)
     ]
     forget(dataset, 1)
-    assert is_forgotten(dataset, "index", 1)
     assert [
         dataset.query("SELECT key, shard, byte_offset FROM samples ORDER BY key", version=version) for version in (1, 2)
     ] == later
@@ -81,6 +79,15 @@ def test_a_writer_that_began_before_commits_behind_what_stays(dataset: Dataset) 
     assert len(dataset.query("SELECT key FROM samples")) == 8
     stale.delete("source = 'nobody'")  # reads nothing that is left, and may not land under a name of the past
     assert len(dataset.query("SELECT key FROM samples")) == 8
+
+
+def test_a_later_checkpoint_stays_the_one_that_readers_begin_with(dataset: Dataset) -> None:
+    table = dataset.table("index")
+    assert table is not None
+    table.create_checkpoint()
+    forget(dataset, 1)
+    assert b'"version":2' in dataset.store.read("index/_delta_log/_last_checkpoint").replace(b" ", b"")
+    assert [len(dataset.query("SELECT key FROM samples", version=version)) for version in (1, 2)] == [4, 7]
 
 
 def test_all_delta_tables_are_found(dataset: Dataset) -> None:

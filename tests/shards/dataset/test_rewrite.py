@@ -97,3 +97,24 @@ def test_files_keep_the_types_that_our_own_have(tmp_path: Path) -> None:
     drop_rows(dataset, "index", of_keys(keys_of(dataset, "alpha")[0]), columns=["key"], transaction="t")
     (path,) = [path for path in files_of(dataset) if "part-t-" in path]
     assert pq.read_schema(tmp_path / "d/index" / path).field("key").type == pa.string()
+
+
+def test_rows_that_stay_may_get_other_values(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "d")
+    first, second, *others = keys_of(dataset, "alpha")
+
+    def relicensed(batch: pa.RecordBatch) -> pa.RecordBatch:
+        at = batch.schema.get_field_index("licence")
+        wanted = pc.equal(batch["key"], second)
+        return batch.set_column(at, batch.schema.field(at), pc.if_else(wanted, "other", batch["licence"]))
+
+    before = files_of(dataset)
+    call = {"columns": ["key", "licence"], "changed": relicensed}
+    assert drop_rows(dataset, "index", of_keys(first), transaction="t", **call) == 1
+    assert len(files_of(dataset) - before) == 1
+    found = dataset.query("SELECT key FROM samples WHERE licence = 'other'")["key"].to_pylist()
+    assert found == [second]
+    assert keys_of(dataset, "alpha") == [second, *others]
+    assert drop_rows(dataset, "index", of_keys(), transaction="u", **call) == 0
+    assert drop_rows(dataset, "index", of_keys(), transaction="v", **call) == 0
+    assert dataset.version() == 3, "a change that changes nothing is no commit"
