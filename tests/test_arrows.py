@@ -77,7 +77,7 @@ def test_package_has_few_rooms(package: str) -> None:
     assert 1 < len(rooms) <= MOST_ROOMS[package], sorted(rooms)
 
 
-@pytest.mark.parametrize("package", sorted(MOST_ROOMS))
+@pytest.mark.parametrize("package", sorted({*MOST_ROOMS, "train"}))
 def test_rooms_of_a_package_import_each_other_one_way(package: str) -> None:
     rooms = rooms_of(package)
     arrows = {

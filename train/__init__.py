@@ -10,7 +10,7 @@ from shards import lazily
 
 if TYPE_CHECKING:
     from train.feed.device_stream import DeviceBatch, DeviceStream
-    from train.recipe import load_recipe
+    from train.recipe_files import load_recipe
     from train.run import pretrain
 else:
     __getattr__, __dir__ = lazily(
@@ -18,7 +18,7 @@ else:
         {
             "DeviceBatch": "train.feed.device_stream",
             "DeviceStream": "train.feed.device_stream",
-            "load_recipe": "train.recipe",
+            "load_recipe": "train.recipe_files",
             "pretrain": "train.run",
         },
     )

@@ -50,7 +50,8 @@ from train.methods import Method, build_method
 from train.optim import build_optimizer
 from train.output import write_file, writing
 from train.pictures import save_reconstructions
-from train.recipe import Recipe, load_recipe
+from train.recipe import Recipe
+from train.recipe_files import load_recipe
 from train.record import Recorder, StepReport
 from train.remote_folder import RemoteFolder
 from train.usage import check_usage

@@ -27,7 +27,8 @@ from infra.bench.plain_reference import PlainDino, PlainMae
 from train.methods import DinoV2, Mae, build_method
 from train.optim import build_optimizer, clip_each, set_step_values
 from train.randomness import Share
-from train.recipe import DinoConfig, MaeConfig, Recipe, load_recipe
+from train.recipe import DinoConfig, MaeConfig, Recipe
+from train.recipe_files import load_recipe
 from train.schedules import schedule
 
 IMAGENET_IMAGES = 1_281_167

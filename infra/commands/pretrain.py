@@ -82,7 +82,7 @@ def pretrain(
     log_format
         `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
-    from train.recipe import load_recipe
+    from train.recipe_files import load_recipe
 
     overrides = read_assignments("--set", set_, example="run.steps=1000")
     if knn_every is not None:

@@ -157,7 +157,7 @@ def _pinned_version(out: Path) -> int | None:
 
 
 def _resolve(grid: Grid, recipe: str, model: str | None, seed: int) -> Recipe:
-    from train.recipe import load_recipe
+    from train.recipe_files import load_recipe
 
     return load_recipe(recipe, {**grid.set, **({"model.size": model} if model else {}), "seed": seed})
 

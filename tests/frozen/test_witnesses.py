@@ -96,7 +96,7 @@ def test_a_dataset_of_an_earlier_pipeline_takes_no_new_samples_unasked(witness: 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mae", "dinov2"])
 def test_a_run_resumes_from_its_checkpoint_to_the_same_losses(witness: Path, method: str) -> None:
-    from train.recipe import load_recipe
+    from train.recipe_files import load_recipe
     from train.run import pretrain
 
     run = witness / method

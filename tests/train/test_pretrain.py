@@ -24,7 +24,8 @@ from tests.train.streams import MemoryBatch, MemoryStream
 from train.checkpoint import check_resumable
 from train.loop import stop_on_signals
 from train.methods import build_method
-from train.recipe import Recipe, load_recipe
+from train.recipe import Recipe
+from train.recipe_files import load_recipe
 from train.run import PretrainResult, StepReport, export_run, pretrain
 from train.watch import Watch
 

@@ -12,7 +12,8 @@ from shards.errors import ConfigError
 from tests.mutations import ODD_YAML, error_of, mutated_yaml
 from tests.train.recipes import mae_recipe
 from train.data import stream_crops
-from train.recipe import DinoConfig, Recipe, load_recipe, recipe_names
+from train.recipe import DinoConfig, Recipe
+from train.recipe_files import load_recipe, recipe_names
 from train.schedules import mae_lr, schedule
 
 

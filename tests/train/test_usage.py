@@ -6,7 +6,8 @@ import pytest
 
 from shards.errors import ConfigError
 from tests.train.recipes import dino_recipe, mae_recipe
-from train.recipe import Recipe, load_recipe, recipe_names
+from train.recipe import Recipe
+from train.recipe_files import load_recipe, recipe_names
 from train.usage import check_usage, without_unused
 
 

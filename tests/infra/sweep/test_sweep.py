@@ -25,7 +25,7 @@ from shards.subset.lock import Lock
 from tests.eval.builders import write_archive
 from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
-from train.recipe import load_recipe
+from train.recipe_files import load_recipe
 
 pytestmark = pytest.mark.torch
 
