@@ -37,7 +37,7 @@ from ingest.raw.table_rows import table_rows
 from ingest.settings import IngestSettings, LimitSettings
 from shards.errors import SourceError
 from tests.ingest.material import encoded, photo, public_spec, tar_of, zip_of
-from tests.ingest.raw.test_archive import cut_into, spanned_zip64, zstd
+from tests.ingest.raw.archives import cut_into, spanned_zip64, zstd
 from tests.ingest.raw.test_rar_and_7z import rar5, seven_zip
 
 CASE_SECONDS: Final = 10
