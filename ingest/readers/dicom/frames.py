@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -51,7 +52,8 @@ def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
                 met, broken = met + 1, 0
             break  # fewer frames than wanted are there
         except (NotImplementedError, RuntimeError, *_BROKEN) as error:
-            _require_plugin(dataset.file_meta.TransferSyntaxUID)
+            if not _is_for_turbo(dataset):
+                _require_plugin(dataset.file_meta.TransferSyntaxUID)
             reason = _reason(dataset, error)
             if count == 1 or reason == "unsupported":
                 raise RejectError(reason, type(error).__name__) from error
@@ -98,10 +100,9 @@ def _reason(dataset: Any, error: BaseException) -> str:
 
 def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
     from pydicom.pixels.utils import iter_pixels, pixel_array
-    from pydicom.uid import JPEGExtended12Bit
 
-    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and number_of(dataset, "BitsStored", 8) > 8:
-        yield from _twelve_bit_jpegs(dataset, numbers, count)
+    if _is_for_turbo(dataset):
+        yield from _jpegs_by_turbo(dataset, numbers, count)
         return
     plugin = _plugin(dataset.file_meta.TransferSyntaxUID)
     if count == 1:
@@ -115,7 +116,7 @@ def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixel
 def _plugin(syntax: Any) -> str:
     """The decoder to use; empty where pydicom may choose.
 
-    GDCM ends the process on some damaged JPEGs, so it decodes only what nothing else does (lossless JPEG).
+    GDCM ends the process on some damaged JPEGs, so it decodes only what nothing else does.
     """
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -126,11 +127,27 @@ def _plugin(syntax: Any) -> str:
     return next((name for name in ("pyjpegls", "pylibjpeg", "pillow") if name in there), "") if "gdcm" in there else ""
 
 
-def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
-    """JPEG Process 4, which the plugins of pydicom that are free of the GPL do not decode."""
+def _is_for_turbo(dataset: Any) -> bool:
+    """Whether frames go to libjpeg-turbo of imagecodecs: JPEG of 12 bits, and lossless JPEG that keeps its colours.
+
+    Of pydicom's plugins only GDCM decodes lossless JPEG (Process 14), and it ends the process on some damaged frames.
+    """
+    from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == JPEGExtended12Bit:
+        return number_of(dataset, "BitsStored", 8) > 8
+    if syntax not in (JPEGLossless, JPEGLosslessSV1) or find_spec("imagecodecs") is None:
+        return False
+    return code_of(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB")
+
+
+def _jpegs_by_turbo(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixels]:
+    """JPEGs that no plugin of pydicom decodes safely under a licence other than the GPL."""
     from pydicom.encaps import generate_frames
 
     imagecodecs = library_for("JPEG of 12 bits in DICOM", "imagecodecs", "codecs")
+    is_signed = number_of(dataset, "PixelRepresentation", 0) == 1
     wanted = set(numbers)
     for number, data in enumerate(generate_frames(dataset.PixelData, number_of_frames=count)):
         if number not in wanted:
@@ -141,7 +158,9 @@ def _twelve_bit_jpegs(dataset: Any, numbers: Sequence[int], count: int) -> Itera
             raise ValueError("not decodable") from error
         if pixels.shape[:2] != (number_of(dataset, "Rows", 0), number_of(dataset, "Columns", 0)) or not pixels.size:
             raise ValueError("the codestream has another size than the header says")
-        yield pixels
+        if pixels.ndim - 2 != (number_of(dataset, "SamplesPerPixel", 1) > 1):
+            raise ValueError("the codestream has other channels than the header says")
+        yield pixels.view(f"i{pixels.dtype.itemsize}") if is_signed else pixels
 
 
 def _has_decoder(syntax: Any) -> bool:

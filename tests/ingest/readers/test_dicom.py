@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -160,6 +161,31 @@ def test_bytes_beyond_the_stated_frames_are_no_images() -> None:
     np.testing.assert_array_equal(image.pixels, RAMP)
     stack = np.stack([RAMP, RAMP + 1])
     assert len(images(made(stack, PixelData=stack.tobytes() * 2))) == 2
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_jpeg_gives_the_values_that_were_stored(bits: int, signed: int) -> None:
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (40, 56)).astype(f"u{1 if bits == 8 else 2}")
+    stored = bytes(imagecodecs.ljpeg_encode(values, bitspersample=bits))
+    options = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": signed}
+    (image,) = images(_lossless(values, stored, **options))
+    expected = values.astype(np.int64)
+    if signed:
+        expected = np.where(expected >= 1 << (bits - 1), expected - (1 << bits), expected)
+    np.testing.assert_array_equal(image.pixels, expected)
+    with pytest.raises(RejectError, match="undecodable"):
+        images(_lossless(values, stored, SamplesPerPixel=3, PhotometricInterpretation="RGB", **options))
+
+
+def _lossless(values: Any, stored: bytes, **attributes: Any) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(made(values, **attributes)))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    dataset.PixelData = pydicom.encaps.encapsulate([stored])
+    dataset["PixelData"].is_undefined_length = True
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 def test_hostile_headers_are_reasons() -> None:
