@@ -46,6 +46,8 @@ def ingest(
     remap: str | None = None,
     retry_rejects: str | None = None,
     allow_incomplete: bool = False,
+    prune: bool = False,
+    rehash: bool = False,
     settings: Path | None = None,
     only_listed: Path | None = None,
     workers: int | None = None,
@@ -102,6 +104,12 @@ def ingest(
     allow_incomplete
         End with exit code 0 although some raw files could not be read now. They stay pending: the same command tries
         them again.
+    prune
+        Drop the samples of raw files that an earlier job has read and that are not there any more. Locks of earlier
+        versions keep them. A rejected duplicate whose kept copy goes this way is kept instead.
+    rehash
+        Read known raw files again, also where size and time of change are the same, and replace what comes out
+        otherwise.
     settings
         YAML file with ingest settings.
     only_listed
@@ -147,6 +155,7 @@ def ingest(
         _watch() as watcher,
     ):
         from ingest.job.run import run_job
+        from ingest.job.sift import Mode
         from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
         figures = _figures(registry, spec)
@@ -163,6 +172,7 @@ def ingest(
             keep_pipeline=keep_pipeline,
             remapped=None if remap is None else dataset,
             retry_rejects="" if retry_rejects == "all" else retry_rejects,
+            mode=Mode(prune=prune, rehash=rehash),
             progress=clock,
         )
         clock.stop()
@@ -377,6 +387,7 @@ def report_lines(report: JobReport) -> Iterator[str]:
     ignored = sum(report.ignored.values())
     parts = f"{report.known:,} known + {report.read:,} read + {ignored:,} ignored + {report.pending:,} pending"
     yield f"{report.files:>10,}  files = {parts}"
+    yield from _grown_lines(report)
     yield f"{report.items:>10,}  items = {report.kept:,} kept + {report.rejected:,} rejected"
     yield from (f"{count:>10,}  kept: {modality}" for modality, count in report.modalities.items())
     yield from (f"{count:>10,}  rejected: {reason}" for reason, count in report.reasons.items())
@@ -384,3 +395,17 @@ def report_lines(report: JobReport) -> Iterator[str]:
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):
             yield f"{report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}"
+
+
+def _grown_lines(report: JobReport) -> Iterator[str]:
+    """What became of files that an earlier job has read."""
+    if report.changed:
+        yield f"{report.changed:>10,}  changed: read again"
+    if report.pruned:
+        yield f"{report.pruned:>10,}  vanished and pruned"
+    if report.vanished:
+        yield f"{report.vanished:>10,}  vanished: their samples stay (--prune drops them)"
+    if report.removed:
+        yield f"{report.removed:>10,}  samples removed"
+    if report.revived:
+        yield f"{report.revived:>10,}  duplicates revived: their original went"

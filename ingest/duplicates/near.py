@@ -123,11 +123,11 @@ def resolve_near(
     staged = staged_prints(staging, units, exact)
     if not settings.near or not staged.keys:
         return exact
-    both = committed_prints(dataset, staged.hashes) + staged
+    both = committed_prints(dataset, staged.hashes, without=exact.outgoing) + staged
     found = judge(
         both,
         StagedThumbs(dataset, staging, units, both),
-        lambda codes: staged_slices(dataset, staging, units, codes),
+        lambda codes: staged_slices(dataset, staging, units, codes, without=exact.outgoing),
         settings,
     )
     drops = {unit: dict(rows) for unit, rows in exact.drops.items()}

@@ -80,8 +80,14 @@ def staged_prints(staging: Staging, units: Sequence[UnitReport], exact: Resoluti
     )
 
 
-def committed_prints(dataset: Dataset, staged: Hashes) -> Prints:
-    """The committed fingerprints that share a band with a staged one, in the order in which they came."""
+def committed_prints(dataset: Dataset, staged: Hashes, *, without: frozenset[str] = frozenset()) -> Prints:
+    """The committed fingerprints that share a band with a staged one, in the order in which they came.
+
+    Args:
+        dataset: The dataset.
+        staged: The hashes of staged images.
+        without: Keys of samples that are about to leave.
+    """
     wanted = [np.unique(bands_of(staged)[:, band]) for band in range(BANDS)]
     keys: list[str] = []
     hashes, groups = [np.empty((0, 4), np.uint64)], [np.empty(0, np.int64)]
@@ -96,7 +102,7 @@ def committed_prints(dataset: Dataset, staged: Hashes) -> Prints:
             keys += chosen["key"].to_pylist()
             hashes.append(codes[shares])
             groups.append(group_codes(chosen["group_id"].to_pylist()))
-    rows = _index_rows(dataset, keys)
+    rows = _index_rows(dataset, sorted({*keys} - without))
     ranks = {str(key): rank for rank, key in enumerate(rows["key"].to_pylist())}
     order = np.array(sorted((i for i in range(len(keys)) if keys[i] in ranks), key=lambda i: ranks[keys[i]]), np.int64)
     standing = standing_of(rows)[[ranks[keys[i]] for i in order]]

@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingest.staging.folder import Staging
@@ -93,12 +94,19 @@ def _candidates(ranked: Sequence[int], pairs: Iterable[frozenset[int]]) -> list[
 
 
 def staged_slices(
-    dataset: Dataset, staging: Staging, units: Sequence[UnitReport], codes: set[int]
+    dataset: Dataset,
+    staging: Staging,
+    units: Sequence[UnitReport],
+    codes: set[int],
+    *,
+    without: frozenset[str] = frozenset(),
 ) -> dict[int, Slices]:
-    """The slices of some groups, committed and staged ones."""
+    """The slices of some groups, committed ones that stay and staged ones."""
     found: dict[int, Slices] = {}
     if codes:
-        collect(found, _committed(dataset, codes), codes, kind=0)
+        there = _committed(dataset, codes)
+        leaving = pc.is_in(there["key"], value_set=pa.array(sorted(without), pa.string()))
+        collect(found, there.filter(pc.invert(leaving)), codes, kind=0)
     for unit in units if codes else ():
         if unit.kept:
             table = staging.table(unit, "index", _COLUMNS)

@@ -21,6 +21,7 @@ from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
 from ingest.staging.tables import SCHEMAS
 from shards.dataset.dataset import Dataset
+from shards.dataset.removal import Removal
 from shards.schema import rejects_schema
 
 _BATCH_ROWS = 128
@@ -34,8 +35,9 @@ def commit(
     units: Sequence[UnitReport],
     settled: Settled,
     summary: Mapping[str, Any],
+    removal: Removal | None = None,
 ) -> int:
-    """Add a job's rows to the tables in one step.
+    """Add a job's rows to the tables in one step, in which a removal takes others out.
 
     Returns:
         The index version after the commit.
@@ -52,6 +54,7 @@ def commit(
         fingerprints=reader("fingerprints", lambda: kept_prints(staging, units, resolution)),
         raw_files=reader("raw_files", lambda: raw_file_rows(staging, units)),
         summary=summary,
+        removal=removal,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a dataset knows of a source already: its jobs, and the raw files that they have read.
+"""The committed jobs of a source, and the attempts that one consists of.
 
 A job that left files pending, or some of whose rejects are to be tried again, is continued by further attempts: jobs of
 the same raw data and rules whose ids end in `-2`, `-3` … (`-retry2` … for rejects). What is counted is counted over all
@@ -8,21 +8,19 @@ attempts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from ingest.job.unit_writer import stamp_of
-from ingest.privacy.pseudonyms import Pseudonyms
-from ingest.raw.compact import Compact
-from ingest.raw.items import RawItem
+from ingest.job.identity import job_id
+from ingest.job.list import Listing
+from ingest.job.sift import Mode, frames_by_path
 from ingest.staging.context import Retry
 from shards.dataset.dataset import Dataset
+
+_ATTEMPT: Final = re.compile(r"(?<=-[0-9a-f]{16})-(retry)?\d+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +30,12 @@ class Attempts:
     Attributes:
         base: The job's id, that of the first attempt.
         jobs: Id and summary of each attempt, oldest first.
+        overtaken: Whether a later job has read another state of the source by the same rules.
     """
 
     base: str
     jobs: Sequence[Mapping[str, Any]] = ()
+    overtaken: bool = False
 
     @property
     def ids(self) -> list[str]:
@@ -44,8 +44,18 @@ class Attempts:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the job is committed and no raw file of it is pending."""
-        return bool(self.jobs) and not self.jobs[-1].get("pending")
+        """Whether the job is committed, no raw file of it is pending, and what it read is what the dataset holds."""
+        return bool(self.jobs) and not self.overtaken and not self.jobs[-1].get("pending")
+
+    def total(self, name: str) -> int:
+        """A count of the summaries, over all attempts."""
+        return sum(int(job.get(name, 0)) for job in self.jobs)
+
+    def covers(self, listing: Listing, mode: Mode) -> bool:
+        """Whether the last attempt saw the files as they are now and left nothing that `mode` asks for."""
+        last = self.jobs[-1] if self.jobs else {}
+        unpruned = mode.prune and last.get("vanished") != 0
+        return last.get("stamps") in (None, listing.stamps) and not unpruned and not mode.rehash
 
     def next_id(self, *, retry: bool = False) -> str:
         """The id of another attempt."""
@@ -54,94 +64,41 @@ class Attempts:
         return f"{self.base}-{'retry' if retry else ''}{len(self.jobs) + 1}"
 
 
+def attempts_at(dataset: Dataset, source: str, rules: str, listing: Listing) -> Attempts:
+    """The committed attempts of the last job that read these raw files by these rules.
+
+    The id of a source's first job follows from rules and listing. A later one may meet the same listing again, after
+    files came and went; the summaries of the jobs tell which was the last.
+    """
+    jobs = dataset.jobs()
+    ours = [job for job in jobs if (job.get("source"), job.get("rules")) == (source, rules)]
+    bases = [_ATTEMPT.sub("", job["job_id"]) for job in ours if job.get("listing") == listing.digest]
+    attempts = attempts_of(dataset, bases[-1] if bases else job_id(source, rules, listing.digest))
+    last = max((int(job["version"]) for job in ours), default=-1)
+    return replace(attempts, overtaken=bool(attempts.jobs) and int(attempts.jobs[-1]["version"]) < last)
+
+
+def attempts_for(
+    dataset: Dataset, found: Attempts, listing: Listing, *, source: str, rules: str, mode: Mode
+) -> Attempts:
+    """The attempts that the next run belongs to: those found where it continues them, else the first of a new job.
+
+    What a job does with a source that is known follows from its files, the jobs before it and what was taken out
+    since; so does its id, by which an interrupted run is found again.
+    """
+    jobs = dataset.jobs()
+    earlier = [job["job_id"] for job in jobs if job.get("source") == source]
+    if not earlier or (found.jobs and not found.overtaken and not found.is_complete and found.covers(listing, mode)):
+        return found
+    removals = [job["job_id"] for job in jobs if job.get("removed")]
+    state = [listing.digest, listing.stamps, earlier[-1], *removals[-1:], str(mode)]
+    return Attempts(base=job_id(source, rules, " ".join(state)))
+
+
 def attempts_of(dataset: Dataset, base: str) -> Attempts:
     """The committed attempts of a job."""
     pattern = re.compile(rf"{re.escape(base)}(-(retry)?\d+)?")
     return Attempts(base=base, jobs=[job for job in dataset.jobs() if pattern.fullmatch(job["job_id"])])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sifted:
-    """The raw files of a listing, by what the dataset knows of them.
-
-    Attributes:
-        items: Those to read: new ones, changed ones, and those that could not be read before.
-        known: How many are read already, by the same rules.
-        changed: How many of `items` are read already, but were another file then.
-    """
-
-    items: Sequence[RawItem]
-    known: int = 0
-    changed: int = 0
-
-
-def sift(
-    dataset: Dataset, items: Sequence[RawItem], names: Pseudonyms, *, source: str, rules: str, by_name: bool = False
-) -> Sifted:
-    """Leave out the raw files that an earlier job has read.
-
-    Memory: 16 bytes per known file.
-
-    Args:
-        dataset: The dataset.
-        items: All raw files.
-        names: How their paths are written in the tables.
-        source: The source's id.
-        rules: Only what was read by these rules is known.
-        by_name: Take also the raw files of the source's samples as known, whatever made them.
-    """
-    found = _read_by_jobs(dataset, source, rules)
-    named: list[str] = []
-    if by_name:
-        sql = "SELECT DISTINCT raw_path FROM samples WHERE source = ?"
-        named = dataset.query(sql, params=[source])["raw_path"].to_pylist()
-    if not len(found) and not named:
-        return Sifted(items=items)
-    rows = list(zip(*(found[name].to_pylist() for name in ("raw_path", "size", "stamp")), strict=True))
-    files, paths = _hashes(rows), _hashes((path, 0, "") for path, *_ in rows)
-    by_path = _hashes((path, 0, "") for path in named)
-    counts = {"known": 0, "changed": 0}
-
-    def unknown() -> Iterator[RawItem]:
-        for item in items:
-            path = names.raw_path(item)
-            if _has(files, (path, item.size, stamp_of(item))) or _has(by_path, (path, 0, "")):
-                counts["known"] += 1
-                continue
-            counts["changed"] += _has(paths, (path, 0, ""))
-            yield item
-
-    left = Compact(unknown())
-    return Sifted(items=left, known=counts["known"], changed=counts["changed"])
-
-
-def _read_by_jobs(dataset: Dataset, source: str, rules: str) -> pa.Table:
-    """The raw files that committed jobs have read.
-
-    A job that ended between the commit of its raw files and that of its samples has read nothing that is there.
-    """
-    where = "FROM raw_files WHERE source = ? AND rules = ? AND state = 'read'"
-    jobs = dataset.query(f"SELECT DISTINCT job_id {where}", params=[source, rules])["job_id"].to_pylist()
-    ids = pa.table({"job_id": pa.array(dataset.committed(jobs), pa.string())})
-    return dataset.query(
-        f"SELECT raw_path, size, stamp {where} AND job_id IN (SELECT job_id FROM ids)",  # noqa: S608 - our own text
-        params=[source, rules],
-        ids=ids,
-    )
-
-
-def _hashes(rows: Iterable[tuple[str, int, str]]) -> NDArray[np.uint64]:
-    return np.unique(np.fromiter((_hash(row) for row in rows), np.uint64))
-
-
-def _hash(row: tuple[str, int, str]) -> int:
-    return int.from_bytes(blake2b("\0".join(map(str, row)).encode(), digest_size=8).digest(), "little")
-
-
-def _has(hashes: NDArray[np.uint64], row: tuple[str, int, str]) -> bool:
-    wanted = np.uint64(_hash(row))
-    at = int(np.searchsorted(hashes, wanted))
-    return at < len(hashes) and bool(hashes[at] == wanted)
 
 
 def rejects_to_retry(dataset: Dataset, attempts: Attempts, reason: str) -> Retry:
@@ -158,14 +115,7 @@ def rejects_to_retry(dataset: Dataset, attempts: Attempts, reason: str) -> Retry
         ids=ids,
         wanted=wanted,
     )
-    return Retry(wanted=_frames(wanted), kept=_frames(kept))
-
-
-def _frames(rows: pa.Table) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for path, frame in zip(rows["raw_path"].to_pylist(), rows["raw_frame"].to_pylist(), strict=True):
-        found.setdefault(path, set()).add(frame)
-    return {path: frozenset(frames) for path, frames in found.items()}
+    return Retry(wanted=frames_by_path(wanted), kept=frames_by_path(kept))
 
 
 def drop_retried(dataset: Dataset, attempts: Attempts) -> None:

@@ -41,12 +41,14 @@ class Listing:
             table); else by extension (`other` for unknown ones).
         digest: SHA-256 (hex) of paths, sizes and, in zips, checksums.
         unused: The list that the source is → its columns that say nothing of a file.
+        stamps: SHA-256 (hex) of the times of change and entity tags.
     """
 
     items: Sequence[RawItem]
     ignored: Counter[str]
     digest: str
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    stamps: str = ""
 
 
 def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listing:
@@ -56,19 +58,26 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
         SourceError: Nothing is there; a table that the layout needs is missing, cannot be read, or selects nothing.
     """
     leftovers = Leftovers()
-    digest = hashlib.sha256()
+    digest, stamps = hashlib.sha256(), hashlib.sha256()
 
     def digested() -> Iterator[RawItem]:
         for item in files_of(open_root(raw_url, spec), spec, settings, leftovers):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
+            stamps.update(f"{item.stamp}\n".encode())
             for stated in item.per_frame:
                 digest.update(chr(0).join(stated).encode("utf-8", "surrogateescape"))
             yield item
 
     items = Compact(digested())
     unused = leftovers.columns if spec.layout.reader == "list" else {}  # what an entry takes of a table is its choice
-    return Listing(items=items, ignored=leftovers.counts, digest=digest.hexdigest(), unused=unused)
+    return Listing(
+        items=items,
+        ignored=leftovers.counts,
+        digest=digest.hexdigest(),
+        unused=unused,
+        stamps=stamps.hexdigest(),
+    )
 
 
 def open_root(raw_url: str, spec: SourceSpec) -> RawRoot:

@@ -59,6 +59,10 @@ class JobReport:
         ignored: Files that are not asked for, by kind.
         pending: Raw files that could not be read now; the same command tries them again.
         changed: Raw files among those read that an earlier job has read in another state.
+        vanished: Raw files that an earlier job has read and that are not there any more; their samples stay.
+        pruned: Vanished raw files whose samples the job dropped.
+        revived: Kept images that were rejected as duplicates before, whose original went.
+        removed: Samples that left the dataset: those of changed files that came out otherwise, and of pruned ones.
         items: What came of the files that were read: images, and files (or the rest of one) that are broken.
         kept: Images that the dataset gained.
         rejected: Images and files in `rejects/`.
@@ -86,6 +90,10 @@ class JobReport:
     ignored: Mapping[str, int] = field(default_factory=dict)
     pending: int = 0
     changed: int = 0
+    vanished: int = 0
+    pruned: int = 0
+    revived: int = 0
+    removed: int = 0
     items: int = 0
     kept: int = 0
     rejected: int = 0

@@ -22,16 +22,18 @@ from ingest.engines.base import Engine, Supervision
 from ingest.engines.local import LocalEngine
 from ingest.job.commit import commit
 from ingest.job.concede import concede_duplicates, concede_withdrawn
-from ingest.job.identity import PIPELINE_VERSION, job_id, rules_of
-from ingest.job.known import Attempts, Sifted, attempts_of, drop_retried, rejects_to_retry, sift
+from ingest.job.identity import PIPELINE_VERSION, rules_of
+from ingest.job.known import Attempts, attempts_at, attempts_for, attempts_of, drop_retried, rejects_to_retry
 from ingest.job.list import Listing, cut_units, list_raw
 from ingest.job.map import map_units
+from ingest.job.outgoing import Leaving, clear_after, num_revived
 from ingest.job.place import place_series
 from ingest.job.remap import carry_tombstones
 from ingest.job.report import JobReport, Progress, Watcher, count_by, settled_counts
 from ingest.job.secret_check import check_secret, pin_secret
 from ingest.job.settle import TRIES, Settled, settle
 from ingest.job.share import Share
+from ingest.job.sift import PLAIN, Mode, Sifted, rejects_to_revive, sift
 from ingest.job.target import Target, open_target
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
@@ -44,6 +46,7 @@ from ingest.staging.context import MapContext, Retry
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from shards.dataset.dataset import Dataset
+from shards.dataset.removal import Removal
 from shards.errors import BiovfmError, ConfigError, SourceError
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
@@ -63,6 +66,7 @@ def run_job(
     keep_pipeline: bool = False,
     retry_rejects: str | None = None,
     remapped: str | None = None,
+    mode: Mode = PLAIN,
     progress: Watcher | None = None,
 ) -> JobReport:
     """Ingest one source into a dataset; the dataset is made where there is none.
@@ -80,10 +84,12 @@ def run_job(
         keep_pipeline: Go on in a dataset whose samples an earlier version of the pipeline made.
         retry_rejects: Try the rejects of this reason again (empty: all of them), and nothing else.
         remapped: An older dataset that this one takes the place of: what was withdrawn from it stays out here too.
+        mode: What to do with raw files that are known or vanished.
         progress: Told several times a second how far the job is.
 
     Raises:
-        SourceError: The raw URL holds nothing that the source's layout asks for.
+        SourceError: The raw URL holds nothing that the source's layout asks for, or what vanished is to be pruned and a
+            part of the raw data cannot be listed now.
         ConfigError: The source needs a secret and there is none, or the dataset has another encoding policy or was
             made by another version of the pipeline.
         EngineError: A unit failed each time it was tried.
@@ -99,15 +105,19 @@ def run_job(
     if listed is not None:
         check_matches(listed, (names.raw_path(item) for item in listing.items), source=spec.id)
     rules = rules_of(spec, settings, target.encoding, key_check=names.key_check, listed=listed)
-    attempts = attempts_of(target.dataset, job_id(spec.id, rules, listing.digest))
+    attempts = attempts_at(target.dataset, spec.id, rules, listing)
     if retry_rejects is None and attempts.is_complete:
-        _tidy(target.dataset, attempts, settings.secret)
-        return replace(_report(target.dataset, spec, attempts, listing), repeated=True)
+        _tidy(target.dataset, attempts, listing, names, settings.secret)
+        if attempts.covers(listing, mode) and not rejects_to_revive(target.dataset, spec.id).wanted:
+            return replace(_report(target.dataset, spec, attempts, listing), repeated=True)
     note = target.require_current(keep_pipeline=keep_pipeline)
     retry = None if retry_rejects is None else _retry(target.dataset, attempts, retry_rejects)
     if retry is None:
         by_name = bool(note) and not attempts.jobs
-        work = sift(target.dataset, listing.items, names, source=spec.id, rules=rules, by_name=by_name)
+        work = sift(target.dataset, listing.items, names, source=spec.id, rules=rules, mode=mode, by_name=by_name)
+        if work.is_idle:
+            return _idle(target.dataset, spec, attempts, listing, work)
+        attempts = attempts_for(target.dataset, attempts, listing, source=spec.id, rules=rules, mode=mode)
     else:
         work = Sifted(items=Compact(item for item in listing.items if names.raw_path(item) in retry.wanted))
     if remapped is not None:
@@ -121,7 +131,7 @@ def run_job(
         job_id=attempts.next_id(retry=retry is not None),
         rules=rules,
         listed=listed,
-        retry=retry,
+        retry=work.revive if retry is None and work.revive.wanted else retry,
     )
     job = _Job(
         target=target,
@@ -213,13 +223,13 @@ def _run(job: _Job, engine: Engine, share: Share | None) -> JobReport:
         reports, resumed = map_units(engine, job.context, job.staging, units, share=share, tell=job.tell)
         if reports is None:
             return replace(_report(job.dataset, job.context.spec, job.attempts, job.listing), unfinished=True)
-        settled = settle(engine, job.dataset, job.context, job.staging, units=reports, tell=job.tell)
+        leaving = Leaving(source=job.context.spec.id, again=job.work.again, gone=job.work.gone)
+        settled = settle(engine, job.dataset, job.context, job.staging, units=reports, tell=job.tell, leaving=leaving)
     finally:
         engine.release()  # nobody idles while the job commits
     report = _commit(job, reports, settled)
     return replace(
         report,
-        changed=job.work.changed,
         shards=len(settled.packs),
         units=len(units),
         resumed_units=resumed,
@@ -242,13 +252,23 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
     job.target.check(Dataset.open(dataset.url))
     if not spec.deidentified:
         pin_secret(dataset, job.context.settings.secret)
+    job_id, outgoing = job.context.job_id, settled.resolution.outgoing
+    removal = Removal(dataset, lambda _: sorted(outgoing), transaction=job_id, note=job.staging.note)
     version = commit(
-        dataset, job.staging, job.context.job_id, units=units, settled=settled, summary=_summary(job, units, settled)
+        dataset,
+        job.staging,
+        job_id,
+        units=units,
+        settled=settled,
+        summary=_summary(job, units, settled),
+        removal=removal if outgoing else None,
     )
     attempts = attempts_of(dataset, job.attempts.base)
     if version != settled.resolution.version + 1:
-        concede_duplicates(dataset, job.context.job_id)
-        concede_withdrawn(dataset, job.context.job_id, job.context.settings.secret)
+        concede_duplicates(dataset, job_id)
+        concede_withdrawn(dataset, job_id, job.context.settings.secret)
+    if _has_replaced(attempts.jobs[-1]):
+        clear_after(dataset, job_id, source=spec.id, gone=job.work.gone)
     job.staging.sweep(dataset)
     drop_retried(dataset, attempts)
     return replace(_report(dataset, spec, attempts, job.listing), notes=notes)
@@ -271,8 +291,29 @@ def _summary(job: _Job, units: Sequence[UnitReport], settled: Settled) -> dict[s
         "pipeline_version": PIPELINE_VERSION,
         "spec": job.context.spec.model_dump(mode="json", exclude_defaults=True),
         "settings": job.context.settings.model_dump(mode="json", exclude_defaults=True),
+        "listing": job.listing.digest,
+        "stamps": job.listing.stamps,
+        "rules": job.context.rules,
     }
-    return summary if job.retried is None else {**summary, "retried": job.retried}
+    return summary | (_of_grown(job, units, settled) if job.retried is None else {"retried": job.retried})
+
+
+def _of_grown(job: _Job, units: Sequence[UnitReport], settled: Settled) -> dict[str, int]:
+    """What a job did with files that were known: nothing of it is said where there was nothing."""
+    work = job.work
+    counts = {
+        "changed": work.changed,
+        "read_again": len(work.again),
+        "pruned": len(work.gone),
+        "revived": num_revived(job.staging, units, settled.resolution, work.revive),
+        "tried_to_revive": len(work.revive.wanted),
+    }
+    return {"vanished": work.vanished - len(work.gone), **{name: count for name, count in counts.items() if count}}
+
+
+def _has_replaced(summary: Mapping[str, Any]) -> bool:
+    """Whether a job took the place of something, so that its commit is followed by others."""
+    return any(summary.get(name) for name in ("removed", "read_again", "pruned", "tried_to_revive"))
 
 
 def _notes(settled: Settled, *, pending: int, retried: bool) -> tuple[str, ...]:
@@ -293,14 +334,29 @@ def _notes(settled: Settled, *, pending: int, retried: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _tidy(dataset: Dataset, attempts: Attempts, secret: SecretStr) -> None:
+def _tidy(dataset: Dataset, attempts: Attempts, listing: Listing, names: Pseudonyms, secret: SecretStr) -> None:
     """Complete what a kill after the commit left undone."""
+    last = attempts.jobs[-1]
     staging = Staging(dataset.store, attempts.ids[-1])
     if not staging.is_empty():
         concede_duplicates(dataset, attempts.ids[-1])
         concede_withdrawn(dataset, attempts.ids[-1], secret)
+        if _has_replaced(last):
+            source, rules = str(last["source"]), str(last["rules"])
+            gone: Sequence[str] = ()
+            if last.get("pruned"):
+                gone = sift(dataset, listing.items, names, source=source, rules=rules, mode=Mode(prune=True)).gone
+            clear_after(dataset, attempts.ids[-1], source=source, gone=gone)
     staging.sweep(dataset)  # a kill in the middle of it leaves empty folders
     drop_retried(dataset, attempts)
+
+
+def _idle(dataset: Dataset, spec: SourceSpec, attempts: Attempts, listing: Listing, work: Sifted) -> JobReport:
+    """The report where every file is known as it is."""
+    if attempts.is_complete:
+        return replace(_report(dataset, spec, attempts, listing), repeated=True, vanished=work.vanished)
+    found = _report(dataset, spec, Attempts(base=attempts.base), listing, known=work.known)
+    return replace(found, repeated=True, vanished=work.vanished)
 
 
 def _report(
@@ -336,4 +392,9 @@ def _report(
         rejected=sum(reasons.values()),
         reasons=reasons,
         modalities=kept,
+        vanished=int(attempts.jobs[-1].get("vanished", 0)) if attempts.jobs else 0,
+        changed=attempts.total("changed"),
+        pruned=attempts.total("pruned"),
+        revived=attempts.total("revived"),
+        removed=attempts.total("removed"),
     )

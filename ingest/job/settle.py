@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingest.engines.base import Engine
+from ingest.job.outgoing import STAYING, Leaving
 from ingest.job.promote import Pack, Promoted, plan_packs, promote
 from ingest.job.report import Progress, Watcher
 from ingest.job.resolve import resolve
@@ -45,6 +46,7 @@ def settle(
     *,
     units: Sequence[UnitReport],
     tell: Watcher,
+    leaving: Leaving = STAYING,
 ) -> Settled:
     """Resolve and promote, again where another job has committed meanwhile.
 
@@ -53,7 +55,8 @@ def settle(
     """
     for _ in range(TRIES):
         tell(Progress(stage="resolve"))
-        resolution = resolve(dataset, staging, units, context.settings.dedup, context.settings.secret)
+        secret = context.settings.secret
+        resolution = resolve(dataset, staging, units, context.settings.dedup, secret, leaving=leaving)
         packs = plan_packs(staging, context, units, resolution)
         promoted = promote(engine, context, staging, units=units, packs=packs, tell=tell)
         if dataset.version() == resolution.version:

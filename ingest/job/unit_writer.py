@@ -115,7 +115,8 @@ class UnitWriter:
             self._tables["rejects"].add({**row, "reason": reason, "detail": detail, "job_id": self.context.job_id})
         self._items += self.num_images
         self._files += 1
-        self._note("read")
+        retry = self.context.retry
+        self._note("revived" if retry is not None and retry.revives(self.raw_path) else "read")
 
     def withhold(self) -> None:
         """The raw file cannot be read now: nothing that came of it counts, and another run reads it again."""
@@ -132,7 +133,8 @@ class UnitWriter:
 
     def _note(self, state: str) -> None:
         item, context = self._item, self.context
-        row = {"source": context.spec.id, "raw_path": self.raw_path, "size": item.size, "stamp": stamp_of(item)}
+        row = {"source": context.spec.id, "raw_path": self.raw_path, "size": item.size}
+        row["stamp"] = self._pseudonyms.stamp(item)
         self._tables["raw_files"].add({**row, "state": state, "rules": context.rules, "job_id": context.job_id})
 
     def reject(self, reason: str, detail: str = "", *, frame: str = "", modality: str = "") -> None:
@@ -241,11 +243,6 @@ class UnitWriter:
     def _close_shard(self, modality: str) -> None:
         shard = self._open.pop(modality)
         self._finished[shard.name] = shard.writer.close()
-
-
-def stamp_of(item: RawItem) -> str:
-    """What besides its size tells whether a raw file has changed; empty where nothing does."""
-    return f"{item.check:08x}" if item.check else ""
 
 
 def _digest(path: Path) -> str:

@@ -91,6 +91,15 @@ class Pseudonyms:
         outer = self.raw_path(item.holder) if item.holder else self._names.path(item.path)
         return f"{scheme[0]}{self._names.path(item.member)}::{outer}"
 
+    def stamp(self, item: RawItem) -> str:
+        """What besides its size tells whether a raw file has changed; empty where nothing does.
+
+        A time of change may be that of an examination, so it leaves as a keyed hash.
+        """
+        if item.check:
+            return f"{item.check:08x}"
+        return self._names.digest("stamp", f"{item.raw_path}\0{item.stamp}", 6) if item.stamp else ""
+
 
 def hides_paths(spec: SourceSpec, settings: IngestSettings) -> bool:
     """Whether raw paths are published as keyed hashes."""

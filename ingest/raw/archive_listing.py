@@ -127,7 +127,8 @@ def _expanded(item: RawItem, inside: Callable[[], Container], limits: LimitSetti
         container = inside()
         in_place = container.direct or item.kind in _PASSES
         holder = item if in_place else replace(item, offset=-1 - item.offset)
-        yield from archive_items(container, RawItem(path=item.path, parts=item.parts, holder=holder), limits)
+        base = RawItem(path=item.path, parts=item.parts, holder=holder, stamp=item.stamp)
+        yield from archive_items(container, base, limits)
 
 
 def _zip_entries(
@@ -183,6 +184,7 @@ def _tar_entries(
                 kind=cast("Kind", container.kind),
                 size=info.size,
                 offset=info.offset_data if plain else position,
+                stamp=f"{info.mtime}" if info.mtime else base.stamp,
                 pieces=pieces if plain else (),
             )
             detail = _tar_objection(info, pieces, limits)

@@ -80,6 +80,8 @@ class RawItem:
         size: Bytes (packed size for `gzip`).
         offset: First byte inside a plain tar, position inside other archives.
         check: CRC-32 that a zip directory states, else 0; part of the listing's digest.
+        stamp: Time of the last change or entity tag, of a member or else of its archive; empty where none is known. It
+            is no part of the listing's digest, since a copy of the same files has other times.
         detail: Why a `reject` is one, as `reason` or `reason:detail`; the error of what is `unavailable`; the kind of
             what is `ignored`.
         stated: What a list or table says of the file.
@@ -98,6 +100,7 @@ class RawItem:
     size: int = 0
     offset: int = 0
     check: int = 0
+    stamp: str = ""
     detail: str = ""
     stated: Stated = _NOTHING
     per_frame: tuple[Stated, ...] = ()

@@ -128,7 +128,7 @@ def _item(root: RawRoot, path: str, stated: Stated) -> RawItem:
     found: Exception = ValueError()
     for name in dict.fromkeys((path, plain)):
         try:
-            return RawItem(path=name, size=root.size(name), stated=stated)
+            return RawItem(path=name, size=root.size(name), stamp=root.stamp(name), stated=stated)
         except (OSError, ValueError) as error:
             found = error
     if not _is_text(path):

@@ -34,7 +34,7 @@ def all_items(root: RawRoot, limits: LimitSettings, *, deep: bool = True) -> Ite
         elif found.missing or (found.kind and (deep or found.kind not in SLOW_ARCHIVES)):
             yield from members(root, found, limits)
         else:
-            yield RawItem(path=found.path, size=found.size)
+            yield RawItem(path=found.path, size=found.size, stamp=found.walked.stamp)
 
 
 def _special(found: Found) -> RawItem | None:
@@ -59,9 +59,11 @@ def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawI
     if found.missing:
         yield RawItem(path=path, kind="reject", detail=f"unreadable_archive:{found.missing}")
     elif found.kind == "gzip":
-        yield RawItem(path=path, member=unpacked_name(path.rpartition("/")[2]), kind="gzip", size=found.size)
+        member, stamp = unpacked_name(path.rpartition("/")[2]), found.walked.stamp
+        yield RawItem(path=path, member=member, kind="gzip", size=found.size, stamp=stamp)
     elif found.size == 0:
         yield RawItem(path=path, kind="reject", detail="empty_file")
     else:
         stored = root.stored(path, found.parts, size=found.size)
-        yield from archive_items(top(stored, found.kind), RawItem(path=path, parts=found.parts), limits)
+        base = RawItem(path=path, parts=found.parts, stamp=found.walked.stamp)
+        yield from archive_items(top(stored, found.kind), base, limits)

@@ -11,10 +11,10 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from ingest.raw.faults import fault_of
 from ingest.raw.streams import Joined
@@ -32,6 +32,7 @@ class Walked(NamedTuple):
         ignored: Why it is left alone, as a kind that is counted; empty for a file.
         rejected: Why it can never be read; empty for a file.
         unavailable: The error that says it cannot be read now; empty for a file.
+        stamp: Time of its last change or entity tag; empty where neither is known.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Walked(NamedTuple):
     ignored: str = ""
     rejected: str = ""
     unavailable: str = ""
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class RawRoot:
             UnavailableError: A remote folder cannot be listed now.
         """
         if self._only:
-            yield Walked(self._only, self.size(self._only))
+            yield Walked(self._only, self.size(self._only), stamp=self.stamp(self._only))
         elif self._local:
             yield from walk(Path(self._base))
         else:
@@ -125,8 +127,10 @@ class RawRoot:
                 found = self._fs.find(self._base, detail=True)
             except Exception as error:
                 raise fault_of(error) or error from error
-            files = sorted((name.removeprefix(base), int(info["size"] or 0)) for name, info in found.items())
-            yield from (Walked(path, size) for path, size in files)
+            files = sorted(
+                (name.removeprefix(base), int(info["size"] or 0), _stamp(info)) for name, info in found.items()
+            )
+            yield from (Walked(path, size, stamp=stamp) for path, size, stamp in files)
 
     def size(self, path: str) -> int:
         """Bytes of one file.
@@ -139,6 +143,15 @@ class RawRoot:
             _require_regular(found.st_mode)
             return found.st_size
         return int(self._fs.size(f"{self._base}/{path}") or 0)
+
+    def stamp(self, path: str) -> str:
+        """Time of the last change of a file or its entity tag; empty where neither is known."""
+        try:
+            if self._local:
+                return f"{(Path(self._base) / path).stat().st_mtime_ns:x}"
+            return _stamp(self._fs.info(f"{self._base}/{path}"))
+        except OSError:  # who opens it is told
+            return ""
 
     def stored(self, path: str, parts: Sequence[tuple[str, int]] = (), *, size: int | None = None) -> Stored:
         """A file, or the parts of a split one as if they were whole.
@@ -181,6 +194,12 @@ class RawRoot:
             return open_regular(Path(self._base) / path)
         stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
         return stream
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    """What a file system says of a file's state, under the names that the drivers use."""
+    found = (info.get(name) for name in ("ETag", "etag", "LastModified", "last_modified", "updated", "mtime"))
+    return next((str(value) for value in found if value), "")
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -303,7 +322,7 @@ def _file(path: Path, inner: str) -> Walked:
             return Walked(inner, rejected="a link that leads nowhere" if path.is_symlink() else "gone while listing")
         return Walked(inner, unavailable=_code(error))
     if stat.S_ISREG(found.st_mode):
-        return Walked(inner, found.st_size)
+        return Walked(inner, found.st_size, stamp=f"{found.st_mtime_ns:x}")
     return Walked(inner, rejected=f"no regular file but {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}")
 
 

@@ -19,13 +19,21 @@ class Retry:
     Attributes:
         wanted: Raw path → rejected frames; an empty frame stands for the file.
         kept: Raw path → frames of it that the dataset holds.
+        revived: Whether the rejects are duplicates whose original went; other files are read as a whole beside them.
     """
 
     wanted: Mapping[str, frozenset[str]] = field(default_factory=dict)
     kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    revived: bool = False
+
+    def revives(self, raw_path: str) -> bool:
+        """Whether a file is read for its revived duplicates alone."""
+        return self.revived and raw_path in self.wanted
 
     def takes(self, raw_path: str, frame: str) -> bool:
         """Whether this image is to be tried again."""
+        if self.revived and raw_path not in self.wanted:
+            return True
         frames = self.wanted.get(raw_path, frozenset())
         return (frame in frames or "" in frames) and frame not in self.kept.get(raw_path, frozenset())
 
@@ -43,7 +51,7 @@ class MapContext:
         job_id: The job.
         rules: Digest of all but the raw data that decides the job's result.
         listed: Raw paths and frames to take (`raw_path` → frames), or None for all; others are rejects.
-        retry: The rejects that are tried again, and nothing else; None where it is no retry.
+        retry: The rejects that are tried again, and nothing else but for revived ones; None where there are none.
     """
 
     spec: SourceSpec

@@ -252,7 +252,7 @@ class Staging:
         Raises:
             NotFoundError: Neither the tar nor the shard is there.
         """
-        self._note(shard, tar)
+        self.note(shard, tar)
         try:
             self._store.move_if_absent(f"{self._path}/{tar}", shard)
         except (AlreadyExistsError, NotFoundError):
@@ -264,7 +264,7 @@ class Staging:
         Raises:
             StoreError: What came to lie there is not what was written.
         """
-        self._note(shard, "")
+        self.note(shard)
         with suppress(AlreadyExistsError):  # the same bytes
             self._put(file, shard)
         if not self.is_local and self._digest(shard) != sha256:
@@ -277,7 +277,7 @@ class Staging:
         else:
             self._store.put_if_absent(path, file)
 
-    def _note(self, shard: str, origin: str) -> None:
+    def note(self, shard: str, origin: str = "") -> None:
         """Note a final name before a shard appears under it, so that a sweep finds it if the job never commits."""
         with suppress(AlreadyExistsError):
             self._store.put_if_absent(f"{self._path}/promoted/{shard}", origin.encode())

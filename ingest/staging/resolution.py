@@ -22,6 +22,7 @@ class Resolution:
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         kept_neighbours: Images that resemble another of their folder and are kept.
         overlap: Evaluation task → staged images that match one of its images.
+        outgoing: Keys of the committed samples that leave with the job (`ingest.job.outgoing`).
     """
 
     version: int
@@ -29,6 +30,7 @@ class Resolution:
     skipped_buckets: int = 0
     kept_neighbours: int = 0
     overlap: Mapping[str, int] = field(default_factory=dict)
+    outgoing: frozenset[str] = frozenset()
 
     def dropped(self, unit: int) -> Drops:
         """The dropped rows of a unit."""

@@ -22,12 +22,13 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
-from shards.dataset.replace import JOB, SUMMARY
-from shards.dataset.table_files import add_files, require_inside, write_files
+from shards.dataset.replace import JOB, SUMMARY, Change, replace_files
+from shards.dataset.table_files import add_columns, add_files, require_inside, write_files
 from shards.dataset.table_log import entry_of, is_committed, require_newest, require_readable
 from shards.dataset.withdrawals import RELOCK, withdrawals_of
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
+
+    from shards.dataset.removal import Removal
 
     Rows: TypeAlias = pa.Table | Callable[[], pa.RecordBatchReader]
     """Rows of a table, or what makes a fresh reader of them each time it is called."""
@@ -350,8 +353,9 @@ class Dataset:
         fingerprints: Rows | None = None,
         raw_files: Rows | None = None,
         summary: Mapping[str, Any] | None = None,
+        removal: Removal | None = None,
     ) -> int:
-        """Add one job's samples; all of them appear at once.
+        """Add one job's samples; all of them appear at once, and what a removal takes out leaves with the same commit.
 
         A job that is committed already commits nothing. Memory: that of the tables that are passed whole, and a few
         row groups of those that are read (see `shards.dataset.table_files`).
@@ -364,6 +368,7 @@ class Dataset:
             fingerprints: Rows of the fingerprints table.
             raw_files: Rows of `raw_files_schema()`.
             summary: The job's counts, kept in the commit (see `jobs`).
+            removal: Samples that leave; their fingerprints are left to `shards.dataset.removal.drop_prints`.
 
         Returns:
             The index version after the commit.
@@ -376,7 +381,26 @@ class Dataset:
         if not callable(rows):
             order = [(name, "ascending") for name in ("modality", "source", "shard", "shard_row")]
             rows = rows.select(index_schema().names).cast(index_schema()).sort_by(order)
+        if removal is not None and self.table("index") is not None:
+            return self._replace(job_id, rows, summary, removal)
         return self._append("index", job_id, rows, summary)
+
+    def _replace(self, job_id: str, rows: Rows, summary: Mapping[str, Any] | None, removal: Removal) -> int:
+        """Let rows come and others leave in one commit of the index."""
+        from deltalake import Schema
+
+        @cache
+        def added() -> list[AddAction]:
+            reader = rows() if callable(rows) else rows.to_reader()
+            return write_files(self.store, "index", job_id, reader, PARTITIONS)
+
+        def plan(table: DeltaTable) -> Change:
+            change = removal.plan(table)
+            return replace(change, added=[*change.added, *added()])
+
+        table = self.samples_table()
+        add_columns(table, Schema.from_arrow(index_schema()))
+        return replace_files(self, "index", plan, transaction=job_id, summary=summary, operation="WRITE")
 
     def reject(self, transaction: str, rejects: Rows) -> None:
         """Add rows to the rejects, once for each transaction.

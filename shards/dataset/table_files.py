@@ -96,7 +96,7 @@ def add_files(
 
     columns = Schema.from_arrow(schema)
     if table is not None:
-        _add_columns(table, columns)
+        add_columns(table, columns)
         if table.schema() != columns:
             raise SampleIndexError(f"{url} has other columns", hint="install the biovfm release that wrote it")
         table.create_write_transaction(
@@ -118,7 +118,7 @@ def add_files(
         raise CommitFailedError(f"{url}: another writer made the table at the same moment") from error
 
 
-def _add_columns(table: DeltaTable, wanted: Schema) -> None:
+def add_columns(table: DeltaTable, wanted: Schema) -> None:
     """Give a table of an earlier release the columns that came later; its old rows hold null in them."""
     known = {field.name for field in table.schema().fields}
     later = [field for field in wanted.fields if field.name not in known and field.nullable]

@@ -41,9 +41,9 @@ def raw(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "raw", files | {"z.zip": zip_of(packed)})
 
 
-def start(raw: Path, dataset: Path, settings: Path) -> subprocess.Popen[bytes]:
+def start(raw: Path, dataset: Path, settings: Path, *more: str) -> subprocess.Popen[bytes]:
     words = ["ingest", "test", str(raw), str(dataset), "--modality", "Fundus", "--deidentified"]
-    command = [sys.executable, "-m", "infra.cli", *words, "--settings", str(settings)]
+    command = [sys.executable, "-m", "infra.cli", *words, "--settings", str(settings), *more]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
