@@ -14,9 +14,10 @@ from shards.errors import ConfigError
 
 
 def report(
-    dataset: str,
+    dataset_or_lock: str,
     /,
     *,
+    dataset: str | None = None,
     out: Path = Path("report.html"),
     lock: Path | None = None,
     run: Path | None = None,
@@ -29,8 +30,10 @@ def report(
 
     Parameters
     ----------
+    dataset_or_lock
+        Folder or URL of the dataset, or a lock file, which is described with its dataset.
     dataset
-        Folder or URL of the dataset.
+        Where the lock's dataset lies now; where the lock says, without it.
     out
         The page to write.
     lock
@@ -44,12 +47,17 @@ def report(
     from infra.reports.probe_rows import result_rows
     from shards.dataset.dataset import Dataset
     from shards.files import write_text
+    from shards.subset.lock import Lock, is_lock
 
     check_writable(out, option="--out")
     if run is not None:
         _check_run(run)
     probes = result_rows(results) if results else []
-    page = build_report(Dataset.open(dataset), lock=lock, run=run, probes=probes)
+    if is_lock(dataset_or_lock):
+        lock, url = Path(dataset_or_lock), dataset or Lock.read(dataset_or_lock).dataset
+    else:
+        url = dataset or dataset_or_lock
+    page = build_report(Dataset.open(url), lock=lock, run=run, probes=probes)
     write_text(out, page)
     if json_:
         emit({"report": str(out), "bytes": len(page.encode())})

@@ -20,6 +20,7 @@ def sweep(
     grid: Path | None = None,
     /,
     *,
+    dataset: str | None = None,
     out: Path = Path("sweep"),
     plan: bool = False,
     only: int | None = None,
@@ -38,6 +39,8 @@ def sweep(
     ----------
     grid
         YAML with dataset, recipes, models, fractions, modalities, seeds, set, probe; without it, the plan in OUT.
+    dataset
+        Where the dataset lies now; where the grid and its locks say, without it.
     out
         Folder of the sweep: plan, locks, recipes, runs, results.csv.
     plan
@@ -68,7 +71,7 @@ def sweep(
         raise ConfigError("--submit belongs to --slurm", hint="add --slurm")
     if grid:
         check_writable(out / PLAN, option="--out")
-    planned = make_plan(read_grid(grid), out) if grid else read_plan(out)
+    planned = make_plan(read_grid(grid), out, dataset=dataset) if grid else read_plan(out, dataset=dataset)
     failed: list[str] = []
     script: Path | None = None
     if only is not None:

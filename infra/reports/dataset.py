@@ -14,6 +14,8 @@ from infra.reports.training import training_section
 from infra.web.html import render_cards, render_image, render_page, render_table
 from shards.dataset.dataset import Dataset
 from shards.dataset.summary import Summary, summarise
+from shards.subset.finding import find
+from shards.subset.keys import keys_of
 from shards.subset.lock import Lock
 
 SHEET_IMAGES = 36
@@ -46,7 +48,7 @@ def build_report(
         _overview(summary),
         _pictures(dataset, summary),
         _sources(summary),
-        _subset(lock),
+        _subset(lock, dataset),
         _stream(stream),
         training_section(run),
         _probes(probes),
@@ -110,16 +112,20 @@ def _sources(summary: Summary) -> str:
     )
 
 
-def _subset(lock: Path | None) -> str:
+def _subset(lock: Path | None, dataset: Dataset) -> str:
     if lock is None:
         return ""
     pinned = Lock.read(lock)
+    found = find(pinned, dataset, keys=keys_of(pinned, lock))
+    order = {True: "the pinned one", False: "another: the shards are packed otherwise", None: "not pinned"}
     facts = [
         ["lock file", lock.name],
         ["index version", str(pinned.index_version)],
         ["selection", pinned.selection.tag_predicate()],
         ["samples", f"{pinned.num_samples:,} in {pinned.num_shards:,} shards"],
         ["digest", pinned.digest],
+        ["found", f"in {found.dataset.url}, version {found.version}"],
+        ["order", order[found.same_order]],
     ]
     return "<h2>Pinned subset</h2>" + render_table(["", ""], facts)
 

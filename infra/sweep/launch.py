@@ -46,6 +46,7 @@ def slurm_script(plan: Plan) -> str:
         *settings.setup,
     ]
     run = f'exec biovfm sweep --out {shlex.quote(str(plan.out.resolve()))} --only "$SLURM_ARRAY_TASK_ID"'
+    run += f" --dataset {shlex.quote(plan.dataset)}" if plan.dataset else ""
     return "\n".join(["#!/bin/bash", *head, *setup, "set -u", run, ""])
 
 

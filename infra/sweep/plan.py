@@ -78,11 +78,13 @@ class Plan:
         out: The sweep's folder.
         grid: What was asked for.
         runs: In the order in which they run.
+        dataset: Where the dataset lies now, where the grid and the locks name another place.
     """
 
     out: Path
     grid: Grid
     runs: tuple[PlannedRun, ...]
+    dataset: str | None = None
 
     def folder(self, run: PlannedRun) -> Path:
         """Where a run lies."""
@@ -97,8 +99,13 @@ class Plan:
         return [run for run in self.runs if not self.is_finished(run)]
 
 
-def make_plan(grid: Grid, out: Path) -> Plan:
+def make_plan(grid: Grid, out: Path, *, dataset: str | None = None) -> Plan:
     """Pin locks and recipes and write `plan.json`.
+
+    Args:
+        grid: What is asked for.
+        out: The sweep's folder.
+        dataset: Where the grid's dataset lies now; where the grid says, without it.
 
     Raises:
         ConfigError: A recipe or a setting is wrong.
@@ -106,18 +113,22 @@ def make_plan(grid: Grid, out: Path) -> Plan:
     """
     runs = []
     for mix, fraction in itertools.product(grid.modalities, grid.fractions):
-        path, lock = _pin_lock(grid, out, mix, fraction)
+        path, lock = _pin_lock(grid, out, mix, fraction, dataset=dataset or grid.dataset)
         for recipe, model, seed in itertools.product(grid.recipes, grid.models, grid.seeds):
             resolved = _resolve(grid, recipe, model, seed)
             runs.append(_plan_run(grid, out, resolved, lock, path, recipe=recipe, mix=mix, fraction=fraction))
-    plan = Plan(out=out, grid=grid, runs=tuple({run.id: run for run in runs}.values()))
+    plan = Plan(out=out, grid=grid, runs=tuple({run.id: run for run in runs}.values()), dataset=dataset)
     document = {"format": _FORMAT, "grid": grid.model_dump(mode="json"), "runs": [asdict(run) for run in plan.runs]}
     write_text(out / PLAN, json.dumps(document, indent=2) + "\n")
     return plan
 
 
-def read_plan(out: Path) -> Plan:
+def read_plan(out: Path, *, dataset: str | None = None) -> Plan:
     """The plan of a sweep's folder.
+
+    Args:
+        out: The folder.
+        dataset: Where the dataset of its locks lies now; where they say, without it.
 
     Raises:
         ConfigError: There is none.
@@ -127,10 +138,10 @@ def read_plan(out: Path) -> Plan:
         raise ConfigError(f"there is no {path}", hint="plan it first: biovfm sweep GRID.yaml --out OUT --plan")
     document = json.loads(path.read_text(encoding="utf-8"))
     runs = tuple(PlannedRun(**run) for run in document["runs"])
-    return Plan(out=out, grid=Grid.model_validate(document["grid"]), runs=runs)
+    return Plan(out=out, grid=Grid.model_validate(document["grid"]), runs=runs, dataset=dataset)
 
 
-def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float) -> tuple[Path, Lock]:
+def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float, *, dataset: str) -> tuple[Path, Lock]:
     from shards.dataset.dataset import Dataset
     from shards.subset.lock import Lock, Selection, create
 
@@ -143,7 +154,7 @@ def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float) -> tuple[Pa
     path = out / "locks" / f"{_mix_slug(mix)}-{fraction:g}-{_digest(asked)}.lock.yaml"
     if path.is_file():
         return path, Lock.read(path)
-    lock = create(Dataset.open(grid.dataset), selection, version=grid.index_version or _pinned_version(out))
+    lock = create(Dataset.open(dataset), selection, version=grid.index_version or _pinned_version(out))
     lock.write(path)
     return path, lock
 

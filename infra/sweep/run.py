@@ -90,7 +90,8 @@ def execute(plan: Plan, run: PlannedRun) -> None:
 def pretrain_arguments(plan: Plan, run: PlannedRun) -> list[str]:
     """What follows `biovfm` to pretrain a run."""
     lock, recipe = plan.out / run.lock, plan.out / run.recipe_file
-    return ["pretrain", str(lock), "--recipe", str(recipe), "--out", str(plan.folder(run)), "--json"]
+    moved = [] if plan.dataset is None else ["--dataset", plan.dataset]
+    return ["pretrain", str(lock), *moved, "--recipe", str(recipe), "--out", str(plan.folder(run)), "--json"]
 
 
 def probe_arguments(plan: Plan, run: PlannedRun) -> list[str]:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from shards.dataset.dataset import Dataset
 from shards.errors import SampleIndexError
+
+_WORDS: Final[Mapping[str, str]] = {
+    "read": "files read",
+    "kept": "samples added",
+    "rejected": "rejected",
+    "changed": "files changed",
+    "pruned": "vanished files pruned",
+    "revived": "duplicates revived",
+    "removed": "samples removed",
+    "withdrawn": "samples withdrawn",
+    "compacted_shards": "shards compacted",
+    "compacted_files": "table files compacted",
+    "pending": "files pending",
+    "vanished": "files vanished",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +36,7 @@ class Version:
         operation: What the commit did: `WRITE`, `DELETE` and so on.
         job_id: The job that made it; empty where none did.
         source: Source of the job.
+        what: What it did, in words.
         num_samples: Samples after it; None where its files are gone.
         index_bytes: Bytes of the index files after it; None likewise.
     """
@@ -28,6 +46,7 @@ class Version:
     operation: str
     job_id: str
     source: str
+    what: str
     num_samples: int | None
     index_bytes: int | None
 
@@ -50,11 +69,26 @@ def history(dataset: Dataset) -> list[Version]:
                 operation=str(entry.get("operation", "")),
                 job_id=str(job.get("job_id", "")),
                 source=str(job.get("source", "")),
+                what=told(job, str(entry.get("operation", ""))),
                 num_samples=num,
                 index_bytes=size,
             )
         )
     return found
+
+
+def told(job: Mapping[str, Any], operation: str) -> str:
+    """What a commit did, in words.
+
+    Args:
+        job: Its summary; empty where it was no job.
+        operation: What the table's log calls it.
+    """
+    if not job:
+        return "rows that another job holds were given up" if operation == "DELETE" else operation.lower()
+    counts = {name: value for name, value in job.items() if isinstance(value, int) and value}
+    parts = [f"{counts[name]:,} {word}" for name, word in _WORDS.items() if name in counts]
+    return ", ".join(parts) or "nothing new"
 
 
 def _size(dataset: Dataset, version: int) -> tuple[int | None, int | None]:

@@ -67,3 +67,17 @@ def test_probes_stand_beside_published_figures(
     broken.write_text("{\n")
     assert main(["report", dataset, "--results", str(broken), "--out", str(out)]) == 2
     assert "is no probe result" in capsys.readouterr().err
+
+
+def test_a_lock_whose_dataset_was_moved_is_described(dataset: str, tmp_path: Path) -> None:
+    lock, out, moved = tmp_path / "ct.lock.yaml", tmp_path / "report.html", tmp_path / "elsewhere"
+    assert main(["subset", "create", dataset, "--modality", "CT", "--out", str(lock)]) == 0
+    text = lock.read_text()
+    Path(dataset).rename(moved)
+    assert main(["report", str(lock), "--out", str(out)]) == 1
+    assert main(["report", str(lock), "--dataset", str(moved), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert f"in {moved}, version 2" in page
+    assert "the pinned one" in page
+    assert main(["report", str(moved), "--lock", str(lock), "--out", str(out)]) == 0
+    assert lock.read_text() == text

@@ -108,6 +108,23 @@ def test_the_commands_of_a_run(material: Path, tmp_path: Path) -> None:
     assert words[words.index("--data") + 1] == str(material / "medmnist")
 
 
+def test_the_commands_of_a_sweep_whose_dataset_was_moved(material: Path, tmp_path: Path) -> None:
+    shutil.copytree(material / "dataset", tmp_path / "dataset")
+    grid = read_grid(write_grid(material, "moved.yaml", fractions=[1.0], dataset=str(tmp_path / "dataset")))
+    first = make_plan(grid, tmp_path / "out")
+    locks = {path: path.read_bytes() for path in (tmp_path / "out/locks").iterdir()}
+    moved = tmp_path / "moved"
+    Path(grid.dataset).rename(moved)
+    plan = read_plan(tmp_path / "out", dataset=str(moved))
+    run = plan.runs[0]
+    assert pretrain_arguments(plan, run)[2:4] == ["--dataset", str(moved)]
+    assert f"--dataset {moved}" in slurm_script(plan)
+    again = make_plan(grid, tmp_path / "out", dataset=str(moved))
+    assert [run.id for run in again.runs] == [run.id for run in first.runs]
+    assert {path: path.read_bytes() for path in (tmp_path / "out/locks").iterdir()} == locks
+    assert make_plan(grid, tmp_path / "other", dataset=str(moved)).runs[0].num_images == first.runs[0].num_images
+
+
 def test_counted_weights_are_those_of_the_network() -> None:
     from train.methods import build_method
 
