@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Take samples of a patient, raw file or source out of a dataset for good.",
     ),
     "secret": ("infra.commands.secret:app", "Back up, check and explain the secret that group ids hang on."),
+    "compact": ("infra.commands.compact:compact", "Merge the small shards and table files of a dataset that grew."),
+    "vacuum": ("infra.commands.vacuum:vacuum", "Remove what no kept version of a dataset needs."),
     "doctor": ("infra.commands.doctor:doctor", "Say what this machine has and what a store can do."),
     "s3-server": ("infra.commands.s3_server:s3_server", "Start a local S3 server to try things out on."),
     "pretrain": ("infra.commands.pretrain:pretrain", "Pretrain a Vision Transformer by DINOv2 or MAE."),

@@ -75,6 +75,7 @@ def create(
         Write the dataset's path relative to the lock file, so that both can be moved together.
     """
     from shards.dataset import Dataset
+    from shards.dataset.pins import record_pin
     from shards.settings import parse
     from shards.subset import Selection
     from shards.subset import create as pin
@@ -98,6 +99,12 @@ def create(
         lock = lock.model_copy(update={"keys": keys_name(out)})
         write_keys(lock, opened, out.parent / lock.keys)
     lock.write(out, relative=relative)
+    if not record_pin(opened, lock.index_version, digest=lock.digest):
+        stderr().print(
+            f"{opened.url} may not be written to: whoever vacuums it gives `--lock {out.name}` to keep the version",
+            markup=False,
+            soft_wrap=True,
+        )
     _show(lock, json_=json_, note=f"wrote {out}")
 
 

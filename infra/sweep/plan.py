@@ -143,6 +143,7 @@ def read_plan(out: Path, *, dataset: str | None = None) -> Plan:
 
 def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float, *, dataset: str) -> tuple[Path, Lock]:
     from shards.dataset.dataset import Dataset
+    from shards.dataset.pins import record_pin
     from shards.subset.lock import Lock, Selection, create
 
     selection = Selection(
@@ -154,8 +155,10 @@ def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float, *, dataset:
     path = out / "locks" / f"{_mix_slug(mix)}-{fraction:g}-{_digest(asked)}.lock.yaml"
     if path.is_file():
         return path, Lock.read(path)
-    lock = create(Dataset.open(dataset), selection, version=grid.index_version or _pinned_version(out))
+    opened = Dataset.open(dataset)
+    lock = create(opened, selection, version=grid.index_version or _pinned_version(out))
     lock.write(path)
+    record_pin(opened, lock.index_version, digest=lock.digest)
     return path, lock
 
 

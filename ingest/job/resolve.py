@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import SecretStr
 
 from ingest.duplicates.near import resolve_near, resolve_overlap
-from ingest.privacy.tombstones import COLUMNS, WITHDRAWN, tombstones_of
 from ingest.job.outgoing import STAYING, Leaving, find_outgoing
+from ingest.privacy.tombstones import COLUMNS, WITHDRAWN, tombstones_of
 from ingest.settings import DedupSettings
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from shards.dataset.dataset import Dataset
 
-_PLACE: Final = ("shard_row", "byte_offset", "byte_length", "crc32c")
+PLACE: Final = ("shard_row", "byte_offset", "byte_length", "crc32c")
+"""Where a sample lies in its shard."""
 _THREADS: Final = 4
 _PARTITIONS: Final = ("modality", "source")
 
@@ -206,9 +207,37 @@ def rewrite_shard(
     """
     import pyarrow as pa
 
+    with ShardWriter(file) as writer:
+        places = add_blocks(writer, store, old, rows)
+        finished = writer.close()
+    source, modality = shard_tags(old)
+    shard = shard_path(source, modality, finished.sha256)
+    note(shard)
+    put_shard(store, file, shard, finished.sha256)
+    file.unlink()
+    for name, values in zip(PLACE, zip(*places, strict=True), strict=True):
+        rows = _with(rows, name, pa.array(values, rows.schema.field(name).type))
+    return shard, _with(rows, "shard", pa.array([shard] * len(rows), pa.string()))
+
+
+def add_blocks(writer: ShardWriter, store: Store, old: str, rows: pa.Table) -> list[tuple[int, ...]]:
+    """Append the samples of some rows of a shard to another, as they lie.
+
+    Args:
+        writer: Of the other.
+        store: The dataset.
+        old: The shard that holds them.
+        rows: `shard_row`, `key` and `crc32c` of these samples, by `shard_row`.
+
+    Returns:
+        Where each lies now, as `PLACE` has it.
+
+    Raises:
+        ShardError: The shard does not hold what the rows say.
+    """
     wanted = dict(zip(rows["shard_row"].to_pylist(), rows.select(["key", "crc32c"]).to_pylist(), strict=True))
     places: list[tuple[int, ...]] = []
-    with ShardWriter(file) as writer, store.open_stream(old) as stream:
+    with store.open_stream(old) as stream:
         for number, block in enumerate(read_blocks(stream, name=old)):
             row = wanted.pop(number, None)
             if row is None:
@@ -216,18 +245,10 @@ def rewrite_shard(
             placed = writer.add_block(block)
             if block.key != row["key"] or placed.crc32c != row["crc32c"]:
                 raise _damaged(old, row["key"])
-            places.append(tuple(getattr(placed, name) for name in _PLACE))
-        if wanted:
-            raise _damaged(old, next(iter(wanted.values()))["key"])
-        finished = writer.close()
-    source, modality = shard_tags(old)
-    shard = shard_path(source, modality, finished.sha256)
-    note(shard)
-    put_shard(store, file, shard, finished.sha256)
-    file.unlink()
-    for name, values in zip(_PLACE, zip(*places, strict=True), strict=True):
-        rows = _with(rows, name, pa.array(values, rows.schema.field(name).type))
-    return shard, _with(rows, "shard", pa.array([shard] * len(rows), pa.string()))
+            places.append(tuple(getattr(placed, name) for name in PLACE))
+    if wanted:
+        raise _damaged(old, next(iter(wanted.values()))["key"])
+    return places
 
 
 def put_shard(store: Store, file: Path, shard: str, sha256: str) -> None:

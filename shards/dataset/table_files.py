@@ -90,7 +90,7 @@ def add_files(
         CommitFailedError: deltalake's, where another writer came first (see `commit_once`).
         SampleIndexError: The table has other columns.
     """
-    from deltalake import Schema
+    from deltalake import PostCommitHookProperties, Schema
     from deltalake.exceptions import CommitFailedError, DeltaError
     from deltalake.transaction import create_table_with_add_actions
 
@@ -100,7 +100,13 @@ def add_files(
         if table.schema() != columns:
             raise SampleIndexError(f"{url} has other columns", hint="install the biovfm release that wrote it")
         table.create_write_transaction(
-            list(actions), "append", columns, list(partition_by), commit_properties=properties
+            list(actions),
+            "append",
+            columns,
+            list(partition_by),
+            commit_properties=properties,
+            # the log is how an old version is opened: without this it is cut after thirty days
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
         )
         return
     try:

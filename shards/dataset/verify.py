@@ -169,7 +169,7 @@ def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_se
         raise SampleIndexError(
             f"{dataset.url}: older versions may need these objects"
             f" (history holds {min(operations['index'] - _KEEPS_SHARDS)})",
-            hint="delete by hand what you are sure of",
+            hint="`biovfm vacuum` removes what no kept version needs",
         )
     rewritten = tuple(f"{name}/" for name in TABLES if operations[name] - _KEEPS_FILES)
     old = [

@@ -124,6 +124,22 @@ def verify(lock: Lock, dataset: Dataset | str | None = None, *, keys: Path | Non
     return find(lock, dataset, full=True, keys=keys)
 
 
+def version_of(lock: Lock, dataset: Dataset, path: Path) -> int:
+    """The version of a dataset in which a lock is found.
+
+    Args:
+        lock: The lock.
+        dataset: The dataset.
+        path: The lock file; a list of keys lies beside it.
+
+    Raises:
+        SubsetError: None holds its samples.
+    """
+    from shards.subset.keys import keys_of
+
+    return find(lock, dataset, keys=keys_of(lock, path)).version
+
+
 def _open(lock: Lock, url: str | None) -> Dataset:
     try:
         return Dataset.open(url or lock.dataset)
