@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deltalake.transaction import AddAction
 
     from shards.dataset.dataset import Dataset
+    from shards.store import Store
 
 JOB: Final = "biovfm.job"
 """Where a commit keeps the name of its job."""
@@ -91,9 +92,7 @@ def replace_files(
         if change is None:
             return version
         entry = _entry(table, change, transaction, summary or {}, operation, rows_change=rows_change)
-        try:
-            dataset.store.put_if_absent(f"{name}/_delta_log/{version + 1:020d}.json", entry)
-        except AlreadyExistsError:  # somebody else's, or our own whose reply was lost
+        if not _put(dataset.store, f"{name}/_delta_log/{version + 1:020d}.json", entry):
             time.sleep(min(_PAUSE_SECONDS * 2**attempt, _MAX_PAUSE_SECONDS) * _jitter.uniform(0.5, 1.0))
             continue
         if (version + 1) % _CHECKPOINT_COMMITS == 0:
@@ -102,6 +101,18 @@ def replace_files(
             table.create_checkpoint()
         return version + 1
     raise StoreError(f"{dataset.url}/{name}: others commit all the time", hint="run the same command again")
+
+
+def _put(store: Store, path: str, entry: bytes) -> bool:
+    """Put an entry of the log and read it back; not where the name is taken or other bytes came to lie there."""
+    try:
+        store.put_if_absent(path, entry)
+    except AlreadyExistsError:  # somebody else's, or our own whose reply was lost
+        return False
+    if store.local_path(path) is None and store.read(path) != entry:
+        store.delete([path])
+        return False
+    return True
 
 
 def _entry(
