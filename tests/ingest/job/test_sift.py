@@ -10,7 +10,7 @@ from ingest.job import sift as sifting
 from ingest.job.list import list_raw
 from ingest.job.sift import KnownFiles, Mode, Sifted, frames_by_path, rejects_to_revive, sift
 from ingest.privacy.pseudonyms import Pseudonyms
-from ingest.raw.items import RawItem, RawRoot
+from ingest.raw.items import RawItem
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset
 from shards.dataset.removal import remove_samples
@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 def sifted(raw: Path, dataset: Path, mode: Mode = Mode(), *, rules: str = "") -> Sifted:  # noqa: B008 - frozen
     found = Dataset.open(str(dataset))
-    listing = list_raw(RawRoot(str(raw)), SPEC, IngestSettings())
+    listing = list_raw(str(raw), SPEC, IngestSettings())
     rules = rules or str(found.jobs()[-1]["rules"])
     return sift(found, listing.items, NAMES, source=SPEC.id, rules=rules, mode=mode)
 
@@ -129,7 +129,7 @@ def test_a_stamp_that_one_side_does_not_know_decides_nothing(raw: Path, tmp_path
     known = KnownFiles.of(
         Dataset.open(str(tmp_path / "d")), SPEC.id, Dataset.open(str(tmp_path / "d")).jobs()[0]["rules"]
     )
-    (item,) = [item for item in list_raw(RawRoot(str(raw)), SPEC, IngestSettings()).items if item.path == "1.png"]
+    (item,) = [item for item in list_raw(str(raw), SPEC, IngestSettings()).items if item.path == "1.png"]
     place = int(known.find(sifting._hashes(["1.png"]))[0])
     assert known.is_same(place, item.size, NAMES.stamp(item))
     assert known.is_same(place, item.size, "")
