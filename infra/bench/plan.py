@@ -53,7 +53,8 @@ _ROWS = f"""
         {BYTES_PER_IMAGE}::BIGINT AS byte_length, (hash(i) & 4294967295)::BIGINT AS crc32c, 'jpg' AS extension,
         512 AS width, 512 AS height, 3 AS channels, md5('{{source}}' || i) || md5('a{{source}}' || i) AS pixel_sha256,
         printf('%08d.png', i) AS raw_path, '' AS raw_frame, 'unknown' AS licence, 8 AS bit_depth,
-        'nan'::DOUBLE AS window_center, 'nan'::DOUBLE AS window_width, '{{source}}' AS job_id
+        'nan'::DOUBLE AS window_center, 'nan'::DOUBLE AS window_width, '{{source}}' AS job_id,
+        NULL::VARCHAR AS burned_in, NULL::VARCHAR AS burned_in_by
     FROM range({{num}}) AS numbers(i)"""  # noqa: S608 - our own names and numbers
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from shards.errors import ConfigError
+from shards.errors import ConfigError, SubsetError
+from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
 from train.distributed import World, join_world
@@ -69,6 +70,7 @@ def main(out: Path) -> None:
         if world.is_first:
             np.savez(out / "targets.npz", **results)  # type: ignore[arg-type]
         refuse_other_recipes(out, world)
+        refuse_other_data(out, world)
         for name, recipe in recipes().items():
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
@@ -83,6 +85,18 @@ def refuse_other_recipes(out: Path, world: World) -> None:
         pretrain(recipe, data="memory", out=out / "refused", stream=MemoryStream)
     except ConfigError as error:
         (out / f"refused-{world.rank}.txt").write_text(str(error))
+
+
+def refuse_other_data(out: Path, world: World) -> None:
+    """Give each rank a copy of a dataset of its own, one of which has grown, and write what it is told."""
+    data = out / f"data-{world.rank}"
+    dataset = small_dataset(data)
+    if world.rank:
+        add_source(dataset, "late", "MR", [jpeg(number) for number in range(400, 408)])
+    try:
+        pretrain(mae_recipe(), data=str(data), out=out / "other-data")
+    except SubsetError as error:
+        (out / f"other-data-{world.rank}.txt").write_text(str(error))
 
 
 def resume_after_damage(recipe: Recipe, out: Path, world: World) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from shards.errors import ConfigError
+from shards.stream.plan import plan_of
 from tests.train import ranks
 from tests.train.recipes import mae_recipe
 from train.distributed import check_batch
@@ -95,6 +96,17 @@ def test_ranks_with_other_recipes_are_all_told_before_any_work(out: Path) -> Non
     assert len(told) == 1
     assert "ranks 0 and 1 have other recipes: optim.base_lr 0.001 and 0.002 — " in told.pop()
     assert not (out / "refused").exists()
+
+
+def test_ranks_with_other_data_are_all_told_before_the_first_step(out: Path) -> None:
+    told = {(out / f"other-data-{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(told) == 1
+    said = told.pop()
+    for rank in (0, 1):
+        digests = plan_of(str(out / f"data-{rank}"))[1].digests
+        assert any(digest in said for digest in (digests.samples, digests.order) if digest)
+    assert not (out / "other-data" / "checkpoints").exists()
+    assert not (out / "other-data" / "metrics.jsonl").exists()
 
 
 def test_checkpoints_of_two_ranks_are_whole_and_few(out: Path) -> None:
