@@ -30,6 +30,8 @@ from shards.subset.selection import Selection
 from tests.ingest.job.test_commit import NUM_KILLS, YAML, start
 from tests.ingest.material import encoded, photo, public_spec, shard_bytes, tables, write_folder
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = IngestSettings(unit_files=4, shard_bytes=60_000, dedup={"near": False})
 NUM_FILES = int(os.environ.get("BIOVFM_TEST_FILES", "2000"))
 

@@ -17,6 +17,8 @@ from shards.dataset.removal import remove_samples
 from shards.errors import SourceError
 from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder
 
+pytestmark = pytest.mark.slow
+
 SPEC = public_spec()
 NAMES = Pseudonyms(SPEC, IngestSettings())
 

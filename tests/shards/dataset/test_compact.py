@@ -18,6 +18,8 @@ from shards.subset.lock import create
 from shards.subset.selection import Selection
 from tests.shards.builders import add_source, jpeg
 
+pytestmark = pytest.mark.slow
+
 SHARD_BYTES = 60_000
 
 

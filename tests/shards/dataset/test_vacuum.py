@@ -18,6 +18,8 @@ from shards.dataset.verify import verify
 from shards.errors import BiovfmError, SampleIndexError
 from tests.shards.builders import add_source, jpeg, small_dataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
