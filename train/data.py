@@ -122,4 +122,5 @@ def open_stream(
         world_size=world_size,
         channels=recipe.model.in_chans,
         num_threads=recipe.run.decode_threads,
+        decoder="device" if recipe.run.decode == "device" else "auto",
     )

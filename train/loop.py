@@ -105,6 +105,7 @@ class Loop:
         step: Steps done.
         leases: On the run's folder and its mirror; held by the first rank alone.
         last_inputs: The last prepared micro-batch, for pictures.
+        num_decoded_on_host: Images of this rank that the host decoded in a run that decodes on the device.
     """
 
     recipe: Recipe
@@ -117,6 +118,7 @@ class Loop:
     step: int = 0
     leases: Sequence[Lease] = ()
     last_inputs: Any = None
+    num_decoded_on_host: int = 0
 
     def run(
         self,
@@ -156,6 +158,7 @@ class Loop:
                 if stopping or self._checkpoint_is_due():
                     settle(0)
                     self.save(feed.state_dict())
+        self.num_decoded_on_host = feed.num_decoded_on_host
         self.checkpoints.wait()
         return report
 

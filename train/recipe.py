@@ -196,8 +196,10 @@ class RunConfig(_Section):
         accumulate: Micro-batches a step.
         precision: `fp32`, or `bf16` autocast with losses in fp32.
         parallel: `ddp` or `fsdp` (FSDP2, full sharding).
-        compile: `torch.compile` every block.
+        compile: `torch.compile` blocks, heads and losses; `auto` does so on CUDA.
         checkpoint_activations: Recompute the blocks' activations in the backward pass.
+        decode: Where images are decoded: `host`, `device` (a GPU's JPEG library; PNG and CMYK still on the host), or
+            `auto`, which is decided once for all ranks, said, and kept in the checkpoints. The pixels differ slightly.
         decode_threads: Threads that decode; null lets the stream choose.
     """
 
@@ -208,8 +210,9 @@ class RunConfig(_Section):
     accumulate: Positive = 1
     precision: Literal["fp32", "bf16"] = "bf16"
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     checkpoint_activations: bool = False
+    decode: Literal["host", "device", "auto"] = "host"
     decode_threads: Positive | None = None
 
     @model_validator(mode="after")

@@ -45,6 +45,7 @@ from train.distributed import (
     on_first_rank,
 )
 from train.export import timm_model, write_export
+from train.feed.choice import choose_decode
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import Method, build_method
 from train.optim import build_optimizer
@@ -144,6 +145,9 @@ def pretrain(
         checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say, beside=beside)
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
+        recipe, line = choose_decode(recipe, found.recipe if found else None, device=world.device)
+        if line and world.is_first:
+            say(line)
         open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
         batches = open_batches(recipe, data, world.rank, world.size)
         stack.callback(batches.close)
@@ -163,6 +167,8 @@ def pretrain(
             if home is not None and found is not None:
                 home.fetch_metrics()
         report = _train(loop, stack, out, stop, progress=progress, monitor=monitor)
+        if loop.num_decoded_on_host and world.is_first:
+            say(f"{loop.num_decoded_on_host:,} images of the first rank were decoded on the host (PNG, CMYK)")
         finished = loop.step >= recipe.run.steps
         export = _finish(loop, out, data) if finished else None
         if finished and home is not None:

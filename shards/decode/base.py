@@ -28,12 +28,15 @@ fully decoded pixels. The two give slightly different pixels, so the mode belong
 class Status(IntEnum):
     """What became of one image.
 
-    Decoders stop after the last row that a crop looks at, so damage below it goes unseen: checksums find that.
+    A JPEG is judged by its markers alone (`shards.decode.header`), so that every decoder on every device gives it the
+    same status whatever the crops: damage inside a scan is for checksums to find.
     """
 
     OK = 0
     CORRUPT = 1
     UNSUPPORTED = 2
+    DEFERRED = 3
+    """Left to be decoded on a device: the slot is as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,59 +1,107 @@
-"""Decoding on a device: torchvision decodes the batch (nvJPEG on CUDA), torch crops and resizes it there.
+"""Decoding on a device: a library decodes a batch of JPEGs there, torch cuts and resizes the crops there.
 
 The same boxes and the same rules for what can be decoded as on the CPU. There is no reduction while decoding, so both
-modes give the pixels of `exact` (within the rounding of the device's arithmetic). Images that the device cannot take
-(PNG, CMYK) are decoded by the library decoder and copied.
+modes give the pixels of `exact`, as far as the library's chroma upsampling goes: a measured difference, not a promise.
+Images that the libraries do not take (PNG, CMYK) are decoded by a decoder of the host, and so are those that a library
+fails on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.decode.base import Blob, Crops, Mode, Status, slot_channels
-from shards.decode.boxes import Boxes, crop_boxes
+from shards.decode.base import Blob, Crops, Decoder, Mode, Status, slot_channels
+from shards.decode.boxes import crop_boxes
+from shards.decode.engines import EngineName, open_engine
 from shards.decode.header import ImageHeader, read_header
-from shards.decode.library import decode_pixels
+from shards.decode.library import upright_size
 from shards.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeviceDecoder"]
+__all__ = ["DeferringDecoder", "DeviceDecoder", "is_for_device"]
 
-_BATCH: Final = 64
-"""Images decoded at once: bounds the memory that whole images take on the device."""
+_BATCH_PIXELS: Final = 1 << 27
+"""Pixels decoded by a call, 384 MiB of RGB: bounds the memory that whole images take on the device."""
+
+
+def is_for_device(header: ImageHeader | Status) -> bool:
+    """Whether the libraries of a device take an image: a JPEG of one or three components."""
+    return isinstance(header, ImageHeader) and header.codec == "jpeg" and header.components != 4
+
+
+class DeferringDecoder:
+    """Judges every image on the host and decodes there what the device does not take; the rest is `DEFERRED`.
+
+    Args:
+        host: Decodes on the host.
+    """
+
+    name = "device"
+
+    def __init__(self, host: Decoder) -> None:
+        self._host = host
+        self.mode: Mode = host.mode
+
+    def decode(
+        self,
+        blobs: Sequence[Blob],
+        seeds: NDArray[np.uint64],
+        crops: Sequence[Crops],
+        out: Sequence[NDArray[np.uint8]],
+    ) -> NDArray[np.int32]:
+        """See `shards.decode.base.Decoder.decode`."""
+        status = np.full(len(blobs), Status.DEFERRED, np.int32)
+        for row, blob in enumerate(blobs):
+            header = read_header(blob)
+            if isinstance(header, Status):
+                status[row] = header
+            elif not is_for_device(header):
+                here = slice(row, row + 1)
+                status[row] = self._host.decode([blob], seeds[here], crops, [array[here] for array in out])[0]
+        return status
 
 
 class DeviceDecoder:
     """The decoder on a torch device; see `shards.decode.base.Decoder`.
 
-    `out` may hold tensors on the device, so that nothing returns to the host, or numpy arrays.
+    `out` may hold tensors on the device, so that nothing returns to the host, or numpy arrays. Not for several threads
+    at once; on CUDA it is to be called in a stream that computes nothing else and has been drained (`engines`).
 
     Args:
         mode: Kept for the interface; both modes give the pixels of `exact`.
-        device: Torch device, such as `cuda`, `cuda:1` or `cpu`.
+        device: Torch device, such as `cuda:1` or `cpu`.
+        engine: Library; `auto` takes the preferred one of those installed.
+
+    Attributes:
+        num_on_host: Images that were decoded on the host after all.
 
     Raises:
-        ConfigError: torch or torchvision is missing, or the device is not there.
+        ConfigError: torch or a library is missing, or the device is not there.
     """
 
     name = "device"
 
-    def __init__(self, *, mode: Mode = "fast", device: str = "cuda") -> None:
+    def __init__(
+        self, *, mode: Mode = "fast", device: str | torch.device = "cuda", engine: EngineName | Literal["auto"] = "auto"
+    ) -> None:
         self.mode: Mode = mode
+        self.num_on_host = 0
         try:
             import torch
-            import torchvision.io  # noqa: F401 - asked for now, so that a missing one is told before the stream starts
         except ImportError as error:
-            message = f"decoding on a device needs torch and torchvision: {error}"
-            raise ConfigError(message, hint="pip install 'biovfm[train]', or use the decoder auto") from error
+            message = f"decoding on a device needs torch: {error}"
+            raise ConfigError(message, hint="pip install 'biovfm[train,gpu]', or use the decoder auto") from error
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"there is no CUDA device for decoding on {device}", hint="use the decoder auto")
+        self.engine = open_engine(self.device, engine)
+        self._host = _host_decoder()
 
     def decode(
         self,
@@ -65,91 +113,72 @@ class DeviceDecoder:
         """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
         channels = slot_channels(len(blobs), crops, out)
         seeds = np.asarray(seeds, np.uint64)
-        status = np.full(len(blobs), Status.OK, np.int32)
         headers = [read_header(blob) for blob in blobs]
-        for start in range(0, len(blobs), _BATCH):
-            rows = range(start, min(start + _BATCH, len(blobs)))
-            for row, image in self._images(blobs, headers, rows, channels):
-                if isinstance(image, Status):
-                    status[row] = image
+        status = np.array([one if isinstance(one, Status) else Status.OK for one in headers], np.int32)
+        direct = [row for row, header in enumerate(headers) if is_for_device(header)]
+        left = set(np.flatnonzero(status == Status.OK).tolist()) - set(direct)
+        for rows in _by_pixels(direct, headers):
+            images = self.engine.decode([blobs[row] for row in rows], channels)
+            for row, image in zip(rows, images, strict=True):
+                header = headers[row]
+                assert isinstance(header, ImageHeader)
+                if image is None or tuple(image.shape[1:]) != upright_size(header)[::-1]:
+                    left.add(row)
                 else:
-                    self._write(image, seeds[row : row + 1], crops, [array[row] for array in out])
+                    write_crops(image, seeds[row : row + 1], crops, [array[row] for array in out])
+        for row in sorted(left):
+            status[row] = self._on_host(blobs[row], seeds[row : row + 1], crops, [array[row] for array in out])
         return status
 
-    def _images(
-        self, blobs: Sequence[Blob], headers: Sequence[ImageHeader | Status], rows: range, channels: int
-    ) -> Iterator[tuple[int, torch.Tensor | Status]]:
-        """Upright images `(C, H, W)` uint8 on the device, or why there is none."""
+    def _on_host(self, blob: Blob, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any]) -> int:
         import torch
 
-        direct: list[tuple[int, ImageHeader]] = []
-        for row in rows:
-            header = headers[row]
-            if isinstance(header, Status):
-                yield row, header
-            elif header.codec == "jpeg" and header.components != 4:
-                direct.append((row, header))
-            else:
-                pixels = decode_pixels(blobs[row], header, channels)
-                if isinstance(pixels, Status):
-                    yield row, pixels
+        made = [np.empty((1, *slot.shape), np.uint8) for slot in slots]
+        status = int(self._host.decode([blob], seed, crops, made)[0])
+        self.num_on_host += 1
+        if status == Status.OK:
+            for slot, array in zip(slots, made, strict=True):
+                if isinstance(slot, np.ndarray):
+                    slot[...] = array[0]
                 else:
-                    yield row, torch.from_numpy(pixels).permute(2, 0, 1).to(self.device)
-        decoded = self._decode_jpegs([blobs[row] for row, _ in direct], channels)
-        for (row, header), image in zip(direct, decoded, strict=True):
-            fits = image is not None and image.shape[1:] == (header.height, header.width)
-            yield row, _upright(image, header.orientation) if image is not None and fits else Status.CORRUPT
+                    slot.copy_(torch.from_numpy(array[0]))
+        return status
 
-    def _decode_jpegs(self, blobs: Sequence[Blob], channels: int) -> list[torch.Tensor | None]:
-        """Stored images `(C, H, W)`; where the batch fails, one by one, so that one bad image costs only itself."""
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
 
-        mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
-        data = [torch.from_numpy(np.frombuffer(blob, np.uint8).copy()) for blob in blobs]
-        try:
-            return list(decode_jpeg(data, mode=mode, device=self.device)) if data else []
-        except RuntimeError:
-            return [self._decode_single(one, mode) for one in data]
+def _host_decoder() -> Decoder:
+    from shards.decode.opening import open_decoder
 
-    def _decode_single(self, data: torch.Tensor, mode: Any) -> torch.Tensor | None:
-        from torchvision.io import decode_jpeg
+    return open_decoder("auto", "exact")
 
-        try:
-            image: torch.Tensor = decode_jpeg(data, mode=mode, device=self.device)
-        except RuntimeError:
-            return None
-        return image
 
-    def _write(
-        self, image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any]
-    ) -> None:
-        size = np.array([image.shape[2]]), np.array([image.shape[1]])
-        for group, (wanted, slot) in enumerate(zip(crops, slots, strict=True)):
-            made = _take(image, crop_boxes(seed, group, wanted, *size).row(0), wanted)
+def _by_pixels(rows: Sequence[int], headers: Sequence[ImageHeader | Status]) -> Iterator[list[int]]:
+    """Rows in groups of at most `_BATCH_PIXELS`, at least one row each."""
+    group: list[int] = []
+    pixels = 0
+    for row in rows:
+        header = headers[row]
+        size = header.width * header.height if isinstance(header, ImageHeader) else 0
+        if group and pixels + size > _BATCH_PIXELS:
+            yield group
+            group, pixels = [], 0
+        group.append(row)
+        pixels += size
+    if group:
+        yield group
+
+
+def write_crops(image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any]) -> None:
+    """All crops of one upright image `(C, H, W)` into its slots, one `(num, size_px, size_px, C)` uint8 a group."""
+    size = np.array([image.shape[2]]), np.array([image.shape[1]])
+    for group, (wanted, slot) in enumerate(zip(crops, slots, strict=True)):
+        boxes = crop_boxes(seed, group, wanted, *size).row(0)
+        for number, (box, flip) in enumerate(zip(boxes.box, boxes.flip, strict=True)):
+            crop = _resize(image, box, wanted)
+            made = (crop.flip(2) if flip else crop).permute(1, 2, 0)
             if isinstance(slot, np.ndarray):
-                slot[...] = made.cpu().numpy()
+                slot[number] = made.cpu().numpy()
             else:
-                slot.copy_(made)
-
-
-def _upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Turn a stored `(C, H, W)` image as EXIF orientation 1 to 8 says."""
-    if orientation >= 5:
-        image = image.transpose(1, 2)
-    axes = [2] * (orientation in {2, 3, 6, 7}) + [1] * (orientation in {3, 4, 7, 8})
-    return image.flip(axes) if axes else image
-
-
-def _take(image: torch.Tensor, boxes: Boxes, crops: Crops) -> torch.Tensor:
-    """All crops of one `(C, H, W)` image, `(num, size_px, size_px, C)` uint8."""
-    import torch
-
-    made = []
-    for box, flip in zip(boxes.box, boxes.flip, strict=True):
-        crop = _resize(image, box, crops)
-        made.append(crop.flip(2) if flip else crop)
-    return torch.stack(made).permute(0, 2, 3, 1).contiguous()
+                slot[number].copy_(made)
 
 
 def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops) -> torch.Tensor:
@@ -165,6 +194,8 @@ def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops) -> torc
         part = image
         target = (round(image.shape[1] * size / height), round(image.shape[2] * size / width))
         corner = (round(top * size / height), round(left * size / width))
-    pixels = interpolate(part[None].float(), target, mode=crops.interpolation, antialias=True)[0]
-    pixels = pixels[:, corner[0] : corner[0] + size, corner[1] : corner[1] + size]
-    return pixels.round().clamp(0, 255).to(torch.uint8)
+    passes = ((part.shape[1], target[1]), target)  # across and down, rounded between them, as on the host
+    pixels = part[None].float()
+    for shape in passes:
+        pixels = interpolate(pixels, shape, mode=crops.interpolation, antialias=True).round().clamp(0, 255)
+    return pixels[0, :, corner[0] : corner[0] + size, corner[1] : corner[1] + size].to(torch.uint8)

@@ -1,9 +1,12 @@
 """What the first bytes of an image say: size, orientation and whether the decoders can read it.
 
 All decoders judge an image by these rules, so that a file has the same status in each of them:
-JPEG must be 8-bit Huffman-coded baseline, extended or progressive, with 1, 3 or 4 components, and complete (an
-end-of-image marker after the first scan), of at most `MAX_SCANS` scans; PNG must hold its last chunk; neither may
-exceed `MAX_PIXELS`.
+JPEG must be 8-bit Huffman-coded baseline, extended or progressive, with one frame of 1, 3 or 4 components and a
+quantisation table, and complete (an end-of-image marker after the first scan), of at most `MAX_SCANS` scans; PNG must
+hold its last chunk; neither may exceed `MAX_PIXELS`.
+
+Nothing but these bytes decides whether a JPEG is bad: not the decoder, the crops or the device. Damage inside a scan is
+found by the checksum of the sample; a decoder that meets some goes on, as libjpeg does.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def _bounded(header: ImageHeader) -> ImageHeader | Status:
 def _read_jpeg(blob: Blob) -> ImageHeader | Status:
     position, size = 2, len(blob)
     frame: tuple[int, int, int, int, int] | None = None
-    orientation, adobe = 1, False
+    orientation, adobe, tables = 1, False, False
     while position + 4 <= size:
         if blob[position] != 0xFF:
             return Status.CORRUPT
@@ -85,14 +88,17 @@ def _read_jpeg(blob: Blob) -> ImageHeader | Status:
         body = blob[position + 4 : position + 2 + length]
         if length < 2 or len(body) != length - 2:
             return Status.CORRUPT
+        tables = tables or marker == 0xDB
         if marker in _FRAMES and len(body) >= 6:
+            if frame is not None:
+                return Status.CORRUPT
             frame = (marker, *struct.unpack(">BHHB", body[:6]))
         elif marker == 0xE1 and orientation == 1:
             orientation = _exif_orientation(bytes(body))
         elif marker == 0xEE and bytes(body[:5]) == b"Adobe":
             adobe = True
         elif marker == 0xDA:
-            return _judge(frame, orientation, adobe, bytes(blob[position:]))
+            return _judge(frame if tables else None, orientation, adobe, bytes(blob[position:]))
         position += 2 + length
     return Status.CORRUPT
 

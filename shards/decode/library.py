@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -27,9 +27,6 @@ from shards.decode.resample import resample
 __all__ = ["LibraryDecoder"]
 
 Pixels = NDArray[np.uint8]
-
-_ODDITIES: Final = ("extraneous bytes", "Inconsistent progression", "unknown JFIF revision", "Unknown Adobe color")
-"""Warnings of libjpeg that leave the pixels alone; every other one means damage."""
 
 
 class LibraryDecoder:
@@ -133,15 +130,10 @@ def decode_pixels(blob: Blob, header: ImageHeader, channels: int, factor: int = 
 
 
 def _decode_jpeg(blob: Blob, header: ImageHeader, channels: int, factor: int) -> Pixels:
-    """Stored pixels `(H, W, channels)`, reduced by `factor`; ValueError where the data is damaged."""
+    """Stored pixels `(H, W, channels)`, reduced by `factor`; ValueError where there are none."""
     least = {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)} if factor > 1 else {}
     space = "CMYK" if header.components == 4 else "RGB" if channels == 3 else "GRAY"
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(blob, space, **least)
-    except ValueError as error:
-        if not any(oddity in str(error) for oddity in _ODDITIES):
-            raise
-        pixels = simplejpeg.decode_jpeg(blob, space, strict=False, **least)
+    pixels: Pixels = simplejpeg.decode_jpeg(blob, space, strict=False, **least)
     return pixels if header.components != 4 else _from_inks(pixels, channels, inverted=header.inverted)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.decode.base import Decoder, Mode
+from shards.decode.engines import EngineName
 from shards.errors import ConfigError
 
 __all__ = ["DecoderReport", "describe_decoder", "open_decoder"]
@@ -37,15 +38,20 @@ class DecoderReport:
 
 
 def open_decoder(
-    name: Literal["auto", "native", "library", "device"] = "auto", mode: Mode = "fast", *, device: str = "cuda"
+    name: Literal["auto", "native", "library", "device"] = "auto",
+    mode: Mode = "fast",
+    *,
+    device: str = "cuda",
+    engine: EngineName | Literal["auto"] = "auto",
 ) -> Decoder:
     """Open a decoder.
 
     Args:
         name: `native` is the extension on libjpeg-turbo, `library` runs on wheels alone, `device` decodes with
-            torchvision on `device`; `auto` takes `native` where it was built, else `library`, and logs so once.
+            `engine` on `device`; `auto` takes `native` where it was built, else `library`, and logs so once.
         mode: Reduce while decoding (`fast`) or resize the whole image's pixels (`exact`).
         device: Torch device of the `device` decoder.
+        engine: Its library: `torchcodec`, `nvimgcodec`, or `auto` for the first of them that is installed.
 
     Raises:
         ConfigError: There is no such decoder, or it cannot be used here.
@@ -55,7 +61,7 @@ def open_decoder(
     if name == "device":
         from shards.decode.device import DeviceDecoder
 
-        return DeviceDecoder(mode=mode, device=device)
+        return DeviceDecoder(mode=mode, device=device, engine=engine)
     if name == "library":
         return _library(mode)
     if name not in {"auto", "native"}:

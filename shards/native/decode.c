@@ -46,17 +46,8 @@ static void on_error(j_common_ptr jpeg) {
     longjmp(context->escape, 1);
 }
 
-/* Damage is an error; oddities that leave the pixels alone are not. */
-static void on_message(j_common_ptr jpeg, int level) {
-    if (level >= 0) return;
-    switch (jpeg->err->msg_code) {
-    case JWRN_ADOBE_XFORM:
-    case JWRN_BOGUS_PROGRESSION:
-    case JWRN_EXTRANEOUS_DATA:
-    case JWRN_JFIF_MAJOR: return;
-    default: on_error(jpeg);
-    }
-}
+/* Warnings: bv_read_header has judged the image, and what damage a warning tells of depends on the rows that are read. */
+static void on_message(j_common_ptr jpeg, int level) { (void)jpeg, (void)level; }
 
 static void on_output(j_common_ptr jpeg) { (void)jpeg; }
 

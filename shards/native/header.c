@@ -50,8 +50,8 @@ static int is_frame(uint8_t marker) {
     return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
 }
 
-static int judge(const bv_header *header, int frame, int precision, int scans) {
-    if (!frame || scans == BV_CORRUPT) return BV_CORRUPT;
+static int judge(const bv_header *header, int frame, int precision, int tables, int scans) {
+    if (!frame || !tables || scans == BV_CORRUPT) return BV_CORRUPT;
     int parts = header->components;
     if (frame < 0xC0 || frame > 0xC2 || precision != 8 || (parts != 1 && parts != 3 && parts != 4) || scans != BV_OK)
         return BV_UNSUPPORTED;
@@ -61,7 +61,7 @@ static int judge(const bv_header *header, int frame, int precision, int scans) {
 
 int bv_read_header(const uint8_t *data, size_t size, bv_header *header) {
     *header = (bv_header){0, 0, 0, 1, 0};
-    int frame = 0, precision = 0;
+    int frame = 0, precision = 0, tables = 0;
     if (size < 2 || data[0] != 0xFF || data[1] != 0xD8) return size < 8 ? BV_CORRUPT : BV_UNSUPPORTED;
     for (size_t at = 2; at + 4 <= size;) {
         if (data[at] != 0xFF) return BV_CORRUPT;
@@ -77,7 +77,9 @@ int bv_read_header(const uint8_t *data, size_t size, bv_header *header) {
         size_t length = (size_t)data[at + 2] << 8 | data[at + 3];
         if (length < 2 || at + 2 + length > size) return BV_CORRUPT;
         const uint8_t *body = data + at + 4;
+        if (marker == 0xDB) tables = 1;
         if (is_frame(marker) && length >= 8) {
+            if (frame) return BV_CORRUPT;
             frame = marker;
             precision = body[0];
             header->height = body[1] << 8 | body[2];
@@ -88,7 +90,7 @@ int bv_read_header(const uint8_t *data, size_t size, bv_header *header) {
         } else if (marker == 0xEE && length >= 7 && memcmp(body, "Adobe", 5) == 0) {
             header->inverted = 1;
         } else if (marker == 0xDA) {
-            return judge(header, frame, precision, scans_fit(data, size, at));
+            return judge(header, frame, precision, tables, scans_fit(data, size, at));
         }
         at += 2 + length;
     }

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.dataset.withdrawals import naming_withdrawals, purged_from_under
-from shards.decode import Crops, open_decoder
+from shards.decode import Crops, Decoder, open_decoder
 from shards.decode.base import Blob
 from shards.errors import BiovfmError, ConfigError, SampleIndexError, ShardError, StoreError
 from shards.read.locations import Locations
@@ -55,7 +55,9 @@ class Batch:
 
     Attributes:
         views: One array a group of crops, `(B, num, size_px, size_px, C)` uint8; empty where nothing is decoded.
-        blobs: The compressed images where nothing is decoded (bytes, or read-only views of bytes), else empty.
+        blobs: The compressed images where nothing is decoded (bytes, or read-only views of bytes). With the decoder
+            `device`, those that the device is to decode into their slots of `views`, and empty bytes in place of the
+            others. Else empty.
         keys: `B` sample keys.
         seeds: `(B,)` uint64, the random key of each sample; the same on any topology.
         epoch: Epoch, from 0.
@@ -116,7 +118,12 @@ class Stream:
         mixture: Weights by modality or source; the samples as they are where None.
         cache: Folder for blocks of remote shards, kept for the next run; in memory where None.
         cache_bytes: Budget of the cache; 1 GiB in memory or 64 GiB on disk where None.
-        decoder: Name of the decoder; `auto` takes the fastest.
+        decoder: Name of the decoder; `auto` takes the fastest. `device` leaves JPEGs to a device: the stream judges
+            them, replaces bad ones and lends the rest to `train.DeviceStream`, which decodes.
+
+    Attributes:
+        crops: What is cut from each image.
+        defers: Whether batches hold images that a device is to decode.
 
     Raises:
         BiovfmError: The dataset, the lock or an argument is wrong.
@@ -163,7 +170,8 @@ class Stream:
         self.rank, self.world_size = rank, world_size
         self.num_epochs = num_epochs
         self._slots = rank_slots(global_batch, rank=rank, world_size=world_size)
-        self._crops = tuple(crops)
+        self.crops = self._crops = tuple(crops)
+        self.defers = decoder == "device" and bool(crops)
         self._threads = num_threads or os.cpu_count() or 1
         self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
         self._prefetch = prefetch
@@ -175,7 +183,7 @@ class Stream:
         self._worker = ChunkWorker(
             plan=self.plan,
             reader=self._reader,
-            decoder=open_decoder(decoder, mode=mode) if self._crops else None,
+            decoder=_decoder(decoder, mode) if self._crops else None,
             crops=self._crops,
             on_bad=on_bad,
             stats=self._stats,
@@ -254,6 +262,10 @@ class Stream:
             yield epoch, index, locations.keys.tolist()
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.defers:
+            raise ConfigError(
+                "a stream with decoder='device' leaves images to a device", hint="iterate train.DeviceStream(stream)"
+            )
         return self._loop(self._buffers.take)
 
     def lend(self, take: Lender) -> Iterator[Batch]:
@@ -404,7 +416,7 @@ class Stream:
         self._go_to(item.epoch, item.index + 1)
         return Batch(
             views=item.views,
-            blobs=() if self._crops else tuple(blobs),
+            blobs=() if self._crops and not self.defers else tuple(blobs),
             keys=tuple(keys),
             seeds=item.seeds,
             epoch=item.epoch,
@@ -423,6 +435,14 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _decoder(name: Literal["auto", "native", "library", "device"], mode: Literal["fast", "exact"]) -> Decoder:
+    if name != "device":
+        return open_decoder(name, mode=mode)
+    from shards.decode.device import DeferringDecoder
+
+    return DeferringDecoder(open_decoder("auto", "exact"))  # the pixels that a device gives
 
 
 _log = logging.getLogger(__name__)

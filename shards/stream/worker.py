@@ -100,8 +100,9 @@ class ChunkWorker:
         middle = time.perf_counter()
         if self.decoder is not None:
             status = self.decoder.decode(blobs, seeds, self.crops, out)
-            for slot in np.flatnonzero(status != Status.OK).tolist():
+            for slot in np.flatnonzero((status != Status.OK) & (status != Status.DEFERRED)).tolist():
                 reasons.setdefault(slot, Status(int(status[slot])).name.lower())
+            blobs = [blob if left else b"" for blob, left in zip(blobs, status == Status.DEFERRED, strict=True)]
         self.stats.worked(read=middle - started, decode=time.perf_counter() - middle)
         for slot, reason in reasons.items():
             self._report(locations[slot], reason)

@@ -6,7 +6,7 @@ import atexit
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from shards.errors import ConfigError
 from train.feed.feeder import CLOSE_SECONDS, Draw, Feeder
 from train.feed.ring import POLL_SECONDS, Ring, Slot
 from train.feed.side import Event, Side, open_side, own_device
+
+if TYPE_CHECKING:
+    from shards.decode.device import DeviceDecoder
 
 __all__ = ["DeviceBatch", "DeviceStream"]
 
@@ -52,6 +55,9 @@ class DeviceStream:
     The consumer's current CUDA stream waits for each batch; the host does not. A batch may be used until the next one
     is asked for: whatever was queued on the current CUDA stream by then still sees it. Clone what is to be kept longer.
 
+    A stream with `decoder="device"` leaves its JPEGs to the device: they are decoded in the thread, in the same CUDA
+    stream, which is drained before; raises `ConfigError` here where no library for it is installed.
+
     Leaving the loop stops the thread, and the next loop goes on behind the last batch taken. On the CPU the tensors lie
     over the arrays that the stream decodes into.
 
@@ -75,6 +81,7 @@ class DeviceStream:
         self._side = side
         self._slots = slots
         self._draw = draw
+        self._decoder = _decoder_for(stream, side)
         self._position: Mapping[str, Any] | None = None
         self._feeder: Feeder | None = None
 
@@ -86,7 +93,7 @@ class DeviceStream:
         if self._position is not None:
             self.stream.load_state_dict(dict(self._position))
         ring = Ring(self._slots)
-        self._feeder = feeder = Feeder(self.stream, self._side, ring, self._draw)
+        self._feeder = feeder = Feeder(self.stream, self._side, ring, self._draw, self._decoder)
         _open.add(feeder)
         feeder.start()
         try:
@@ -113,6 +120,11 @@ class DeviceStream:
             substituted=tuple(getattr(batch, "substituted", ())),
         )
 
+    @property
+    def num_decoded_on_host(self) -> int:
+        """Images that were decoded on the host although the device was to: those that its library does not take."""
+        return 0 if self._decoder is None else self._decoder.num_on_host
+
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch taken; what lies ready in the slots is not counted."""
         return dict(self.stream.state_dict() if self._position is None else self._position)
@@ -127,6 +139,14 @@ class DeviceStream:
         if self._feeder is not None:
             self._feeder.close()
         self.stream.close()
+
+
+def _decoder_for(stream: Any, side: Side) -> DeviceDecoder | None:
+    if not getattr(stream, "defers", False):
+        return None
+    from shards.decode.device import DeviceDecoder
+
+    return DeviceDecoder(mode="exact", device=side.device)
 
 
 _open: set[Feeder] = set()

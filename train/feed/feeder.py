@@ -6,15 +6,21 @@ import dataclasses
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shards.decode.base import Status
+from shards.errors import ShardError
 from train.feed.blocks import block_bytes, pack, unpack
 from train.feed.ring import LentArrays, Ring, Slot
 from train.feed.side import Side
+
+if TYPE_CHECKING:
+    from shards.decode.device import DeviceDecoder
 
 __all__ = ["CLOSE_SECONDS", "Draw", "Feeder"]
 
@@ -33,13 +39,17 @@ class Feeder:
         side: The device.
         ring: The slots.
         draw: What is to be copied beside each batch.
+        decoder: Decodes what the stream leaves to the device.
     """
 
-    def __init__(self, stream: Any, side: Side, ring: Ring, draw: Draw | None) -> None:
+    def __init__(
+        self, stream: Any, side: Side, ring: Ring, draw: Draw | None, decoder: DeviceDecoder | None = None
+    ) -> None:
         self._stream = stream
         self._side = side
         self._ring = ring
         self._draw = draw
+        self._decoder = decoder
         self._lent = LentArrays(side.host_array) if hasattr(stream, "lend") else None
         self._thread = threading.Thread(target=self._run, name="biovfm-feed", daemon=True)
 
@@ -80,11 +90,26 @@ class Feeder:
         self._give_back_arrays(slot)
         slot.batch = batch
         slot.views = tuple(self._bring(slot, f"view {place}", view) for place, view in enumerate(batch.views))
+        if self._decoder is not None:
+            self._decode(batch, slot.views)
         slot.columns = {name: self._bring_column(slot, name, of) for name, of in getattr(batch, "columns", {}).items()}
         slot.drawn = self._bring_block(slot, self._draw(number)) if self._draw is not None else {}
         slot.filled = self._side.filled()
         if not self._side.shares_memory:
             self._give_back_arrays(slot)
+
+    def _decode(self, batch: Any, views: tuple[Tensor, ...]) -> None:
+        """Decode the images that were left to the device into their places, behind the copy of the others."""
+        assert self._decoder is not None
+        left = np.array([len(blob) > 0 for blob in batch.blobs])
+        self._decoder.num_on_host += int((~left).sum())
+        self._side.drain()  # the engine of some GPUs writes at once, whatever is queued
+        status = self._decoder.decode(batch.blobs, batch.seeds, self._stream.crops, views)
+        for row in np.flatnonzero(left & (status != Status.OK)).tolist():
+            raise ShardError(
+                f"{batch.keys[row]}: no decoder can read it, though its markers are those of a whole JPEG",
+                hint="run `biovfm verify --deep` on the dataset, or decode on the host (run.decode=host)",
+            )
 
     def _give_back_arrays(self, slot: Slot) -> None:
         """Let the stream decode into a batch's arrays again, once nothing reads them any more."""
