@@ -102,8 +102,9 @@ class NvimgcodecEngine:
     def _as_tensor(self, image: Any) -> torch.Tensor:
         import torch
 
-        pixels = torch.utils.dlpack.from_dlpack(image) if self._device.type == "cuda" else torch.from_numpy(np.asarray(image.cpu()))
-        return pixels.permute(2, 0, 1)
+        if self._device.type == "cuda":
+            return torch.utils.dlpack.from_dlpack(image).permute(2, 0, 1)
+        return torch.from_numpy(np.asarray(image.cpu())).permute(2, 0, 1)
 
 
 def _current_stream(device: torch.device) -> int:
