@@ -125,7 +125,8 @@ class DeviceDecoder:
                 if image is None or tuple(image.shape[1:]) != upright_size(header)[::-1]:
                     left.add(row)
                 else:
-                    write_crops(image, seeds[row : row + 1], crops, [array[row] for array in out])
+                    slots = [array[row] for array in out]
+                    write_crops(image, seeds[row : row + 1], crops, slots, turned=header.orientation >= 5)
         for row in sorted(left):
             status[row] = self._on_host(blobs[row], seeds[row : row + 1], crops, [array[row] for array in out])
         return status
@@ -167,13 +168,23 @@ def _by_pixels(rows: Sequence[int], headers: Sequence[ImageHeader | Status]) -> 
         yield group
 
 
-def write_crops(image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any]) -> None:
-    """All crops of one upright image `(C, H, W)` into its slots, one `(num, size_px, size_px, C)` uint8 a group."""
+def write_crops(
+    image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any], *, turned: bool
+) -> None:
+    """Cut all crops of one image.
+
+    Args:
+        image: `(C, H, W)` uint8, upright.
+        seed: `(1,)` uint64, of its boxes.
+        crops: The groups.
+        slots: One `(num, size_px, size_px, C)` uint8 a group.
+        turned: Whether EXIF has it lie on its side: then the host resizes down before across.
+    """
     size = np.array([image.shape[2]]), np.array([image.shape[1]])
     for group, (wanted, slot) in enumerate(zip(crops, slots, strict=True)):
         boxes = crop_boxes(seed, group, wanted, *size).row(0)
         for number, (box, flip) in enumerate(zip(boxes.box, boxes.flip, strict=True)):
-            crop = _resize(image, box, wanted)
+            crop = _resize(image, box, wanted, turned=turned)
             made = (crop.flip(2) if flip else crop).permute(1, 2, 0)
             if isinstance(slot, np.ndarray):
                 slot[number] = made.cpu().numpy()
@@ -181,7 +192,7 @@ def write_crops(image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[C
                 slot[number].copy_(made)
 
 
-def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops) -> torch.Tensor:
+def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops, *, turned: bool) -> torch.Tensor:
     import torch
     from torch.nn.functional import interpolate
 
@@ -194,8 +205,8 @@ def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops) -> torc
         part = image
         target = (round(image.shape[1] * size / height), round(image.shape[2] * size / width))
         corner = (round(top * size / height), round(left * size / width))
-    passes = ((part.shape[1], target[1]), target)  # across and down, rounded between them, as on the host
+    first = (target[0], part.shape[2]) if turned else (part.shape[1], target[1])
     pixels = part[None].float()
-    for shape in passes:
+    for shape in (first, target):  # rounded between the two passes, as on the host
         pixels = interpolate(pixels, shape, mode=crops.interpolation, antialias=True).round().clamp(0, 255)
     return pixels[0, :, corner[0] : corner[0] + size, corner[1] : corner[1] + size].to(torch.uint8)
