@@ -15,7 +15,7 @@ from tests.shards.builders import small_dataset
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "duckdb", "pandas", "pyarrow", "deltalake", "cv2", "numpy", "timm", "sklearn", "matplotlib"}
-GROUPS = {"subset": "create", "sources": "show", "columns": "add", "secret": "backup"}
+GROUPS = {"subset": "create", "sources": "show", "columns": "add", "secret": "backup", "deploy": "render"}
 
 
 @pytest.mark.process
