@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterator
 from typing import Final
 
-from shards.errors import MachineError, UnavailableError
+from shards.errors import MachineError, NotFoundError, StoreError, UnavailableError
 
 __all__ = ["fault_of"]
 
@@ -48,6 +48,8 @@ def fault_of(error: BaseException) -> UnavailableError | MachineError | None:
     for link in _chain(error):
         if isinstance(link, UnavailableError | MachineError):
             return link
+        if isinstance(link, StoreError) and not isinstance(link, NotFoundError):
+            return UnavailableError("the storage failed", hint=link.hint)
         if isinstance(link, MemoryError):
             return MachineError("out of memory", hint="use fewer workers, or a machine with more memory")
         if type(link).__module__.partition(".")[0] in _DECODERS:

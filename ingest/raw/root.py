@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from ingest.raw.faults import fault_of
+from ingest.raw.object_storage import ObjectFolder
 from ingest.raw.streams import Joined
 from shards.errors import SourceError
+from shards.store.options import S3_SCHEMES, fsspec_options
 
 __all__ = ["RawRoot", "Stored", "Walked", "open_regular", "walk"]
 
@@ -77,6 +79,7 @@ class RawRoot:
     ) -> None:
         self.url = url
         self._block_bytes = block_bytes
+        self._objects: ObjectFolder | None = None
         scheme, separator, rest = url.partition("://")
         self._local = not separator or scheme == "file"
         if self._local:
@@ -98,13 +101,15 @@ class RawRoot:
         import fsspec
 
         try:
-            self._fs, self._base = fsspec.core.url_to_fs(url)
+            self._fs, self._base = fsspec.core.url_to_fs(url, **fsspec_options(url))
             info = self._fs.info(self._base)
         except (ImportError, ValueError, OSError) as error:
             raise SourceError(f"cannot read {url}: {type(error).__name__}", hint="check URL and credentials") from error
         self._only = ""
         if info["type"] == "file":
             self._base, _, self._only = self._base.rpartition("/")
+        if url.partition("://")[0] in S3_SCHEMES and "::" not in url:
+            self._objects = ObjectFolder(f"s3://{self._base}", block_bytes=self._block_bytes)
 
     @property
     def single(self) -> str:
@@ -121,6 +126,8 @@ class RawRoot:
             yield Walked(self._only, self.size(self._only), stamp=self.stamp(self._only))
         elif self._local:
             yield from walk(Path(self._base))
+        elif self._objects is not None:
+            yield from (Walked(path, size) for path, size in self._objects.list())
         else:
             base = self._base.rstrip("/") + "/"
             try:
@@ -192,6 +199,8 @@ class RawRoot:
         """
         if self._local:
             return open_regular(Path(self._base) / path)
+        if self._objects is not None:
+            return self._objects.open(path)
         stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
         return stream
 
