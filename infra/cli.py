@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -83,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
     log_as("text")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         app = build(words[0] if words else "")
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, KeyboardInterrupt) as error:
+    except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError, KeyboardInterrupt) as error:
         return _fail(*_told(error))
     return result if isinstance(result, int) else 0
 
@@ -106,6 +109,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         return _missing(error), 1
     if isinstance(error, OSError):
         return _refused(error), 1
+    if isinstance(error, MemoryError):
+        return "this machine is out of memory — use fewer workers, or a machine with more", 1
     return "interrupted; nothing is broken, run the same command again to go on", 130
 
 

@@ -42,6 +42,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: it is no UTF-8 text", hint="save it as UTF-8") from error
+    except ValueError as error:  # a NUL in its name
+        raise ConfigError(f"cannot read {str(path)!r}: {error}", hint="check the path") from error
 
 
 def yaml_value(text: str, *, where: str) -> object:

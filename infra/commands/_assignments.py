@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shards.errors import ConfigError
+from shards.settings import yaml_value
 
 
 def read_assignments(option: str, texts: Iterable[str], *, example: str) -> dict[str, Any]:
@@ -19,15 +20,10 @@ def read_assignments(option: str, texts: Iterable[str], *, example: str) -> dict
     Raises:
         ConfigError: A text is no assignment, or its value no YAML.
     """
-    import yaml
-
     found = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise ConfigError(f"{option} {text}: expected key=value", hint=f"for example {option} {example}")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{option} {text}: the value is not valid YAML") from error
+        found[key] = yaml_value(value, where=f"{option} {text}")
     return found

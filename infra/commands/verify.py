@@ -75,9 +75,12 @@ def _show(report: Report, removed: Sequence[Orphan]) -> None:
     lines += [f"  {problem.kind:<10} {problem.path}: {problem.detail}" for problem in report.problems[:_SHOWN]]
     if len(report.problems) > _SHOWN:
         lines.append(f"  … and {len(report.problems) - _SHOWN} more")
-    if report.problems:
-        lines.append(f"{number(len(report.problems), 'problem')}: bring these objects back from a copy")
-    else:
+    num_unread = sum(problem.kind == "unread" for problem in report.problems)
+    if num_unread:
+        lines.append("raw files without their images: `biovfm ingest` with --remap NEW_DATASET reads them again")
+    if damaged := len(report.problems) - num_unread:
+        lines.append(f"{number(damaged, 'problem')}: bring these objects back from a copy")
+    elif not num_unread:
         lines.append("sound" if report.deep else "sound, as far as names and sizes tell; --deep reads every byte")
     if report.num_unhashed_files:
         count = number(report.num_unhashed_files, "table file")

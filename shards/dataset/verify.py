@@ -99,6 +99,7 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
     sizes = {info.path: info.size for info in dataset.store.list("shards/")}
     shards: dict[str, tuple[int, int]] = {}
     readable = not problems
+    problems += [] if table is None else _unread(dataset)
     if table is not None and readable:
         try:
             shards = _check_shards(
@@ -190,6 +191,22 @@ def _operations(dataset: Dataset, name: str) -> set[str]:
 def _num_unhashed(dataset: Dataset) -> int:
     tables = [table for name in TABLES if (table := dataset.table(name)) is not None]
     return sum(not is_hashed(action["path"]) for table in tables for action in add_actions(table))
+
+
+def _unread(dataset: Dataset) -> Iterator[Problem]:
+    """Jobs that hold raw files as read and met no image in them.
+
+    An earlier release left such a job where it was stopped between its two commits and run again.
+    """
+    import pyarrow as pa
+
+    empty = [job["job_id"] for job in dataset.jobs() if job.get("items") == 0]
+    sql = """SELECT job_id, any_value(source) AS source, count(*) AS num FROM raw_files
+        WHERE state = 'read' AND job_id IN (SELECT job_id FROM ids) GROUP BY 1 ORDER BY 1"""
+    found = dataset.query(sql, ids=pa.table({"job_id": pa.array(empty, pa.string())})).to_pylist() if empty else []
+    for job in found:
+        detail = f"job {job['job_id']} holds {job['num']} raw files of {job['source']} as read and none of their images"
+        yield Problem(kind="unread", path="raw_files/", detail=detail)
 
 
 def _conceded(dataset: Dataset) -> frozenset[RawItem]:

@@ -32,7 +32,7 @@ class Problem:
 
     Attributes:
         kind: `missing`, `size`, `rows`, `hash`, `structure`, `checksum`, `sidecar`, `pixels`, `duplicate`, `table`,
-            `unreadable`.
+            `unreadable`, `unread`.
         path: The object, relative to the dataset.
         detail: What was expected and what was found.
     """

@@ -1,0 +1,111 @@
+"""Every command ends with 0, 1, 2 or 130, and says in one line what was wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.cli import COMMANDS, main
+from tests.shards.builders import small_dataset
+
+SUB = {
+    "subset": ("create", "show", "verify", "diff", "materialize", "export"),
+    "sources": ("list", "show", "check", "new", "fetch"),
+    "columns": ("add", "list", "remove"),
+}
+ENDLESS = {"s3-server", "serve", "demo", "doctor"}
+"""Commands that need no argument: they serve, or run on this machine."""
+CALLS = [(name, sub) for name in sorted(COMMANDS) for sub in SUB.get(name, ("",))]
+
+
+def words(name: str, sub: str) -> list[str]:
+    return [name, sub] if sub else [name]
+
+
+def ends_well(arguments: list[str], capsys: pytest.CaptureFixture[str], codes: set[int]) -> str:
+    assert main(arguments) in codes
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(("name", "sub"), CALLS)
+def test_wrong_use_is_2(name: str, sub: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = ends_well([*words(name, sub), "--no-such-option", "1"], capsys, {2})
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "sub"), [call for call in CALLS if call[0] not in ENDLESS])
+@pytest.mark.parametrize("kind", ["nothing", "gone", "a folder", "no yaml", "binary", "nul"])
+def test_an_argument_of_no_use_is_1_or_2(
+    name: str, sub: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.yaml").write_text("a: [\n")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    place = {
+        "gone": "gone",
+        "a folder": ".",
+        "no yaml": "no.yaml",
+        "binary": "binary.yaml",
+        "nul": "a\0b",
+        "no text": "a\udcff",
+    }.get(kind)
+    arguments = [] if place is None else [place] * _positions(name, sub, capsys)
+    codes = {0, 1, 2} if not arguments or kind == "a folder" else {1, 2}
+    ends_well([*words(name, sub), *arguments], capsys, codes)
+
+
+def _positions(name: str, sub: str, capsys: pytest.CaptureFixture[str]) -> int:
+    """How many arguments without a name a command wants, by its help."""
+    assert main([*words(name, sub), "--help"]) == 0
+    usage = re.search(r"Usage: (.*)", capsys.readouterr().out)
+    assert usage is not None
+    return max(1, len(re.findall(r"\b[A-Z][A-Z_-]+\b", usage[1].replace("COMMAND", "").replace("[OPTIONS]", ""))))
+
+
+def test_no_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("shards.dataset.dataset.Dataset.open", full)
+    assert "out of memory" in ends_well(["stats", "x"], capsys, {1})
+
+
+@pytest.mark.process
+def test_a_path_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "biovfm")
+    place = os.fsencode(tmp_path) + b"/\xff"
+    done = subprocess.run([program, "stats", place], capture_output=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    program = str(Path(sys.executable).parent / "biovfm")
+    calls = [
+        ["stream", dataset.url, "--bench", "--epochs", "100000", "--global-batch", "24", "--size", "32"],
+        ["s3-server", str(tmp_path / "s3")],
+    ]
+    for call in calls:
+        process = subprocess.Popen(
+            [program, *call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        )
+        time.sleep(6)
+        if process.poll() is not None:
+            _, errors = process.communicate()
+            assert "s3-server" in call, errors  # its program is not installed here
+            continue
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in ({130} if "stream" in call else {0, 130}), errors
+        assert "Traceback" not in errors
