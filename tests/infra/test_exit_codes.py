@@ -20,6 +20,7 @@ SUB = {
     "sources": ("list", "show", "check", "new", "fetch"),
     "columns": ("add", "list", "remove"),
 }
+pytestmark = pytest.mark.torch
 ENDLESS = {"s3-server", "serve", "demo", "doctor"}
 """Commands that need no argument: they serve, or run on this machine."""
 CALLS = [(name, sub) for name in sorted(COMMANDS) for sub in SUB.get(name, ("",))]
