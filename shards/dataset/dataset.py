@@ -43,7 +43,7 @@ from shards.schema import (
 from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 from shards.store.driver import DriverError
-from shards.store.options import require_plain
+from shards.store.options import require_emulator_switch, require_plain
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,6 +117,7 @@ class Dataset:
             SampleIndexError: It has another format version.
         """
         require_plain(url)
+        require_emulator_switch(url)
         store = open_store(url)
         try:
             settings = _parse_settings(store.read(_SETTINGS), join_url(store.url, _SETTINGS))
@@ -147,6 +148,7 @@ class Dataset:
             deidentification: What is done to the identifiers of raw files; left out where it is not known.
         """
         require_plain(url)
+        require_emulator_switch(url)
         settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "dataset_id": str(uuid.uuid4()),

@@ -14,13 +14,13 @@ from urllib.parse import unquote
 from shards.errors import StoreError
 from shards.store.base import ObjectInfo
 from shards.store.driver import NOT_A_STORE, DriverError, Kind, RangeReply, kind_of
-from shards.store.options import S3_SCHEMES, S3Options, azure_is_plain_http, s3_credentials
+from shards.store.options import AZURE_SCHEMES, S3_SCHEMES, S3Options, azure_is_plain_http, s3_credentials
 from shards.store.settings import MIB, StoreSettings
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = S3_SCHEMES | {"gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"}
+SCHEMES = S3_SCHEMES | AZURE_SCHEMES | {"gs", "http", "https"}
 _CHUNK_BYTES = 256 << 10
 """A reply that breaks loses what has come of the chunk under way."""
 _touched_by_pid = 0

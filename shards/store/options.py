@@ -25,6 +25,7 @@ from shards.errors import ConfigError, StoreError
 from shards.store.settings import StoreSettings
 
 S3_SCHEMES = frozenset({"s3", "s3a"})
+AZURE_SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
 _CREDENTIAL_MINUTES = 15
 
 
@@ -152,8 +153,25 @@ def storage_options(url: str) -> dict[str, str]:
 
 
 def azure_is_plain_http() -> bool:
-    """Whether `AZURE_STORAGE_ENDPOINT` is plain http, as that of an emulator is; https is asked for otherwise."""
-    return os.environ.get("AZURE_STORAGE_ENDPOINT", "").startswith("http://")
+    """Whether Azure's endpoint is plain http, as that of an emulator is; https is asked for otherwise."""
+    variables = ("AZURE_STORAGE_ENDPOINT", "AZURITE_BLOB_STORAGE_URL")
+    return any(os.environ.get(name, "").startswith("http://") for name in variables)
+
+
+def require_emulator_switch(url: str) -> None:
+    """Refuse tables on an emulator of Azure that the clients take for Azure itself.
+
+    Azure lists from a name onwards and emulators do not; the clients then lose the newest version of a table, which is
+    found out with the third commit.
+
+    Raises:
+        ConfigError: The endpoint is plain http and the emulator's switch is off.
+    """
+    if _scheme(url) in AZURE_SCHEMES and azure_is_plain_http() and not _switch("AZURE_STORAGE_USE_EMULATOR"):
+        raise ConfigError(
+            f"{redact(url)}: AZURE_STORAGE_ENDPOINT is that of an emulator, which cannot hold a dataset in this way",
+            hint="set AZURE_STORAGE_USE_EMULATOR=true and AZURITE_BLOB_STORAGE_URL (without the account) in its place",
+        )
 
 
 def fsspec_options(url: str) -> dict[str, Any]:

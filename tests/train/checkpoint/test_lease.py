@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import CheckpointError
-from shards.store import LocalStore, MemoryStore, Store
+from shards.store import LocalStore, MemoryStore, Store, open_store
 from train.checkpoint.lease import Lease, Owner, hold_folder
 
 pytestmark = pytest.mark.torch
@@ -162,3 +162,26 @@ def test_folder_and_mirror_are_held_together(tmp_path: Path) -> None:
     with hold_folder([out, mirror], say=print) as leases:
         assert [one.lost for one in leases] == [False, False]
     assert not list(tmp_path.rglob(".lease"))
+
+
+@pytest.mark.s3
+def test_on_object_storage(bucket: str) -> None:
+    """Its times are whole seconds, so the lease is a longer one."""
+    store = open_store(f"{bucket}/runs/a")
+    said: list[str] = []
+    held, other = (Lease(store, say=said.append, beat_seconds=0.5, expires_seconds=4) for _ in range(2))
+    held._owner = replace(held._owner, host="node7", machine="another boot", pid=1234)
+    held.acquire()
+    with pytest.raises(CheckpointError, match="is in use by process 1234 on node7"):
+        other.acquire()
+    assert "waiting up to" in said[0]
+    held._ended.set()  # its machine went away
+    assert held._thread is not None
+    held._thread.join()
+    began = time.monotonic()
+    other.acquire()
+    assert 1 < time.monotonic() - began < 30
+    assert said[-1].startswith(f"{store.url}: taking the run over from process 1234 on node7, which gave no heartbeat")
+    other.check()
+    other.release()
+    assert names(store) == []
