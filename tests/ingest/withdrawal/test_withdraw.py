@@ -13,7 +13,7 @@ from ingest.withdrawal.withdraw import withdraw
 from shards.dataset.dataset import Dataset
 from shards.dataset.verify import verify
 from shards.errors import ConfigError, SampleIndexError
-from tests.ingest.material import encoded, photo
+from tests.ingest.material import encoded, photo, write_folder, zip_of
 from tests.ingest.withdrawal.material import (
     IMAGES,
     PATIENTS,
@@ -218,3 +218,17 @@ def test_own_columns_lose_their_rows(dataset: Dataset) -> None:
         key: age for age, key in enumerate(keys) if key in keys_of(dataset)
     }
     assert len(rows) == (PATIENTS - 1) * IMAGES
+
+
+@pytest.mark.parametrize("raw_paths", ["keep", "hash"])
+def test_archives_and_folders_in_them_are_raw_paths_too(tmp_path: Path, raw_paths: str) -> None:
+    names = [f"patient-{number}/{image}.png" for number in (1, 2) for image in (0, 1)]
+    for name, shift in (("a.zip", 0), ("b.zip", 500)):
+        files = {path: encoded(photo(shift + number)) for number, path in enumerate(names)}
+        write_folder(tmp_path / "raw", {name: zip_of(files)})
+    take_in(tmp_path / "raw", str(tmp_path / "d"), raw_paths=raw_paths)
+    dataset = Dataset.open(str(tmp_path / "d"))
+    for stated, num in (("zip://patient-1/0.png::a.zip", 1), ("a.zip/patient-1", 1), ("./a.zip", 2), ("b.zip/", 4)):
+        assert withdraw(dataset, Asked(raw_paths=(stated,)), SECRET).num_samples == num, stated
+    assert not keys_of(dataset)
+    assert not len(dataset.query("SELECT raw_path FROM raw_files"))
