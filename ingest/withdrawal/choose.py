@@ -230,8 +230,8 @@ def _copies(
     if not len(conceded):
         return [], []
     shards = dataset.query(
-        "SELECT shard, list(shard_row) AS shard_rows FROM samples JOIN conceded USING (job_id, source) "
-        "GROUP BY shard ORDER BY shard",
+        "SELECT shard, list(shard_row) AS shard_rows FROM samples WHERE shard IN "
+        "(SELECT shard FROM samples JOIN conceded USING (job_id, source)) GROUP BY shard ORDER BY shard",
         version=version,
         conceded=conceded,
     )
