@@ -18,7 +18,6 @@ _WORDS: Final[Mapping[str, str]] = {
     "pruned": "vanished files pruned",
     "revived": "duplicates revived",
     "removed": "samples removed",
-    "withdrawn": "samples withdrawn",
     "compacted_shards": "shards compacted",
     "compacted_files": "table files compacted",
     "pending": "files pending",
@@ -86,6 +85,8 @@ def told(job: Mapping[str, Any], operation: str) -> str:
     """
     if not job:
         return "rows that another job holds were given up" if operation == "DELETE" else operation.lower()
+    if job.get("source") == "withdraw":
+        return f"{int(job.get('removed', 0)):,} samples withdrawn"
     counts = {name: value for name, value in job.items() if isinstance(value, int) and value}
     parts = [f"{counts[name]:,} {word}" for name, word in _WORDS.items() if name in counts]
     return ", ".join(parts) or "nothing new"

@@ -34,6 +34,7 @@ def test_what_a_job_did_is_told_in_words(tmp_path: Path) -> None:
         "2 files changed, 1,000 vanished files pruned, 3 samples removed",
         "rows that another job holds were given up",
     ]
+    assert told({"job_id": "x", "source": "withdraw", "removed": 4, "kept": 0}, "DELETE") == "4 samples withdrawn"
     assert told({"job_id": "x", "version": 3}, "WRITE") == "nothing new"
 
 
