@@ -25,6 +25,8 @@ _GUARD = pytest.StashKey[unit.Guard]()
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--unit"):
         config.stash[_GUARD] = unit.Guard()
+        for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
+            config.addinivalue_line("filterwarnings", f"error::{kind}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -31,6 +31,7 @@ def imported_packages(path: Path) -> set[str]:
     return names & set(MAY_IMPORT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
 def test_package_imports_only_what_the_layout_allows(package: str) -> None:
     wrong = {
@@ -77,6 +78,7 @@ def test_package_has_few_rooms(package: str) -> None:
     assert 1 < len(rooms) <= MOST_ROOMS[package], sorted(rooms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", sorted({*MOST_ROOMS, "train"}))
 def test_rooms_of_a_package_import_each_other_one_way(package: str) -> None:
     rooms = rooms_of(package)

@@ -36,6 +36,7 @@ def test_all_is_complete() -> None:
     assert defined == set(errors.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_error_for_users_is_defined_elsewhere(package: str) -> None:
     known = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BiovfmError)}

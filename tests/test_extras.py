@@ -63,6 +63,7 @@ def test_the_base_install_is_small() -> None:
     assert 300 < total / 2**20 <= MOST_MEGABYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["ingest", "shards"])
 def test_no_module_of_the_base_imports_an_extra_when_it_is_loaded(package: str) -> None:
     base = closure(PROJECT["dependencies"])

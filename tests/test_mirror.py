@@ -21,6 +21,7 @@ def imported_by(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["ingest/job", "ingest/staging", "ingest/duplicates", "ingest/raw"])
 def test_every_module_is_imported_by_a_test(folder: str) -> None:
     modules = {".".join((*Path(folder).parts, path.stem)) for path in (ROOT / folder).glob("[!_]*.py")}

@@ -56,6 +56,7 @@ def test_the_dataset_is_sound_and_says_what_it_said(witness: Path) -> None:
     assert len(rows["fingerprints"]) == 25
 
 
+@pytest.mark.slow
 def test_the_lock_holds_and_streams_in_the_same_order(witness: Path) -> None:
     lock = Lock.read(witness / "subset.lock.yaml")
     verify_lock(lock, Dataset.open(str(witness / "dataset")))
@@ -66,6 +67,7 @@ def test_the_lock_holds_and_streams_in_the_same_order(witness: Path) -> None:
         assert [list(batch.keys) for batch in stream] == order
 
 
+@pytest.mark.slow
 def test_a_killed_job_of_an_earlier_pipeline_is_done_by_the_rules_of_today(witness: Path, tmp_path: Path) -> None:
     """Nothing was committed yet, so nothing keeps the old rules; what was staged by them is not mixed in."""
     spec = from_flags(name="cells", modality="Microscopy", deidentified=True)
@@ -77,6 +79,7 @@ def test_a_killed_job_of_an_earlier_pipeline_is_done_by_the_rules_of_today(witne
     assert not (witness / "half" / "staging").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_of_an_earlier_pipeline_takes_no_new_samples_unasked(witness: Path) -> None:
     spec = from_flags(name="cells", modality="Microscopy", deidentified=True)
     dataset, raw = str(witness / "dataset"), str(witness / "raw" / "cells")

@@ -29,6 +29,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
@@ -77,6 +78,7 @@ def test_the_order_is_something_to_look_at(tmp_path: Path, capsys: pytest.Captur
     assert keys("--epoch", "1") != whole
 
 
+@pytest.mark.slow
 def test_streams_can_be_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     weights = ["--weight", "CT=1", "--weight", "US=1", "--weight", "Fundus=2"]
@@ -97,6 +99,7 @@ def test_stream_measures_itself(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {"images_per_second", "cpu_seconds_per_1000_images", "first_batch_seconds", "stall_share"} <= set(figures)
 
 
+@pytest.mark.slow
 def test_a_stream_of_one_batch_claims_no_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     arguments = ["stream", dataset.url, "--global-batch", "24", "--size", "32"]
@@ -110,6 +113,7 @@ def test_a_stream_of_one_batch_claims_no_rate(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["images_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_subsets_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     lock = str(tmp_path / "ct.lock.yaml")

@@ -24,6 +24,7 @@ def dataset(tmp_path: Path) -> Dataset:
     return small_dataset(tmp_path / "data [bold]")
 
 
+@pytest.mark.slow
 def test_answers_are_on_standard_output(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = tmp_path / "all.lock.yaml"
     create(dataset, Selection()).write(lock)

@@ -75,6 +75,7 @@ def calls() -> Iterator[tuple[str, list[str], frozenset[str]]]:
 _NO_COMMANDS = {"ingest", "is", "release", "that"}  # words of sentences: "the biovfm release that wrote it"
 
 
+@pytest.mark.slow
 def test_the_commands_that_are_named_exist() -> None:
     named = [(where, words) for where, words, _ in calls() if words[0] not in _NO_COMMANDS - COMMANDS.keys()]
     assert len(named) > 60
@@ -86,6 +87,7 @@ def test_the_commands_that_are_named_exist() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_options_that_are_named_with_a_command_exist() -> None:
     named = [(where, words, options) for where, words, options in calls() if words[0] in COMMANDS and options]
     assert len(named) > 20
@@ -111,6 +113,7 @@ _FOREIGN = {
 """Options of torchrun, pip and Slurm."""
 
 
+@pytest.mark.slow
 def test_the_options_that_hints_name_exist() -> None:
     """A hint of a command's own module speaks of that command; one from below, of some command."""
     everywhere = every_option()

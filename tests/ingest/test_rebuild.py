@@ -34,6 +34,7 @@ def raw_of(folder: Path) -> dict[str, str]:
     return {name: str(folder / "raw" / name) for name in ("eye", "lung")}
 
 
+@pytest.mark.slow
 def test_the_lock_carries_how_its_sources_were_ingested(original: Lock) -> None:
     assert list(original.sources) == ["lung", "eye"]
     assert original.sources["eye"]["spec"]["modality"] == ["Fundus"]
@@ -42,6 +43,7 @@ def test_the_lock_carries_how_its_sources_were_ingested(original: Lock) -> None:
     assert "owner" not in str(original)
 
 
+@pytest.mark.slow
 def test_raw_data_give_the_bytes_of_the_materialised_original(original: Lock, tmp_path: Path) -> None:
     materialize(original, str(tmp_path / "copy"))
     done = rebuild(original, raw_of(tmp_path), str(tmp_path / "again"), workers=0, secret=SecretStr("another"))
@@ -52,6 +54,7 @@ def test_raw_data_give_the_bytes_of_the_materialised_original(original: Lock, tm
     assert pinned[1].sources == original.sources
 
 
+@pytest.mark.slow
 def test_raw_data_that_changed_are_told_by_source(original: Lock, tmp_path: Path) -> None:
     (tmp_path / "raw" / "eye" / "p0" / "1.png").unlink()
     write_folder(tmp_path / "raw" / "lung", {"9.png": encoded(photo(99))})
@@ -63,6 +66,7 @@ def test_raw_data_that_changed_are_told_by_source(original: Lock, tmp_path: Path
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_each_source_needs_its_raw_data(original: Lock, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no raw data given for lung.*--raw lung=FOLDER"):
         rebuild(original, {"eye": "x"}, str(tmp_path / "again"))
@@ -70,6 +74,7 @@ def test_each_source_needs_its_raw_data(original: Lock, tmp_path: Path) -> None:
         rebuild(original, {**raw_of(tmp_path), "brain": "x"}, str(tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_a_lock_of_another_pipeline_is_refused(original: Lock, tmp_path: Path) -> None:
     other = original.model_copy(update={"pipeline_version": 1})
     with pytest.raises(ConfigError, match="version 1 of the ingest pipeline"):

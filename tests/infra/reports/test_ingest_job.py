@@ -67,6 +67,7 @@ def test_a_report_is_beside_the_dataset_and_a_second_run_changes_neither(
     assert "committed before" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_page_of_a_private_source_names_no_file(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIOVFM_SECRET", "s" * 32)
     (raw / "Doe_John.png").write_bytes((raw / "0.png").read_bytes())
@@ -78,6 +79,7 @@ def test_a_page_of_a_private_source_names_no_file(raw: Path, tmp_path: Path, mon
     assert "duplicate: 2 of 2" in text
 
 
+@pytest.mark.slow
 def test_glimpses_of_a_series_are_found_by_their_file(tmp_path: Path) -> None:
     from infra.reports.rejected_pictures import look_at_rejects, tile_of
     from ingest.job.list import list_raw

@@ -39,6 +39,7 @@ def write(path: Path, *lines: str, encoding: str = "cp1252") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_patients_of_a_semicolon_separated_code_page_table(dataset: Dataset, tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", "P1;63;w;171,5;ja", "P2;58;m;180;nein", "P3;71;w;;", "P9;80;w;160;ja")
     added = add_columns(dataset, table, Wish(by="group"), secret=SECRET)
@@ -55,6 +56,7 @@ def test_patients_of_a_semicolon_separated_code_page_table(dataset: Dataset, tmp
     assert lock.columns_version == columns_version(dataset) == 0
 
 
+@pytest.mark.slow
 def test_no_identifier_is_written_anywhere(dataset: Dataset, tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", "P1;63;w;171,5;ja", "Quasimodo;58;m;180;nein")
     add_columns(dataset, table, Wish(by="group"), secret=SECRET)
@@ -65,6 +67,7 @@ def test_no_identifier_is_written_anywhere(dataset: Dataset, tmp_path: Path) -> 
     assert "P1" not in str(rows.to_pydict())
 
 
+@pytest.mark.slow
 def test_rows_that_contradict_each_other_are_left_out_and_equal_ones_are_one(dataset: Dataset, tmp_path: Path) -> None:
     lines = ["P1;63;w;171;ja", "P1;64;w;171;ja", "P2;58;m;180;nein", "P2;58;m;180;nein", ";1;m;1;ja"]
     added = add_columns(dataset, write(tmp_path / "t.csv", *lines), Wish(by="group"), secret=SECRET)
@@ -73,6 +76,7 @@ def test_rows_that_contradict_each_other_are_left_out_and_equal_ones_are_one(dat
     assert [row for row, _, _ in added.listed] == [1, 2, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["P2/image.png", "ward\\P2\\image.png", "D:/scans/ward/P2/image.png"])
 def test_hidden_raw_paths_are_found_by_the_secret(dataset: Dataset, tmp_path: Path, path: str) -> None:
     table = tmp_path / "t.csv"
@@ -95,6 +99,7 @@ def test_a_name_that_several_files_have_is_ambiguous(dataset: Dataset, tmp_path:
     assert (added.left_out, added.samples) == ({AMBIGUOUS: 1}, 2)
 
 
+@pytest.mark.slow
 def test_plain_paths_in_archives_and_keys_of_a_parquet_table(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     path = {"raw_path": "zip://a/b.png::deep/images.zip"}
@@ -109,6 +114,7 @@ def test_plain_paths_in_archives_and_keys_of_a_parquet_table(tmp_path: Path) -> 
     assert lock.num_samples == 1
 
 
+@pytest.mark.slow
 def test_one_patient_number_in_two_sources_needs_the_source(dataset: Dataset, tmp_path: Path) -> None:
     other = {"group_id": KeyedNames("other", SECRET).group_id("P1")}
     add_source(dataset, "other", "US", [jpeg(900)], row=other)
@@ -118,6 +124,7 @@ def test_one_patient_number_in_two_sources_needs_the_source(dataset: Dataset, tm
     assert add_columns(dataset, table, Wish(by="group", source="other"), secret=SECRET).samples == 1
 
 
+@pytest.mark.slow
 def test_what_names_a_person_is_refused_unless_allowed(dataset: Dataset, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("Patient;Nachname;Geb.-Datum;age\nP1;Ahlers;4.3.1958;63\nP2;Boysen;17.5.1963;58\n")
@@ -131,6 +138,7 @@ def test_what_names_a_person_is_refused_unless_allowed(dataset: Dataset, tmp_pat
     assert create(dataset, Selection(where="born < DATE '1960-01-01'")).num_samples == 2
 
 
+@pytest.mark.slow
 def test_a_second_table_extends_a_column_and_does_not_change_it_unasked(dataset: Dataset, tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.csv", "P1;63;w;171;ja"), write(tmp_path / "b.csv", "P2;58;m;180;nein")
     add_columns(dataset, first, Wish(by="group"), secret=SECRET)
@@ -162,6 +170,7 @@ def test_names_of_columns() -> None:
     assert plain_name("Âge") == "age"
 
 
+@pytest.mark.slow
 def test_the_command_counts_lists_and_removes(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

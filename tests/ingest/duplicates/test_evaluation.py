@@ -47,6 +47,7 @@ def test_overlap_is_reported_or_excluded(tmp_path: Path, side: int, *, crop: boo
     assert details == {f"{seed:02d}.png": f"chestmnist/test/{seed - 6}" for seed in range(6, 12)}
 
 
+@pytest.mark.slow
 def test_audit_of_a_finished_dataset(tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "a", {f"{seed}.png": encoded(detailed(seed)) for seed in range(6)})
     again = {f"{seed}.jpg": encoded(copies(detailed(seed))["half"], "JPEG") for seed in range(2)}

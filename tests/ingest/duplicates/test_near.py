@@ -112,6 +112,7 @@ def test_symmetric_pictures_do_not_hash_noise() -> None:
         assert distance(as_hashes([p.whole]), as_hashes([fingerprint(copy).whole]))[0] <= 16, name
 
 
+@pytest.mark.slow
 def test_copies_of_other_groups_are_dropped_and_neighbours_of_one_group_are_not(tmp_path: Path) -> None:
     files = {}
     for seed in range(4):
@@ -129,6 +130,7 @@ def test_copies_of_other_groups_are_dropped_and_neighbours_of_one_group_are_not(
     assert off.kept == 12
 
 
+@pytest.mark.slow
 def test_committed_images_stay_and_later_copies_go(tmp_path: Path) -> None:
     first = write_folder(tmp_path / "a", {f"{seed}.png": encoded(detailed(seed)) for seed in range(6)})
     later = {f"{seed}.jpg": encoded(copies(detailed(seed))["half"], "JPEG") for seed in range(3, 9)}
@@ -141,6 +143,7 @@ def test_committed_images_stay_and_later_copies_go(tmp_path: Path) -> None:
     assert all(row["detail"] in keys for row in rows["rejects"])
 
 
+@pytest.mark.slow
 def test_fingerprints_that_a_dead_commit_left_are_not_believed(tmp_path: Path) -> None:
     from deltalake import write_deltalake
 
@@ -170,6 +173,7 @@ def cine(seed: int, frames: int) -> Any:
     return [(start + (end - start) * 0.05 * n).astype(np.uint8) for n in range(frames)]
 
 
+@pytest.mark.slow
 def test_a_frame_goes_for_its_own_copy_and_not_for_that_of_its_neighbour(tmp_path: Path) -> None:
     frames = cine(40, 6)
     files = {f"a/{n}.png": encoded(frame) for n, frame in enumerate(frames)}
@@ -182,6 +186,7 @@ def test_a_frame_goes_for_its_own_copy_and_not_for_that_of_its_neighbour(tmp_pat
     assert gone == {f"b/{n}.jpg": f"a/{n}.png" for n in (0, 1, 2, 5)}
 
 
+@pytest.mark.slow
 def test_the_audit_says_the_same_of_a_finished_dataset(tmp_path: Path) -> None:
     from ingest.duplicates.audit import audit
     from shards.dataset.dataset import Dataset

@@ -60,6 +60,7 @@ def test_nothing_stands_anywhere_where_groups_are_stated() -> None:
     assert belong_together(np.empty((0, 2), np.int64), np.empty((0, 3), np.int64)).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deidentified", [True, False])
 def test_numbered_slices_are_kept_and_said(tmp_path: Path, *, deidentified: bool) -> None:
     raw = write_folder(tmp_path / "raw", numbered())
@@ -72,12 +73,14 @@ def test_numbered_slices_are_kept_and_said(tmp_path: Path, *, deidentified: bool
     assert audit(Dataset.open(str(tmp_path / "d"))).near_duplicates == 0
 
 
+@pytest.mark.slow
 def test_they_go_where_the_settings_say_so(tmp_path: Path) -> None:
     report = ingest(write_folder(tmp_path / "raw", numbered()), tmp_path / "d", dedup={"neighbours": "drop"})
     assert report.reasons["near_duplicate"] >= 10
     assert not report.notes
 
 
+@pytest.mark.slow
 def test_copies_of_slices_in_another_folder_still_go(tmp_path: Path) -> None:
     copies = {
         f"b/{name}": encoded(cv2.imdecode(np.frombuffer(data, np.uint8), 0), "JPEG")
@@ -89,6 +92,7 @@ def test_copies_of_slices_in_another_folder_still_go(tmp_path: Path) -> None:
     assert report.kept >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["", "patient1/"])
 def test_group_folder_works_in_the_raw_folder_itself(
     inner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

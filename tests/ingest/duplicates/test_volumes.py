@@ -55,6 +55,7 @@ def both(tmp_path: Path, files: dict[str, bytes], **dedup: Any) -> JobReport:
     return ingest(write_folder(tmp_path / "raw", files), tmp_path / "d", MR, dedup=dedup)
 
 
+@pytest.mark.slow
 def test_a_second_copy_goes_as_a_whole(head: Any, tmp_path: Path) -> None:
     files = {"a.nii": nifti(head), "b.nii": nifti(spoilt(head, 3))}
     report = both(tmp_path, files)
@@ -67,6 +68,7 @@ def test_a_second_copy_goes_as_a_whole(head: Any, tmp_path: Path) -> None:
     assert 24 < alone.kept <= 24 + 8
 
 
+@pytest.mark.slow
 def test_fewer_than_half_in_common_is_dropped_slice_by_slice(head: Any, tmp_path: Path) -> None:
     other = spoilt(head, 1)
     other[..., :8] = spoilt(head, 1000)[..., :8]
@@ -75,6 +77,7 @@ def test_fewer_than_half_in_common_is_dropped_slice_by_slice(head: Any, tmp_path
     assert paths(tmp_path / "d") == {"a.nii", "b.nii"}
 
 
+@pytest.mark.slow
 def test_slices_out_of_order_are_no_copy_of_the_volume(head: Any, tmp_path: Path) -> None:
     order = np.random.default_rng(2).permutation(24)
     mixed = spoilt(head, 3)[..., order]
@@ -82,6 +85,7 @@ def test_slices_out_of_order_are_no_copy_of_the_volume(head: Any, tmp_path: Path
     assert report.kept > 24
 
 
+@pytest.mark.slow
 def test_a_copy_that_counts_from_the_other_end_is_one(head: Any, tmp_path: Path) -> None:
     files = {f"{z:02d}.dcm": dicom(head[..., z].T[::-1, ::-1], z=-2.0 * z, series="7.7") for z in range(24)}
     first = write_folder(tmp_path / "a", {"a.nii": nifti(head)})
@@ -91,6 +95,7 @@ def test_a_copy_that_counts_from_the_other_end_is_one(head: Any, tmp_path: Path)
     assert (report.kept, report.volumes["volumes"]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_the_committed_volume_stays_whatever_its_name(head: Any, tmp_path: Path) -> None:
     ingest(write_folder(tmp_path / "a", {"z.nii": nifti(spoilt(head, 3))}), tmp_path / "d", MR)
     report = ingest(write_folder(tmp_path / "b", {"a.nii": nifti(head)}), tmp_path / "d", public_spec("later", "MR"))
@@ -112,6 +117,7 @@ def test_units_and_workers_do_not_change_the_vote(head: Any, tmp_path: Path) -> 
     assert reasons(tmp_path / "one") == reasons(tmp_path / "many")
 
 
+@pytest.mark.slow
 def test_single_images_take_no_part(tmp_path: Path) -> None:
     files = {f"p{n}/{i}.png": encoded(detailed(10 * n * (i > 1) + i)) for n in (0, 1) for i in range(4)}
     files |= {f"p1/{i}.jpg": encoded(detailed(i), "JPEG", quality=70) for i in range(2)}

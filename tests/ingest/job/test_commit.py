@@ -145,6 +145,7 @@ def test_two_jobs_at_once_both_land_without_duplicates(tmp_path: Path) -> None:
     assert [row["reason"] for row in found["rejects"]] == ["duplicate"] * 10
 
 
+@pytest.mark.slow
 def test_conceding_twice_changes_nothing(raw: Path, tmp_path: Path) -> None:
     first = ingest(raw, tmp_path / "d", dedup={"near": False})
     assert concede_duplicates(Dataset.open(str(tmp_path / "d")), first.job_id) == 0
@@ -169,6 +170,7 @@ def test_a_concession_that_breaks_off_is_told_once(tmp_path: Path, monkeypatch: 
     assert [row["reason"] for row in found["rejects"]] == ["duplicate"] * 2
 
 
+@pytest.mark.slow
 def test_a_table_that_is_packed_anew_keeps_the_order_of_its_shards(tmp_path: Path) -> None:
     """Rows come shard by shard, each with the place of its bytes, whatever unit and tar they were staged in."""
     files = {f"{i:02d}.png": encoded(photo(i)) for i in range(20)} | {"zz.bmp": encoded(photo(3), "BMP")}
@@ -219,6 +221,7 @@ def test_task_index_is_read_from_the_scheduler(environment: dict[str, str], monk
         Share(num_tasks=2, task_index=2)
 
 
+@pytest.mark.slow
 def test_a_data_list_recreates_its_selection(raw: Path, tmp_path: Path) -> None:
     run_job(public_spec(), str(raw), str(tmp_path / "whole"), workers=0, settings=SETTINGS)
     chosen = [row for row in tables(tmp_path / "whole")["index"] if int(row["pixel_sha256"], 16) % 3 == 0]

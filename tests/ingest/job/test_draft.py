@@ -88,6 +88,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         drafted(write_folder(tmp_path, {"a.txt": b"x"}))
 
 
+@pytest.mark.slow
 def test_the_command_prints_yaml_that_check_and_ingest_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {f"s{n:03d}/{k}.png": encoded(photo(n * 9 + k)) for n in range(2) for k in (0, 1)}
     folder = write_folder(tmp_path / "raw", files)

@@ -50,6 +50,7 @@ def test_a_file_is_found_by_an_expression(tmp_path: Path) -> None:
     assert list(listed(folder, spec_of(table))) == ["s1/1.png"]
 
 
+@pytest.mark.slow
 def test_columns_say_modality_licence_group_and_label_in_words_of_ours(tmp_path: Path) -> None:
     files = {"t.csv": b"id,what,terms,lesion,patient,dx\na,MRI,CC0,,p1,nevus\nb,CT,,l2,,\n"}
     folder = write_folder(tmp_path / "raw", files | {f"{n}.png": encoded(photo(s)) for s, n in enumerate("ab")})

@@ -45,6 +45,7 @@ def balance(report: JobReport) -> None:
     assert report.items == report.kept + report.rejected == report.kept + sum(report.reasons.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ETIMEDOUT])
 def test_files_that_cannot_be_read_now_come_with_a_later_run(
     code: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,6 +65,7 @@ def test_files_that_cannot_be_read_now_come_with_a_later_run(
     assert not verify(Dataset.open(str(tmp_path / "d")), deep=True).problems
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_read_nothing_is_committed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,7 @@ def test_where_nothing_can_be_read_nothing_is_committed(
     assert ingest(raw, tmp_path / "d").kept == 6
 
 
+@pytest.mark.slow
 def test_frames_before_a_break_are_not_committed_twice(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +101,7 @@ def test_frames_before_a_break_are_not_committed_twice(
     assert len({row["pixel_sha256"] for row in rows}) == len(rows) == 6
 
 
+@pytest.mark.slow
 def test_a_grown_source_reads_what_is_new_and_what_has_changed(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "d")
     write_folder(raw, {"new.png": encoded(photo(20)), "3.png": encoded(photo(21, height=100))})
@@ -108,6 +112,7 @@ def test_a_grown_source_reads_what_is_new_and_what_has_changed(raw: Path, tmp_pa
     assert not report.failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fingerprints", "raw_files", "rejects", "index"])
 def test_what_a_job_that_ended_within_its_commit_has_read_is_not_known(
     name: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -192,6 +197,7 @@ def test_a_rejected_row_has_the_tag_of_a_kept_one(raw: Path, tmp_path: Path) -> 
     assert {row["modality"] for row in tables(tmp_path / "d")["rejects"]} == {"OCT"}
 
 
+@pytest.mark.slow
 def test_the_same_job_twice_at_once_ends_well_both_times(raw: Path, tmp_path: Path) -> None:
     """The second one maps while the first one commits and sweeps what both have staged."""
     reports: list[JobReport] = []

@@ -85,6 +85,7 @@ def picture(dataset: Path, row: dict[str, Any]) -> Any:
     return np.asarray(Image.open(io.BytesIO(data))).astype(float)
 
 
+@pytest.mark.slow
 def test_slices_are_numbered_along_the_normal_and_share_group_and_range(volume: Any, tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", shuffled(volume))
     report = ingest(raw, tmp_path / "d", SPEC)
@@ -323,6 +324,7 @@ HEADERS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(HEADERS, max_size=8))
 def test_any_headers_become_stacks(headers: list[SliceHeader]) -> None:

@@ -34,6 +34,7 @@ def words(old: Path, *more: str) -> list[str]:
     return ["ingest", "test", str(old.parent / "raw"), str(old), *flags, *more]
 
 
+@pytest.mark.slow
 def test_the_command_offers_a_remap_and_does_it(
     old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_the_command_offers_a_remap_and_does_it(
     assert (made["pipeline_version"], made["encoding"]["jpeg_quality"]) == (PIPELINE_VERSION, 81)
 
 
+@pytest.mark.slow
 def test_only_locks_of_the_dataset_count(old: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(str(old))
     ((path, lock),) = locks_of(dataset, (tmp_path, tmp_path, tmp_path / "none"))
@@ -62,6 +64,7 @@ def test_only_locks_of_the_dataset_count(old: Path, tmp_path: Path) -> None:
     assert (fate.samples, fate.same, fate.changed, fate.missing) == (5, 5, 0, 0)
 
 
+@pytest.mark.slow
 def test_without_locks_the_command_says_where_it_looked(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in old.parent.glob("*.lock.yaml"):
         path.unlink()

@@ -59,6 +59,7 @@ def raw(tmp_path: Path) -> Path:
     return write_folder(folder, {"z.zip": zip_of(jpegs), "y.tar.gz": tar_of(packed, "w:gz")})
 
 
+@pytest.mark.slow
 def test_counts_add_up_and_every_reject_has_its_reason(raw: Path, tmp_path: Path) -> None:
     report = ingest(raw, tmp_path / "d")
     assert (report.files, report.read, report.items, report.kept, report.rejected) == (49, 48, 48, 40, 8)
@@ -79,6 +80,7 @@ def test_counts_add_up_and_every_reject_has_its_reason(raw: Path, tmp_path: Path
     assert Dataset.open(str(tmp_path / "d")).jobs()[0]["items"] == 48
 
 
+@pytest.mark.slow
 def test_index_offsets_point_at_the_images_and_json_repeats_the_row(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "d", **SMALL)
     rows = {row["key"]: row for row in tables(tmp_path / "d")["index"]}
@@ -107,6 +109,7 @@ def test_webdataset_reads_every_sample(raw: Path, tmp_path: Path) -> None:
     assert all(sample["json"]["key"] == sample["__key__"] and sample["jpg"].size == (128, 96) for sample in samples)
 
 
+@pytest.mark.slow
 def test_running_twice_changes_nothing(raw: Path, tmp_path: Path) -> None:
     first = ingest(raw, tmp_path / "d")
     before = {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "d").rglob("*"))}
@@ -117,6 +120,7 @@ def test_running_twice_changes_nothing(raw: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "d" / "staging").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_left_is_swept(raw: Path, tmp_path: Path) -> None:
     """Before the commit a half-written unit, after it the empty folder of one."""
     report = ingest(raw, tmp_path / "other")
@@ -142,6 +146,7 @@ def test_any_number_of_workers_gives_the_same_bytes(raw: Path, tmp_path: Path) -
         assert str(tables(tmp_path / str(workers))) == str(tables(first))
 
 
+@pytest.mark.slow
 def test_committed_images_win_over_a_later_source(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "d")
     more = write_folder(tmp_path / "more", {"a.bmp": encoded(photo(3), "BMP"), "b.png": encoded(photo(99))})
@@ -173,6 +178,7 @@ def test_a_killed_job_goes_on_from_its_finished_units(raw: Path, tmp_path: Path)
     assert not (tmp_path / "d" / "staging").exists()
 
 
+@pytest.mark.slow
 def test_a_promoted_but_uncommitted_job_leaves_no_orphan(raw: Path, tmp_path: Path) -> None:
     """Killed before its commit, and overtaken by another job that holds some of its images."""
 
@@ -274,6 +280,7 @@ def test_a_task_that_always_raises_fails_the_job() -> None:
         results(LocalEngine(1), [3])
 
 
+@pytest.mark.slow
 def test_report_is_json(raw: Path, tmp_path: Path) -> None:
     import json
 
@@ -308,6 +315,7 @@ def test_a_file_that_breaks_in_the_middle_is_its_images_and_one_reject(
     assert row["detail"] == "ValueError"
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_prepared_costs_neither_its_file_nor_its_likeness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +344,7 @@ def test_an_image_that_cannot_be_prepared_costs_neither_its_file_nor_its_likenes
     assert [row["raw_frame"] for row in tables(tmp_path / "d")["index"]] == ["p0000", "p0002", "p0003"]
 
 
+@pytest.mark.slow
 def test_a_machine_that_has_no_memory_for_an_image_is_no_reject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

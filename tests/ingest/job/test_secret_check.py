@@ -24,6 +24,7 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset.open(str(tmp_path / "d"))
 
 
+@pytest.mark.slow
 def test_the_check_value_tells_secrets_apart_and_gives_none_away(dataset: Dataset, tmp_path: Path) -> None:
     assert [judge_secret(dataset, secret) for secret in (SECRET, OTHER, NONE)] == ["belongs", "wrong", "missing"]
     text = dataset.store.read("secret.json").decode()
@@ -34,6 +35,7 @@ def test_the_check_value_tells_secrets_apart_and_gives_none_away(dataset: Datase
     assert needs_no_other(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("secret", "says"), [(OTHER, "the one here is another"), (NONE, "secret")])
 def test_a_job_with_another_secret_is_refused_before_it_reads(
     dataset: Dataset, tmp_path: Path, secret: SecretStr, says: str
@@ -53,6 +55,7 @@ def test_public_sources_need_no_secret(tmp_path: Path) -> None:
     require_secret(dataset, NONE)
 
 
+@pytest.mark.slow
 def test_the_rules_of_an_earlier_releases_jobs_tell_the_secret(dataset: Dataset) -> None:
     dataset.store.delete(["secret.json"])
     assert [judge_secret(dataset, secret) for secret in (SECRET, OTHER, NONE)] == ["belongs", "unknown", "missing"]

@@ -82,6 +82,7 @@ def test_a_policy_that_changed_under_a_job_is_found(raw: Path, tmp_path: Path) -
         target.check(Dataset.open(str(tmp_path / "d")))
 
 
+@pytest.mark.slow
 def test_new_datasets_get_the_native_resampler_and_older_ones_keep_theirs(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "new")
     assert settings_of(tmp_path / "new")["encoding"]["resampler"] == "native"

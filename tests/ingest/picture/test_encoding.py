@@ -49,6 +49,7 @@ def stored(dataset: Path) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_a_new_dataset_gets_the_policy_that_is_asked_for(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_new_dataset_gets_the_policy_that_is_asked_for(
     assert "encoding: format=png, jpeg_quality=95, resampler=native, short_side_px=48" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dataset_keeps_its_policy(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = tmp_path / "d"
     assert main(words(raw, dataset, "short_side_px=48")) == 0
@@ -198,6 +200,7 @@ def test_jpegs_read_straight_have_pillows_pixels() -> None:
     assert read_straight > len(blobs) // 2
 
 
+@pytest.mark.slow
 def test_photographs_read_straight_have_pillows_pixels() -> None:
     """Out of cameras, with their profiles and thumbnails; the files come with scikit-learn."""
     folder = Path(pytest.importorskip("sklearn").__file__).parent / "datasets" / "images"
@@ -228,6 +231,7 @@ def test_odd_jpegs_stay_with_pillow(kind: str) -> None:
             one(data[: len(data) // 2], straight=True)
 
 
+@pytest.mark.slow
 @needs_extension
 def test_a_native_dataset_from_the_command_line(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(raw, tmp_path / "d", "short_side_px=48", "resampler=native")) == 0

@@ -115,6 +115,7 @@ def test_longer_headers_are_left_to_the_encoder() -> None:
     assert reassemble(longer + data[at + 2 + length :]) is None
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60), st.integers(0, 2000), st.integers(0, 60))
 @settings(max_examples=300, deadline=None)
 def test_any_change_of_a_file_gives_the_same_pixels_or_nothing(patch: bytes, at: int, dropped: int) -> None:

@@ -41,6 +41,7 @@ def test_known_text_that_cannot_be_cut_off_is_a_reject(policy: Any, region: Any)
         without_text(replace(IMAGE, burned_in=YES, region=region), policy)
 
 
+@pytest.mark.slow
 def test_the_index_says_what_is_known_and_what_says_so(tmp_path: Path) -> None:
     region = Dataset()
     region.RegionLocationMinX0, region.RegionLocationMinY0 = 0, 20

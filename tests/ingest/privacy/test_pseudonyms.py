@@ -201,6 +201,7 @@ def test_no_allowed_attribute_is_free_text() -> None:
         ), (keyword, vr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gzip", "zlib"])
 def test_compressed_copies_of_metadata_do_not_survive(kind: str, tmp_path: Path) -> None:
     """A PNG with compressed text: nothing of the file but its pixels is written."""

@@ -185,6 +185,7 @@ def palette_bomb() -> bytes:
     return dicom(PhotometricInterpretation="PALETTE COLOR", **colours, **tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_a_header_tells_is_claimed_before_it_is_allocated(name: str) -> None:
     file, data = HOSTILE[name]()

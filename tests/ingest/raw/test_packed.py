@@ -30,6 +30,7 @@ PACKERS: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.com
 CHECKED = PACKERS[:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", PACKERS)
 @pytest.mark.parametrize("size", [0, 1, 100_000, 1_000_000])
 def test_one_member_or_several_come_back_whole(pack: Callable[[bytes], bytes], size: int) -> None:
@@ -77,6 +78,7 @@ def test_what_is_not_packed_is_given_as_it_is() -> None:
     assert inflate(b"", LIMITS) == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", PACKERS)
 def test_bombs_stop_early(pack: Callable[[bytes], bytes]) -> None:
     packed = pack(bytes(64 << 20))

@@ -113,6 +113,7 @@ def test_broken_data_have_a_reason_and_a_cut_archive_keeps_what_came_before(tmp_
     assert str(found["libarchive://d/3.png::cut.rar"]).startswith("unreadable_archive:")
 
 
+@pytest.mark.slow
 def test_names_that_leave_the_archive_and_bombs_are_rejected(tmp_path: Path) -> None:
     bomb = seven_zip({"a.png": bytes(64 << 20)})
     write_folder(tmp_path, {"x.rar": rar5({"../up.png": b"x", "/root.png": b"x"}), "y.7z": bomb})
@@ -143,6 +144,7 @@ def test_an_error_of_the_stream_is_handed_on_as_it_is() -> None:
         list(found)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(MAKERS)), st.data())
 def test_any_damage_gives_members_or_a_reason(extension: str, draw: st.DataObject) -> None:
     data = bytearray(SMALL[extension])

@@ -29,6 +29,7 @@ NEEDS_OTHER_CODEC = {"JPEG-lossy.dcm", "JPGExtended.dcm"}
 """Twelve-bit JPEG: decoded here, not by the plugins of pydicom that are installed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_shipped_file_is_right_or_rejected_like_pydicom(path: Path) -> None:
     row = outcome(path)

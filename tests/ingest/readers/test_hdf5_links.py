@@ -58,6 +58,7 @@ def virtual_of_external(path: Path, victim: Path) -> None:
         file.create_virtual_dataset("images", layout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [external_storage, external_link, external_group, virtual_dataset, virtual_of_external]
 )

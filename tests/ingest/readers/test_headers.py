@@ -189,6 +189,7 @@ def test_the_slice_that_is_damaged_below_is_sound() -> None:
     assert header_or_none(SLICE)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(mutated(SLICE))
 def test_damaged_bytes_of_a_dicom_header(data: bytes) -> None:

@@ -51,6 +51,7 @@ def slide(compression: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_slide_on_disk_is_read_by_a_job(tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", {"case 1.svs": slide(33005)})
     report = ingest(raw, tmp_path / "data", public_spec(modality="Microscopy", reader="slide"))
@@ -61,6 +62,7 @@ def images(data: bytes) -> list[RawImage]:
     return list(read(RawFile.of_bytes(data, "a.svs"), ReadOptions()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [33003, 33005])
 def test_jpeg_2000_tiles_are_shown_in_their_colours(compression: int) -> None:
     found = {image.frame: image.pixels for image in images(slide(compression))}

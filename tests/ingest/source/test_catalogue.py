@@ -122,6 +122,7 @@ def test_json_schema_describes_every_key() -> None:
     assert schema["additionalProperties"] is False
 
 
+@pytest.mark.slow
 def test_a_list_of_files_says_modality_group_and_licence_of_each(tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", {f"i/{n}.png": encoded(photo(n)) for n in range(4)})
     far = write_folder(tmp_path / "far", {"x.png": encoded(photo(9))}) / "x.png"

@@ -83,6 +83,7 @@ def test_a_list_that_matches_little_is_refused() -> None:
         check_matches(listed, [f"{n}.png" for n in range(4)], source="x")
 
 
+@pytest.mark.slow
 def test_an_exported_list_makes_the_same_samples_again(tmp_path: Path) -> None:
     spec = public_spec("eye")
     files = {f'odd "name"\t{n}.png': encoded(photo(n)) for n in range(6)}

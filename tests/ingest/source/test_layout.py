@@ -65,6 +65,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     assert listing.ignored == {"masks": 2, "split": 1, "txt": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "axes", "num", "size"),
     [
@@ -104,6 +105,7 @@ def test_an_array_that_fits_no_order_is_rejected(tmp_path: Path) -> None:
     assert report.reasons == {"unsupported": 1}
 
 
+@pytest.mark.slow
 def test_of_several_arrays_the_first_that_is_there_is_taken(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     images = np.stack([photo(seed, channels=1) for seed in range(2)])

@@ -50,6 +50,7 @@ def only(folder: Path, pattern: str) -> Path:
     return min(folder.rglob(pattern))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern", ["u000000-*.tar", "u000001.index.parquet", "u000002.fingerprints.parquet", "u000001.raw_files.parquet"]
 )
@@ -68,11 +69,13 @@ def test_a_unit_whose_staged_files_are_damaged_is_mapped_again(pattern: str, har
     assert len(tables(staged.parent)["index"]) == 6
 
 
+@pytest.mark.slow
 def test_a_damaged_report_is_no_report(staged: Path) -> None:
     flip(only(staged, "u000001.json"))
     assert run(staged.parent.parent) == (6, 2)
 
 
+@pytest.mark.slow
 def test_the_staged_tables_have_the_names_of_the_committed_ones(staged: Path) -> None:
     names = {path.name.split(".")[1] for path in staged.rglob("*.parquet")}
     run(staged.parent.parent)

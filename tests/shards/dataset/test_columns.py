@@ -43,6 +43,7 @@ def ages(keys: list[str], start: int = 0) -> pa.Table:
     return pa.table({"key": keys, "age": pa.array(range(start, start + len(keys)), pa.int64())})
 
 
+@pytest.mark.slow
 def test_a_lock_holds_on_the_version_of_the_columns_that_it_pins(dataset: Dataset, tmp_path: Path) -> None:
     keys = keys_of(dataset)
     write_columns(dataset, ages(keys), note={})
@@ -78,6 +79,7 @@ def test_a_data_list_of_all_columns_has_them_too(dataset: Dataset) -> None:
     assert create(dataset, Selection(where="seen < '2021-03-05' AND age > 0")).num_samples == 2
 
 
+@pytest.mark.slow
 def test_types_come_back_as_they_went_in(dataset: Dataset) -> None:
     keys = keys_of(dataset)
     given = pa.table(
@@ -95,6 +97,7 @@ def test_types_come_back_as_they_went_in(dataset: Dataset) -> None:
     assert create(dataset, Selection(where="a AND b < 1 AND c = 'y' AND d > DATE '2000-01-01'")).num_samples == 60
 
 
+@pytest.mark.slow
 def test_writers_at_the_same_time_lose_nothing(dataset: Dataset) -> None:
     keys = keys_of(dataset)
 

@@ -51,6 +51,7 @@ def test_pixels_are_found(tmp_path: Path) -> None:
     assert dataset.find_pixels([digest, "00"]) == {digest: key}
 
 
+@pytest.mark.slow
 def test_writers_at_the_same_time_all_land(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path / "data"))
     add_source(dataset, "first", "CT", [jpeg(0)])

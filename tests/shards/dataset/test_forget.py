@@ -30,6 +30,7 @@ def forget(dataset: Dataset, version: int) -> None:
     forget_log(dataset, past)
 
 
+@pytest.mark.slow
 def test_older_versions_are_gone_and_later_ones_read(dataset: Dataset) -> None:
     assert first_version(dataset, "index", ["withdraw-x", "other"]) == 1
     assert first_version(dataset, "index", ["other"]) is None
@@ -70,6 +71,7 @@ def test_forgetting_twice_and_further_changes_nothing_else(dataset: Dataset) -> 
         dataset.samples_table(1)
 
 
+@pytest.mark.slow
 def test_a_writer_that_began_before_commits_behind_what_stays(dataset: Dataset) -> None:
     stale = dataset.table("index", version=0)
     assert stale is not None

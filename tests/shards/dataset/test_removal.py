@@ -44,6 +44,7 @@ def in_tars(dataset: Dataset) -> set[str]:
     return {sample.key for shard in shards for sample in read_samples(io.BytesIO(dataset.store.read(shard)))}
 
 
+@pytest.mark.slow
 def test_they_leave_index_shards_and_fingerprints(dataset: Dataset) -> None:
     everything = keys_of(dataset)
     gone = [keys_of(dataset, "source = 'alpha'")[n] for n in (0, 7, 31)] + keys_of(dataset, "source = 'gamma'")
@@ -58,6 +59,7 @@ def test_they_leave_index_shards_and_fingerprints(dataset: Dataset) -> None:
     assert {new is None for old, new in done.shards.items() if "/gamma/" in old} == {True}
 
 
+@pytest.mark.slow
 def test_an_older_version_keeps_its_samples_and_shards(dataset: Dataset) -> None:
     shards = dataset.query("SELECT DISTINCT shard FROM samples ORDER BY shard")["shard"].to_pylist()
     remove_samples(dataset, keys_of(dataset)[:50], transaction="t")
@@ -65,6 +67,7 @@ def test_an_older_version_keeps_its_samples_and_shards(dataset: Dataset) -> None
     assert [dataset.store.stat(shard).path for shard in shards] == shards
 
 
+@pytest.mark.slow
 def test_a_repeated_call_changes_nothing(dataset: Dataset) -> None:
     first, second = keys_of(dataset)[:2]
     remove_samples(dataset, [first], transaction="t")
@@ -73,6 +76,7 @@ def test_a_repeated_call_changes_nothing(dataset: Dataset) -> None:
     assert second in keys_of(dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["put_shard", "write_files", "replace_files", "drop_prints"])
 def test_what_is_cut_short_is_completed(dataset: Dataset, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a kill before each step would leave it."""
@@ -92,6 +96,7 @@ def test_what_is_cut_short_is_completed(dataset: Dataset, step: str, monkeypatch
     assert not verify(dataset, deep=True).problems
 
 
+@pytest.mark.slow
 def test_members_that_no_row_names_leave_with_their_shard(dataset: Dataset) -> None:
     """Bytes that a job gave up after its commit lie in a shard without a row."""
     shard = dataset.query("SELECT shard FROM samples WHERE source = 'alpha' LIMIT 1")["shard"][0].as_py()
@@ -105,6 +110,7 @@ def test_members_that_no_row_names_leave_with_their_shard(dataset: Dataset) -> N
     assert set(inside) - {inside[3]} <= in_tars(dataset)
 
 
+@pytest.mark.slow
 def test_a_shard_is_noted_before_it_appears(dataset: Dataset) -> None:
     noted: list[str] = []
 
@@ -116,6 +122,7 @@ def test_a_shard_is_noted_before_it_appears(dataset: Dataset) -> None:
     assert noted == [new for new in done.shards.values() if new]
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_not_passed_on(dataset: Dataset, tmp_path: Path) -> None:
     row = dataset.query("SELECT * FROM samples WHERE source = 'alpha' ORDER BY shard, shard_row LIMIT 2").to_pylist()
     file = tmp_path / "d" / row[1]["shard"]
@@ -127,6 +134,7 @@ def test_a_damaged_shard_is_not_passed_on(dataset: Dataset, tmp_path: Path) -> N
     assert row[0]["key"] in keys_of(dataset)
 
 
+@pytest.mark.slow
 def test_another_commit_in_between_is_seen(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = keys_of(dataset)[:3]
     plan, once = removals.Removal.plan, []

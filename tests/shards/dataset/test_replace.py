@@ -48,6 +48,7 @@ def test_who_comes_second_plans_anew(tmp_path: Path) -> None:
     assert plans == [2, 3]
 
 
+@pytest.mark.slow
 def test_one_who_never_comes_first_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replace, "_PAUSE_SECONDS", 0.0)
     dataset = small_dataset(tmp_path / "d")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.rewrite import drop_rows, may_hold, read_rows, schema_of
@@ -35,6 +36,7 @@ def keys_of(dataset: Dataset, source: str) -> list[str]:
     return sorted(dataset.query("SELECT key FROM samples WHERE source = ?", params=[source])["key"].to_pylist())
 
 
+@pytest.mark.slow
 def test_one_row_goes_and_other_files_stay(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "d")
     before, (first, *others) = files_of(dataset), keys_of(dataset, "alpha")

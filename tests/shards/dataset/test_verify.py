@@ -40,6 +40,7 @@ def snapshot(folder: str) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in sorted(Path(folder).rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_sound_dataset_has_no_problems(dataset: Dataset, deep: bool) -> None:
     steps: list[tuple[int, int]] = []
@@ -85,6 +86,7 @@ def cut_the_end(file: Path) -> None:
     file.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "quick", "deep"),
     [
@@ -117,6 +119,7 @@ def test_a_missing_table_file_is_named(dataset: Dataset) -> None:
     assert report.orphans == ()
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_are_named(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path / "data"))
     add_source(dataset, "alpha", "CT", [jpeg(1), jpeg(2), jpeg(1)])
@@ -132,6 +135,7 @@ def test_rows_that_cannot_be_are_named(tmp_path: Path) -> None:
     assert "structure" in kinds(verify(other, deep=True))
 
 
+@pytest.mark.slow
 def test_orphans_are_listed_and_only_old_ones_go_when_told(dataset: Dataset) -> None:
     for path in ("shards/alpha/ct/0123456789abcdef0123.tar", "staging/job/unit.tar", "shards/.partial-1-2"):
         dataset.store.put_if_absent(path, b"x" * 100)
@@ -157,6 +161,7 @@ def test_orphans_stay_where_older_versions_may_need_them(dataset: Dataset) -> No
         remove_orphans(dataset, report.orphans, older_than_seconds=-1)
 
 
+@pytest.mark.slow
 def test_the_command(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", dataset.url, "--deep"]) == 0
     assert "sound" in capsys.readouterr().out
@@ -180,6 +185,7 @@ def table_file(dataset: Dataset, name: str = "index") -> Path:
     return max((Path(dataset.url) / name).rglob("*.parquet"), key=lambda file: file.stat().st_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index", "rejects"])
 def test_every_flipped_bit_of_a_table_file_is_found(dataset: Dataset, name: str) -> None:
     row = dict.fromkeys(rejects_schema().names, "x")
@@ -197,6 +203,7 @@ def test_every_flipped_bit_of_a_table_file_is_found(dataset: Dataset, name: str)
     assert verify(dataset, deep=True).problems == ()
 
 
+@pytest.mark.slow
 def test_a_log_that_says_other_things_than_the_file_is_found(dataset: Dataset) -> None:
     log = Path(dataset.url) / "index/_delta_log/00000000000000000000.json"
     good = log.read_text()
@@ -208,6 +215,7 @@ def test_a_log_that_says_other_things_than_the_file_is_found(dataset: Dataset) -
     assert verify(dataset, deep=True).problems == ()
 
 
+@pytest.mark.slow
 def test_a_table_without_hashes_is_read_with_a_word(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     add_source(dataset, "alpha", "CT", [jpeg(500)], job_id="again")
     assert verify(dataset, deep=True).num_unhashed_files == 0
@@ -219,6 +227,7 @@ def test_a_table_without_hashes_is_read_with_a_word(dataset: Dataset, capsys: py
     assert "no hash was kept" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_images_that_a_job_gave_up_may_stay_in_its_shard(tmp_path: Path) -> None:
     pictures = [jpeg(number) for number in range(6)]
     dataset = Dataset.create(str(tmp_path / "data"))
@@ -229,6 +238,7 @@ def test_images_that_a_job_gave_up_may_stay_in_its_shard(tmp_path: Path) -> None
         assert verify(dataset, deep=deep).problems == ()
 
 
+@pytest.mark.slow
 def test_images_that_nobody_gave_up_may_not_lack_a_row(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path / "data"))
     add_source(dataset, "first", "CT", [jpeg(number) for number in range(6)])
@@ -237,6 +247,7 @@ def test_images_that_nobody_gave_up_may_not_lack_a_row(tmp_path: Path) -> None:
     assert "structure" in kinds(verify(dataset, deep=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value", "kind"),
     [
@@ -254,6 +265,7 @@ def test_rows_that_say_other_things_than_the_shard_are_found(
     assert kind in kinds(verify(dataset, deep=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["../../other/x.parquet", "/etc/x.parquet", "file:///etc/x.parquet", "a/../../../x"])
 def test_a_log_that_names_files_elsewhere_is_refused_by_every_reader(tmp_path: Path, path: str) -> None:
     dataset = small_dataset(tmp_path / "data")
@@ -270,6 +282,7 @@ def test_a_log_that_names_files_elsewhere_is_refused_by_every_reader(tmp_path: P
     assert "table" in kinds(verify(dataset))
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_read_is_one_line(dataset: Dataset) -> None:
     file = table_file(dataset)
     file.write_bytes(b"x" * file.stat().st_size)

@@ -66,6 +66,7 @@ def test_regions_equal_whole_images_in_thousands_of_consecutive_calls(zoo: list[
     assert crops_taken > 2500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("kind", ["random", "center"])
 @pytest.mark.parametrize("coding", ["4:4:4-plain", "4:2:0-progressive", "4:2:2-restart", "gray-plain"])
@@ -94,6 +95,7 @@ def test_multi_crop_is_every_crop_by_itself(zoo: list[bytes]) -> None:
             assert psnr(got, want) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("instructions", ["best", "avx2"])
@@ -150,6 +152,7 @@ def test_every_flip_mirrors_the_same_crop() -> None:
     assert not np.array_equal(plain, flipped)
 
 
+@pytest.mark.slow
 def test_threads_give_what_one_thread_gives(zoo: list[bytes]) -> None:
     decoder = NativeDecoder()
     crops = [Crops(num=2, size_px=48), Crops(num=1, size_px=24)]

@@ -62,6 +62,7 @@ def test_permutation_holds_every_element_once(num: int) -> None:
     assert np.array_equal(order, permutation(num, 3))
 
 
+@pytest.mark.slow
 def test_permutations_are_uniform() -> None:
     counts = np.zeros((5, 5))
     for key in range(5000):

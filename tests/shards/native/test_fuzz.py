@@ -39,6 +39,7 @@ def damage(blob: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "turns"), [("auto", 60), ("library", 8)])
 @pytest.mark.parametrize("mode", ["fast", "exact"])
 def test_damaged_images_have_a_status(name: str, turns: int, mode: str) -> None:
