@@ -37,6 +37,7 @@ def create(
     version: int | None = None,
     with_keys: bool = False,
     relative: bool = False,
+    ranks: int = 64,
     json_: Json = False,
 ) -> None:
     """Pin a subset in a lock file.
@@ -73,6 +74,9 @@ def create(
         Write the list of the samples beside the lock too, so that `verify` names each that is missing or changed.
     relative
         Write the dataset's path relative to the lock file, so that both can be moved together.
+    ranks
+        Ranks of the largest run that will stream the lock, where they are more than 64: then each rank reads its own
+        shards alone. The number is part of the order, and costs small runs memory.
     """
     from shards.dataset import Dataset
     from shards.dataset.pins import record_pin
@@ -80,6 +84,7 @@ def create(
     from shards.subset import Selection
     from shards.subset import create as pin
     from shards.subset.keys import keys_name, write_keys
+    from shards.subset.lock import DEFAULT_LANES
 
     asked = {
         "modality": modality,
@@ -94,7 +99,7 @@ def create(
     }
     selection = parse(Selection, asked, where="subset create")
     opened = Dataset.open(dataset)
-    lock = pin(opened, selection, version=version)
+    lock = pin(opened, selection, version=version, most_lanes=max(ranks, DEFAULT_LANES))
     if with_keys:
         lock = lock.model_copy(update={"keys": keys_name(out)})
         write_keys(lock, opened, out.parent / lock.keys)
@@ -204,7 +209,7 @@ def materialize(
             withdrawn=_withdrawn_from(target),
         )
     if lock_out is not None:
-        pin(made, Selection()).write(lock_out)
+        pin(made, Selection(), most_lanes=pinned.most_lanes).write(lock_out)
     if json_:
         emit({"dataset": made.url, "version": made.version()})
     else:

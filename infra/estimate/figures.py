@@ -8,7 +8,7 @@ from typing import Final
 
 from infra.estimate.constants import Constants
 from infra.estimate.operations import Method, operations, output_megapixels
-from shards.stream.order import OrderSettings
+from shards.stream.order import MAX_LANES, OrderSettings, default_lanes
 
 _HOUR: Final = 3600.0
 
@@ -170,7 +170,7 @@ def amplification(job: Job, c: Constants) -> float:
     return c.read_amplification * sharing_amplification(ranks=ranks, batch=job.batch, constants=c)
 
 
-def sharing_amplification(*, ranks: int, batch: int, constants: Constants) -> float:
+def sharing_amplification(*, ranks: int, batch: int, constants: Constants, most_lanes: int = MAX_LANES) -> float:
     """What ranks that share a lane read in common: k · (1 - (1 - 1/k)^m), at least 1.
 
     A window is shuffled as a whole and dealt to the k ranks whose parts of a batch lie in it, so that a block of m
@@ -180,8 +180,9 @@ def sharing_amplification(*, ranks: int, batch: int, constants: Constants) -> fl
         ranks: World size.
         batch: Global batch.
         constants: Bytes of a sample and of a block.
+        most_lanes: As in a lock (`biovfm subset create --ranks`).
     """
-    order = OrderSettings(global_batch=batch)
+    order = OrderSettings(global_batch=batch, num_lanes=default_lanes(batch, most_lanes))
     shared = min(ranks / order.num_lanes, order.window * ranks / batch)
     if shared <= 1:
         return 1.0

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shards.errors import SubsetError
+from shards.stream.order import MAX_LANES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +18,14 @@ class Digests:
         samples: Of the keys and pixel hashes; empty where they were not computed (a large dataset without a lock).
         order: Of the plan: shard names and one bit per index row. Equal orders have equal samples.
         num_samples: Samples.
+        most_lanes: Most lanes of an epoch, as the lock says: a part of the order that no digest of the plan holds.
         earlier: What earlier releases called these samples: an old lock's digest, or `version:N` of a dataset.
     """
 
     samples: str
     order: str
     num_samples: int
+    most_lanes: int = MAX_LANES
     earlier: str = ""
 
     def as_dict(self) -> dict[str, Any]:

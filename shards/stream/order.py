@@ -46,14 +46,23 @@ class Order(Protocol):
 
 
 MAX_LANES = 64
+"""Most lanes unless a lock says otherwise; all orders of earlier releases have at most so many."""
 _SHARDS, _WINDOWS, _SAMPLES, _SUBSTITUTES = range(4)
 
 
-def default_lanes(global_batch: int) -> int:
-    """The largest divisor of the global batch up to `MAX_LANES`; where that is below 16, the smallest one above."""
+def default_lanes(global_batch: int, most: int = MAX_LANES) -> int:
+    """The largest divisor of the global batch up to `most`; where that is below 16, the smallest one above.
+
+    A rank that has a lane of its own reads its own shards alone; ranks that share a lane read its windows in common.
+    Every lane holds a window open, so that many lanes cost a small run memory and many reads side by side.
+
+    Args:
+        global_batch: Samples of a batch over all ranks.
+        most: As many as the largest world size that the run may have; 64 where nothing else is said.
+    """
     divisors = [lanes for lanes in range(1, global_batch + 1) if global_batch % lanes == 0]
-    below = max(lanes for lanes in divisors if lanes <= MAX_LANES)
-    return below if below >= min(16, global_batch) else min(lanes for lanes in divisors if lanes > MAX_LANES)
+    below = max(lanes for lanes in divisors if lanes <= most)
+    return below if below >= min(16, global_batch) else min(lanes for lanes in divisors if lanes > most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

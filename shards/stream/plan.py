@@ -120,6 +120,7 @@ def plan_found(found: Found, *, accept_packing: bool = False) -> Plan:
         samples=lock.digest if lock.order else found.chosen.digest,
         order=found.chosen.order_digest(),
         num_samples=found.chosen.num_samples,
+        most_lanes=lock.most_lanes,
         earlier="" if lock.order else lock.digest,
     )
     return _make(found.dataset, found.version, found.chosen, digests, tuple(notes))

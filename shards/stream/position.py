@@ -8,11 +8,11 @@ from typing import Any, Final
 from shards.errors import ConfigError
 from shards.stream.digests import Digests, compare_resumed
 from shards.stream.mixing import Mixture
-from shards.stream.order import OrderSettings
+from shards.stream.order import MAX_LANES, OrderSettings
 
 FORMAT: Final = 2
 """Format 1, of earlier releases, is epoch and batch alone."""
-_DECIDING: Final = ("seed", "global_batch", "last", "mixture")
+_DECIDING: Final = ("seed", "global_batch", "last", "mixture", "most_lanes")
 
 
 def position(
@@ -27,6 +27,7 @@ def position(
         "global_batch": settings.global_batch,
         "last": settings.last,
         "mixture": None if mixture is None else mixture.model_dump(mode="json"),
+        "most_lanes": digests.most_lanes,
         "samples": digests.samples,
         "order": digests.order,
     }
@@ -60,9 +61,10 @@ def check_position(
             hint="install the biovfm release that wrote it",
         )
     for name in _DECIDING:
-        if state.get(name) != now[name]:
+        was = state.get(name, MAX_LANES if name == "most_lanes" else None)
+        if was != now[name]:
             raise ConfigError(
-                f"the position is of a stream with {name}={state.get(name)}, this one has {name}={now[name]}",
-                hint=f"make the stream with {name}={state.get(name)}",
+                f"the position is of a stream with {name}={was}, this one has {name}={now[name]}",
+                hint="give the lock of that run" if name == "most_lanes" else f"make the stream with {name}={was}",
             )
     return compare_resumed(state, digests, what="the position", accept_packing=accept_packing)

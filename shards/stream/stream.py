@@ -36,7 +36,7 @@ from shards.read.remote import open_reader
 from shards.stream.buffers import BatchBuffers, Lender, Views
 from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
-from shards.stream.order import EpochOrder, Last, Order, OrderSettings, rank_slots
+from shards.stream.order import EpochOrder, Last, Order, OrderSettings, default_lanes, rank_slots
 from shards.stream.plan import Plan, plan_of
 from shards.stream.position import check_position, position
 from shards.stream.stats import BadSample, StreamStats
@@ -166,7 +166,8 @@ class Stream:
         for note in self.plan.notes:
             _log.warning("%s: %s", url, note)
         self._accept_packing = accept_packing
-        self.settings = OrderSettings(seed=seed, global_batch=global_batch, last=last)
+        lanes = default_lanes(global_batch, self.plan.digests.most_lanes) if global_batch > 0 else 0
+        self.settings = OrderSettings(seed=seed, global_batch=global_batch, num_lanes=lanes, last=last)
         self.rank, self.world_size = rank, world_size
         self.num_epochs = num_epochs
         self._slots = rank_slots(global_batch, rank=rank, world_size=world_size)

@@ -14,10 +14,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shards.dataset.columns import columns_version
 from shards.dataset.dataset import Dataset
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lock", "LockPart", "Selection", "create", "predicate", "sorted_digest"]
 
+DEFAULT_LANES = 64
+"""Most lanes of a lock that does not say; `shards.stream.order` has the same number for what has no lock."""
 _PREFIX = 4
 """Hex digits by which hashes are counted before the bucket with the threshold is looked into."""
 
@@ -70,6 +72,8 @@ class Lock(BaseModel):
         counts: Samples by modality.
         digest: Of the samples.
         order: Of the plan, which decides the order of an epoch; empty in format 1.
+        most_lanes: Most lanes of an epoch (`shards.stream.order`): as many as the ranks of the largest run. A lock that
+            does not say has 64, as all orders of earlier releases.
         parts: The samples by source and modality; empty in format 1.
         keys: Name of the file beside the lock that lists the samples; empty where there is none.
         encoding: Encoding policy of the dataset.
@@ -92,6 +96,7 @@ class Lock(BaseModel):
     counts: dict[str, int]
     digest: str
     order: str = ""
+    most_lanes: Annotated[int, Field(ge=64, le=65_536)] = DEFAULT_LANES
     parts: tuple[LockPart, ...] = ()
     keys: str = ""
     encoding: dict[str, Any] = {}
@@ -125,6 +130,8 @@ class Lock(BaseModel):
         content = self.model_dump(mode="json", exclude_defaults=self.format == 1)
         if self.columns_version is None:
             content.pop("columns_version", None)
+        if self.most_lanes == DEFAULT_LANES:
+            content.pop("most_lanes", None)
         if relative and "://" not in self.dataset:
             content["dataset"] = os.path.relpath(self.dataset, path.absolute().parent)
         text = yaml.safe_dump({"format": self.format, **content}, sort_keys=False)
@@ -153,13 +160,16 @@ def is_lock(url: str | Path) -> bool:
     return str(url).endswith((".yaml", ".yml"))
 
 
-def create(dataset: Dataset, selection: Selection, *, version: int | None = None) -> Lock:
+def create(
+    dataset: Dataset, selection: Selection, *, version: int | None = None, most_lanes: int = DEFAULT_LANES
+) -> Lock:
     """Pin a selection: it is evaluated once, on the whole table, and what came of it is what the lock stands for.
 
     Args:
         dataset: The dataset.
         selection: What to keep.
         version: The index version; the newest where None.
+        most_lanes: Most lanes of an epoch; part of the order.
 
     Raises:
         SubsetError: Nothing matches.
@@ -183,6 +193,7 @@ def create(dataset: Dataset, selection: Selection, *, version: int | None = None
         index_version=pinned,
         columns_version=columns,
         selection=selection,
+        most_lanes=most_lanes,
         thresholds=thresholds,
         encoding=dict(dataset.settings.get("encoding", {})),
         pipeline_version=dataset.settings.get("pipeline_version"),

@@ -130,3 +130,24 @@ def test_ranks_that_do_not_divide_are_refused() -> None:
 
 def test_default_lanes_divide() -> None:
     assert [default_lanes(batch) for batch in (1, 7, 64, 96, 256, 2048, 131)] == [1, 7, 64, 48, 64, 64, 131]
+
+
+def test_more_lanes_are_the_locks_choice() -> None:
+    assert [default_lanes(batch, 1024) for batch in (16_384, 2048, 256, 96, 131)] == [1024, 1024, 256, 96, 131]
+    assert default_lanes(65_536, 4096) == 4096
+
+
+def test_a_rank_with_a_lane_of_its_own_reads_nobody_elses_rows() -> None:
+    counts = np.full(400, 100, dtype=np.int64)
+    settings = OrderSettings(global_batch=1024, num_lanes=default_lanes(1024, 128), window=64)
+    order = EpochOrder(counts, settings, 3)
+    seen: list[set[tuple[int, int]]] = []
+    for rank in (0, 1, 77):
+        rows: set[tuple[int, int]] = set()
+        for index in range(order.num_batches):
+            shards, places = order.batch(index, rank=rank, world_size=128)
+            rows |= set(zip(shards.tolist(), places.tolist(), strict=True))
+        seen.append(rows)
+        assert len({shard for shard, _ in rows}) <= len(rows) // 100 + 2
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]

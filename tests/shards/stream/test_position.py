@@ -14,6 +14,7 @@ import pytest
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
 from shards.stream import Mixture, Stream
+from shards.stream.digests import compare_ranks
 from shards.subset import Selection, create
 from tests.shards.builders import add_source, jpeg, small_dataset
 
@@ -112,3 +113,41 @@ def test_another_packing_streams_only_where_it_is_accepted(tmp_path: Path, caplo
     assert "the order of an epoch differs" in caplog.text
     assert stream.digests.samples == Stream(path, global_batch=5).digests.samples
     assert stream.digests.order != Stream(path, global_batch=5).digests.order
+
+
+def test_lanes_are_a_part_of_the_order_that_a_position_holds(dataset: Dataset, tmp_path: Path) -> None:
+    def stream_of(name: str, most_lanes: int) -> Stream:
+        path = tmp_path / f"{name}.lock.yaml"
+        create(dataset, Selection(), most_lanes=most_lanes).write(path)
+        return Stream(path, global_batch=120)
+
+    few, many = stream_of("few", 64), stream_of("many", 128)
+    assert (few.settings.num_lanes, many.settings.num_lanes) == (60, 120)
+    assert few.digests.order == many.digests.order
+    with pytest.raises(
+        ConfigError, match=r"with most_lanes=64, this one has most_lanes=128.*give the lock of that run"
+    ):
+        many.load_state_dict(few.state_dict())
+    with pytest.raises(SubsetError, match="ranks 0 and 1 differ in the most lanes"):
+        compare_ranks([few.digests.as_dict(), many.digests.as_dict()])
+    earlier = {name: value for name, value in few.state_dict().items() if name != "most_lanes"}
+    few.load_state_dict(earlier)  # of a release that knew 64 alone
+    with pytest.raises(ConfigError, match="most_lanes"):
+        many.load_state_dict(earlier)
+
+
+def test_an_epoch_of_more_lanes_has_the_same_samples_on_any_topology(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "many.lock.yaml"
+    create(dataset, Selection(), most_lanes=128).write(path)
+
+    def keys(world_size: int) -> list[str]:
+        ranks = [list(Stream(path, global_batch=120, rank=rank, world_size=world_size, num_epochs=1).walk_keys())
+                 for rank in range(world_size)]  # fmt: skip
+        return [name for parts in zip(*ranks, strict=True) for _, _, names in parts for name in names]
+
+    one = keys(1)
+    assert len(set(one)) == 120
+    assert keys(3) == one
+    plain = [name for _, _, names in Stream(dataset.url, global_batch=120, num_epochs=1).walk_keys() for name in names]
+    assert plain != one
+    assert sorted(plain) == sorted(one)

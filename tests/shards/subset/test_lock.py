@@ -166,3 +166,27 @@ def test_a_lock_with_damaged_bytes_is_a_lock_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     lock_or_error(tmp_path_factory.getbasetemp() / "any.lock.yaml", data)
+
+
+def test_a_lock_that_does_not_say_has_64_lanes(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "plain.lock.yaml"
+    create(dataset, Selection()).write(path)
+    assert "most_lanes" not in path.read_text()
+    assert Lock.read(path).most_lanes == 64
+    create(dataset, Selection(), most_lanes=1024).write(path)
+    assert yaml.safe_load(path.read_text())["most_lanes"] == 1024
+    assert Lock.read(path).most_lanes == 1024
+    path.write_text(path.read_text().replace("most_lanes: 1024", "most_lanes: 8"))
+    with pytest.raises(ConfigError, match="most_lanes"):
+        Lock.read(path)
+
+
+def test_the_largest_run_decides_and_a_copy_keeps_it(dataset: Dataset, tmp_path: Path) -> None:
+    from infra.cli import main
+
+    path, copy = tmp_path / "large.lock.yaml", tmp_path / "copy.lock.yaml"
+    assert main(["subset", "create", dataset.url, "--ranks", "1024", "--out", str(path)]) == 0
+    assert main(["subset", "materialize", str(path), str(tmp_path / "copy"), "--lock-out", str(copy)]) == 0
+    assert Lock.read(path).most_lanes == Lock.read(copy).most_lanes == 1024
+    assert main(["subset", "create", dataset.url, "--ranks", "8", "--out", str(path)]) == 0
+    assert Lock.read(path).most_lanes == 64
