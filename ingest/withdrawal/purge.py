@@ -30,6 +30,7 @@ from ingest.withdrawal.withdraw import complete
 from shards.dataset.columns import FOLDER
 from shards.dataset.dataset import Dataset
 from shards.dataset.forget import Past, first_version, forget_log, is_of_log, make_first, past_of, table_folders
+from shards.dataset.pins import drop_pins
 from shards.errors import NotFoundError, SampleIndexError
 from shards.store.base import ObjectInfo
 
@@ -114,6 +115,8 @@ def purge(
     if not dry_run:
         tell("logs")
         entries = sum(forget_log(dataset, past) for past in pasts.values())
+        if _INDEX in pasts:
+            drop_pins(dataset, range(pasts[_INDEX].version))
     tell("leftovers of jobs")
     run.staging()
     first = pasts[_INDEX].version if _INDEX in pasts else -1

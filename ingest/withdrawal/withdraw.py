@@ -233,7 +233,8 @@ def _clean_rejects(dataset: Dataset, plan: Plan) -> None:
         return pc.or_(of_file, pc.is_in(_joined(batch, "source", "raw_path", "raw_frame"), value_set=places))
 
     def unnamed(batch: pa.RecordBatch) -> pa.RecordBatch:
-        copies = pc.is_in(batch["detail"], value_set=named)
+        last = pc.replace_substring_regex(batch["detail"], pattern=r"^.*\s", replacement="")
+        copies = pc.is_in(last, value_set=named)
         exact = pc.and_(copies, pc.equal(batch["reason"], "duplicate"))
         batch = _with(batch, "detail", pc.if_else(copies, "", batch["detail"]))
         return _with(batch, "reason", pc.if_else(exact, WITHDRAWN, batch["reason"]))

@@ -103,7 +103,16 @@ def _recent(dataset: Dataset, name: str, days: float) -> list[int]:
     since = 1000 * (time.time() - days * _DAY_SECONDS)
     commits = sorted((int(entry["version"]), float(entry["timestamp"])) for entry in table.history())
     ends = [at for _, at in commits[1:]] + [float("inf")]
-    return [version for (version, _), end in zip(commits, ends, strict=True) if end >= since]
+    recent = [version for (version, _), end in zip(commits, ends, strict=True) if end >= since]
+    return [version for version in recent if _opens(dataset, name, version)]
+
+
+def _opens(dataset: Dataset, name: str, version: int) -> bool:
+    """Whether the log still knows a version; a purge takes those away that held withdrawn samples."""
+    try:
+        return dataset.table(name, version=version) is not None
+    except SampleIndexError:
+        return False
 
 
 def _readable(dataset: Dataset, versions: Sequence[int], newest: int) -> list[int]:
@@ -114,7 +123,7 @@ def _readable(dataset: Dataset, versions: Sequence[int], newest: int) -> list[in
     """
     there = {info.path for info in dataset.store.list("index/")}
     found = []
-    for version in versions:
+    for version in (version for version in versions if _opens(dataset, "index", version)):
         missing = [path for path in _files(dataset, "index", version) if path not in there]
         if not missing:
             found.append(version)
@@ -128,7 +137,7 @@ def _readable(dataset: Dataset, versions: Sequence[int], newest: int) -> list[in
 def _whole(dataset: Dataset, needed: set[str], newest: int, kept: Sequence[int]) -> Iterator[int]:
     """The versions that are not kept and lose nothing: all that they need, a kept one needs too."""
     for version in sorted(set(range(newest + 1)) - set(kept)):
-        if set(_files(dataset, "index", version)) <= needed:
+        if _opens(dataset, "index", version) and set(_files(dataset, "index", version)) <= needed:
             yield version
 
 

@@ -11,7 +11,10 @@ import pytest
 from ingest.withdrawal.choose import Asked
 from ingest.withdrawal.purge import purge
 from ingest.withdrawal.withdraw import withdraw
+from shards.dataset.compact import compact
 from shards.dataset.dataset import Dataset
+from shards.dataset.pins import pins_of, record_pin
+from shards.dataset.vacuum import vacuum
 from shards.dataset.verify import verify
 from shards.errors import SampleIndexError, SubsetError
 from shards.stream.stream import Stream
@@ -89,8 +92,8 @@ def test_nothing_of_a_withdrawn_patient_is_found_anywhere(tmp_path: Path, url: s
     report = take_in(write_patients(tmp_path / "grown", more=more), url)
     assert report.kept == 1
     assert traces(dataset, theirs) == []
-    again_done = purge(dataset, SECRET, grace=NOW)
-    assert (again_done.num_objects, again_done.first_version) == (0, done.first_version)
+    assert purge(dataset, SECRET, grace=NOW).first_version == done.first_version
+    assert purge(dataset, SECRET, grace=NOW).num_objects == 0
 
 
 def test_a_lock_of_an_earlier_format_names_the_withdrawal_too(tmp_path: Path) -> None:
@@ -101,6 +104,22 @@ def test_a_lock_of_an_earlier_format_names_the_withdrawal_too(tmp_path: Path) ->
     purge(dataset, SECRET, grace=NOW)
     with pytest.raises(SubsetError, match="Fundus: 3 withdrawn"):
         find(earlier, dataset)
+
+
+def test_compact_and_vacuum_go_on_after_a_purge(tmp_path: Path) -> None:
+    dataset = ingest_twice(tmp_path, str(tmp_path / "d"))
+    theirs = identifiers_of(dataset, group_of(dataset, "patient-1"))
+    record_pin(dataset, dataset.version(), digest="md5sum128:0123456789abcdef")
+    withdraw(dataset, Asked(groups=("patient-1",)), SECRET)
+    lock = create(dataset, Selection())
+    record_pin(dataset, lock.index_version, digest=lock.digest)
+    done = purge(dataset, SECRET, grace=NOW)
+    assert [pin.version for pin in pins_of(dataset)] == [done.first_version]
+    compact(dataset)
+    assert vacuum(dataset, keep_days=0, orphan_hours=0).pinned == [lock.index_version]
+    find(lock, dataset, full=True)
+    assert traces(dataset, theirs) == []
+    assert not verify(dataset, deep=True).problems
 
 
 def test_the_grace_holds_the_purge_back(tmp_path: Path) -> None:
