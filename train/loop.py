@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +24,7 @@ from train.checkpoint import Checkpoint, Checkpoints, Lease, code_version
 from train.data import ImageStream
 from train.distributed import World, autocast, known_to_all, mean_over_ranks, without_gradient_sync
 from train.feed.device_stream import DeviceBatch, DeviceStream
+from train.feed.feeder import Draw
 from train.late import LATE_STEPS, Figures, Submitted
 from train.methods import Method
 from train.optim import clip_each, constants, set_step_values
@@ -146,7 +146,7 @@ class Loop:
                     progress(report)
                 watch.alive(report.watched, step=report.step)
 
-        feed = DeviceStream(self.stream, self.world.device, draw=partial(self._draw, self.step))
+        feed = DeviceStream(self.stream, self.world.device, draw=self.draw_from(self.step))
         with closing(iter(feed)) as batches:
             while self.step < self.recipe.run.steps and not stopping:
                 began = time.perf_counter()
@@ -271,13 +271,17 @@ class Loop:
             skipped=skipped,
         )
 
-    def _draw(self, first_step: int, number: int) -> dict[str, NDArray[Any]]:
-        """Random numbers for the n-th step from `first_step` on, by micro-batch; called ahead of the step."""
-        return {
-            f"{micro}/{name}": numbers
-            for micro, share in enumerate(self._shares(first_step + number))
-            for name, numbers in self.method.draw(share).items()
-        }
+    def draw_from(self, first_step: int) -> Draw:
+        """Draws the random numbers of the n-th step from `first_step` on, by micro-batch; ahead of the step."""
+
+        def draw(number: int) -> dict[str, NDArray[Any]]:
+            return {
+                f"{micro}/{name}": numbers
+                for micro, share in enumerate(self._shares(first_step + number))
+                for name, numbers in self.method.draw(share).items()
+            }
+
+        return draw
 
     def _shares(self, step: int) -> list[Share]:
         """What this rank computes in a step, one share a micro-batch."""

@@ -33,20 +33,62 @@ _EXTRAS = {
 _LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def doctor(url: str = "", /, *, json_: Annotated[bool, Parameter(name="--json")] = False) -> int:
-    """Say what this machine has and, with a URL, what that store can do.
+def doctor(
+    url: str = "",
+    /,
+    *,
+    device: bool = False,
+    bench: bool = False,
+    data: Path | None = None,
+    images: int | None = None,
+    pack: Path | None = None,
+    max_mib: int = 64,
+    python: str = "3.12",
+    torch: str = "2.11",
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Say what this machine has and, with a URL, what that store can do; with --device, what its GPU can do.
 
     With a URL it lists, writes, reads, renames and deletes in a folder `.biovfm-doctor-…` of its own there.
 
-    Example: `biovfm doctor s3://my-bucket/my-dataset`
+    Example: `biovfm doctor s3://my-bucket/my-dataset` or `biovfm doctor --device --bench`
 
     Parameters
     ----------
     url
         A dataset's folder, or where one is to be; without it only this machine is looked at.
+    device
+        Check the accelerator: libraries, decoding, compiled kernels, and that decoding corrupts no memory.
+    bench
+        With --device, measure too: decode rates, copies, steps fed by the stream; 8 minutes at most.
+    data
+        With --bench or --pack, a shard (.tar) or a local dataset with the images; drawn ones without it.
+    images
+        With --bench, at most so many images.
+    pack
+        Write a folder that runs this check on a GPU machine without network: `sh run.sh --bench` there.
+    max_mib
+        Largest size of that folder.
+    python
+        Version of Python on that machine.
+    torch
+        Version of PyTorch on that machine.
     json_
         Print one JSON object.
     """
+    if pack is not None:
+        from infra.commands.device.pack import pack as write_pack
+
+        sizes = write_pack(pack, data=data, max_mib=max_mib, python=python, torch=torch, say=_progress)
+        if json_:
+            emit({"folder": str(pack), "mib": sizes})
+        else:
+            sys.stdout.write("".join(f"{name:<12} {size:8.2f} MiB\n" for name, size in sizes.items()))
+        return 0
+    if device or bench:
+        from infra.commands.device.check import check_device
+
+        return check_device(bench=bench, data=data, images=images, json_=json_)
     findings = []
     for finding in probe(url) if url else machine():
         findings.append(finding)
@@ -58,6 +100,10 @@ def doctor(url: str = "", /, *, json_: Annotated[bool, Parameter(name="--json")]
     elif failed:
         sys.stdout.write("\nMissing here:\n" + "".join(f"  - {finding.missing}\n" for finding in failed))
     return 1 if failed else 0
+
+
+def _progress(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def machine() -> Iterator[Finding]:

@@ -1,0 +1,24 @@
+"""`python -m infra.commands.device`: the check where the command line's libraries are missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from infra.commands.device.check import check_device
+
+
+def main() -> int:
+    """Parse the options of `biovfm doctor --device` and run it."""
+    parser = argparse.ArgumentParser(prog="python -m infra.commands.device", description=__doc__)
+    parser.add_argument("--bench", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--images", type=int)
+    given = parser.parse_args()
+    return check_device(bench=given.bench, data=given.data, images=given.images, json_=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

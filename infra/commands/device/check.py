@@ -1,0 +1,55 @@
+"""Runs the device's check or benchmark and shows what comes of it: a table as it goes, or JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.commands.device.parts import Outcome, run_parts
+
+__all__ = ["check_device"]
+
+QUICK_SECONDS = 120.0
+
+
+def check_device(*, bench: bool, data: Path | None, images: int | None, json_: bool) -> int:
+    """Check this machine's device.
+
+    Args:
+        bench: The benchmark too.
+        data: A shard or a dataset's folder with the images to feed; drawn ones where None.
+        images: At most so many of them.
+        json_: One JSON object instead of a table.
+
+    Returns:
+        Exit code: 0 where every part is `ok` or `skipped`, else 1.
+    """
+    from infra.commands.device.bench import BENCH_SECONDS, bench_parts
+    from infra.commands.device.images import drawn_jpegs, read_tar
+    from infra.commands.device.pack import shard_of
+    from infra.commands.device.quick import device_here, quick_parts
+
+    device = device_here()
+    if bench:
+        pictures = drawn_jpegs(images or 256, side=384) if data is None else read_tar(shard_of(data), images)
+        parts, seconds = bench_parts(device, pictures), BENCH_SECONDS
+    else:
+        parts, seconds = quick_parts(device), QUICK_SECONDS
+    outcomes = []
+    for outcome in run_parts(parts, seconds=seconds):
+        outcomes.append(outcome)
+        if not json_:
+            _show(outcome)
+    good = all(outcome.verdict in {"ok", "skipped"} for outcome in outcomes)
+    if json_:
+        report: dict[str, Any] = {"ok": good, "device": str(device), "parts": [asdict(one) for one in outcomes]}
+        sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
+    return 0 if good else 1
+
+
+def _show(outcome: Outcome) -> None:
+    sys.stdout.write(f"{outcome.verdict:<8} {outcome.name:<34} {outcome.detail}\n")
+    sys.stdout.flush()
