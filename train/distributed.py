@@ -18,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
-from train.backbone import Backbone, TrainBlock
+from train.backbone import Backbone
 from train.checkpoint.compare import differences
+from train.compiling import compile_parts, wants_compile
 from train.feed.side import own_device
 from train.methods.base import Method
 from train.patience import collective_timeout
@@ -188,10 +189,9 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
     for module in method.modules():
         if isinstance(module, Backbone):
             module.checkpoint_activations = recipe.run.checkpoint_activations
-    if recipe.run.compile:
-        for block in method.shard_modules():
-            if isinstance(block, TrainBlock):
-                block.compile()
+    if wants_compile(recipe.run, world.device):
+        compile_parts(method)
+        method.compiled.active = True
     if recipe.run.parallel == "fsdp":
         return _shard(method, recipe.run)
     if world.size == 1:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.backbone import Backbone
+from train.compiling import Compiled
 from train.optim import Multipliers
 from train.randomness import Share
 from train.recipe import Recipe
@@ -39,6 +40,7 @@ class Method(nn.Module, ABC):
 
     Attributes:
         network: What the optimiser trains; the loop wraps it for several ranks.
+        compiled: Gives the losses in their compiled form where the run compiles.
     """
 
     network: nn.Module
@@ -46,6 +48,7 @@ class Method(nn.Module, ABC):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.compiled = Compiled()
 
     @abstractmethod
     def draw(self, share: Share) -> dict[str, NDArray[Any]]:

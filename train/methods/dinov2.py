@@ -17,6 +17,7 @@ from torch.nn import functional
 from train.augment import augment, blur_chances, draw_augmentation
 from train.backbone import Backbone, DropPathRows, build_backbone, rows_to_keep
 from train.bf16 import Bf16Copy
+from train.compiling import compile_parts
 from train.methods.base import Method, StepLosses
 from train.objectives.dino import dino_losses, swap_crops
 from train.objectives.heads import PrototypeHead
@@ -228,6 +229,8 @@ class DinoV2(Method):
             return self.teacher
         if not self._bf16_teacher:
             self._bf16_teacher.append(Bf16Copy(self.teacher))
+            if self.compiled.active:
+                compile_parts(self._bf16_teacher[0].current())
         return self._bf16_teacher[0].current()
 
     def _combine(self, student: DinoOutputs, teacher: DinoOutputs, inputs: DinoInputs) -> StepLosses:
@@ -236,8 +239,10 @@ class DinoV2(Method):
         targets = self.dino_targets(swap_crops(teacher_global.float()))
         patch_targets = self.ibot_targets(teacher_masked.float())
         student_global, student_local, student_masked = student.split(num_masked)
-        dino = dino_losses(student_global, student_local, targets, temperature=config.student_temperature)
-        ibot = ibot_loss(
+        dino = self.compiled(dino_losses)(
+            student_global, student_local, targets, temperature=config.student_temperature
+        )
+        ibot = self.compiled(ibot_loss)(
             student_masked,
             patch_targets,
             inputs.weights,

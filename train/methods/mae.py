@@ -165,8 +165,8 @@ class Mae(Method):
         """The mean squared error on hidden patches."""
         del values
         predictions = network(inputs.patches, inputs.masking.kept, inputs.masking.restore)
-        targets = normalize_patches(inputs.patches) if self.config.norm_pixels else inputs.patches
-        loss = mae_loss(predictions, targets, inputs.masking.removed)
+        targets = self.compiled(normalize_patches)(inputs.patches) if self.config.norm_pixels else inputs.patches
+        loss = self.compiled(mae_loss)(predictions, targets, inputs.masking.removed)
         return StepLosses(total=loss, parts={"mae": loss.detach()}, watched={})
 
     def multipliers(self, name: str) -> Multipliers:

@@ -1,0 +1,106 @@
+"""Compiling by parts; without the compiler's last stage, which takes minutes on a CPU: what is traced runs as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.recipes import dino_recipe, mae_recipe
+from tests.train.streams import MemoryStream
+from train.backbone import TrainBlock
+from train.compiling import Compiled, wants_compile
+from train.distributed import World, distribute
+from train.loop import Loop
+from train.methods import build_method
+from train.methods.dinov2 import DinoV2
+from train.objectives.heads import PrototypeHead
+from train.optim import build_optimizer
+from train.recipe import Recipe, RunConfig
+from train.recipe_files import load_recipe, recipe_names
+from train.schedules import schedule
+
+pytestmark = pytest.mark.torch
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "device", "wanted"),
+    [("auto", CUDA, True), ("auto", CPU, False), (True, CPU, True), (False, CUDA, False)],
+)
+def test_auto_compiles_on_cuda(value: Any, device: torch.device, wanted: bool) -> None:
+    assert wants_compile(RunConfig(steps=1, global_batch=64, compile=value), device) is wanted
+
+
+def test_shipped_recipes_of_full_size_compile_on_cuda() -> None:
+    run = {name: load_recipe(name).run for name in recipe_names()}
+    assert {name for name in run if wants_compile(run[name], CUDA)} == {name for name in run if "tiny" not in name}
+    assert not any(wants_compile(one, CPU) for one in run.values())
+
+
+def losses(recipe: Recipe, steps: int = 3) -> list[dict[str, float]]:
+    world = World(0, 1, CPU)
+    torch.manual_seed(0)
+    method = build_method(recipe)
+    loop = Loop(
+        recipe=recipe,
+        world=world,
+        method=method,
+        network=distribute(method, recipe, world),
+        optimizer=build_optimizer(method.network, method.multipliers, recipe.optim),
+        stream=MemoryStream(recipe, "memory", 0, 1),
+        checkpoints=None,  # type: ignore[arg-type]  # nothing is saved
+    )
+    found = []
+    for number, batch in zip(range(steps), loop.stream, strict=False):
+        found.append(loop.submit(batch.views, schedule(recipe, number), {"stop": 0.0}).read())
+        loop.step += 1
+    return found
+
+
+SETTINGS: dict[str, Any] = {
+    "mae": (mae_recipe, {}),
+    "dinov2": (dino_recipe, {"model": {"drop_path": 0.3}}),
+    "dinov2-bf16": (dino_recipe, {"run": {"precision": "bf16"}}),
+    "dinov2-checkpointed": (dino_recipe, {"run": {"checkpoint_activations": True}}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the tracer looks at gradients of inner tensors, and torch warns of that
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_compiled_run_has_the_numbers_of_a_plain_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.compiling.BACKEND", "aot_eager")
+    make, changes = SETTINGS[name]
+    plain = losses(make(**changes))
+    compiled = losses(make(**{**changes, "run": {**changes.get("run", {}), "compile": True}}))
+    for one, other in zip(plain, compiled, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert other[key] == pytest.approx(one[key], rel=2e-2 if "bf16" in name else 1e-4, abs=1e-4)
+
+
+def test_blocks_heads_and_the_teachers_copy_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.compiling.BACKEND", "eager")
+    recipe = dino_recipe(run={"compile": True, "precision": "bf16"})
+    method = build_method(recipe)
+    distribute(method, recipe, World(0, 1, CPU))
+    assert isinstance(method, DinoV2)
+    for network in (method.network, method.teacher, method._teacher_to_call()):
+        parts = [part for part in network.modules() if isinstance(part, TrainBlock | PrototypeHead)]
+        assert len(parts) == 2 + 1
+        assert all(part._compiled_call_impl is not None for part in parts)
+
+
+def test_functions_are_left_alone_until_the_run_compiles() -> None:
+    compiled = Compiled()
+    assert compiled(len) is len
+
+
+def test_attention_is_the_fused_one_where_timm_offers_it() -> None:
+    method = build_method(mae_recipe())
+    blocks = [part for part in method.modules() if isinstance(part, TrainBlock)]
+    assert blocks
+    assert all(block.attn.fused_attn for block in blocks)
