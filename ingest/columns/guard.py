@@ -34,10 +34,12 @@ _BIRTH: Final = _words(
     "fodselsdato urodzenia narozeni рождения 生年月日 出生日期 생년월일"
 )
 _IDS: Final = _words(
-    "id ids identifier patient patienten paciente paziente subject mrn pid patid ssn nhs nhsnumber accession "
+    "id ids identifier mrn pid patid ssn nhs nhsnumber accession "
     "uid uuid guid ipp nip nss dni nie nif nhc cpf rg bsn cpr pesel personnummer fodselsnummer codicefiscale "
     "steuernummer hospitalnumber ahv passport ausweis"
 )
+_PERSON: Final = _words("patient patienten paciente paziente subject proband person")
+"""Identifiers where the header says nothing else: `patient age` is none."""
 _CONTACT: Final = _words(
     "email mail phone telephone telefon telefono tel mobile handy fax address adresse direccion indirizzo "
     "endereco adres street strasse rue calle plz zip zipcode postcode postleitzahl postal city town wohnort "
@@ -78,6 +80,8 @@ def why_refused(header: str, values: pa.Array, kind: Kind) -> str:
 def _of_header(header: str) -> str:
     spaced = re.sub(r"(?<=[a-zà-ÿ])(?=[A-ZÀ-Ý])", " ", header)
     words = re.findall(r"[^\W_]+", _plain(spaced))
+    if "".join(words) in _PERSON:
+        return "its header speaks of identifiers"
     joined = {"".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)}
     for said, known in (("a date of birth", _BIRTH), ("names", _NAMES), ("contacts", _CONTACT), ("identifiers", _IDS)):
         if joined & known:

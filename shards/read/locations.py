@@ -41,9 +41,10 @@ class Locations(Sequence[Location]):
         shards: `(n,)` int64, number in `paths` of each sample's shard.
         keys: `(n,)` sample keys.
         places: `(n, 4)` int64: offset, length, CRC-32C and dense end of each, see `Location`.
+        rows: `(n,)` int64, which of its shard's selected rows each is; empty where nobody asks.
     """
 
-    __slots__ = ("keys", "paths", "places", "shards")
+    __slots__ = ("keys", "paths", "places", "rows", "shards")
 
     def __init__(
         self,
@@ -52,8 +53,10 @@ class Locations(Sequence[Location]):
         shards: NDArray[np.int64],
         keys: NDArray[np.object_],
         places: NDArray[np.int64],
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.paths, self.shards, self.keys, self.places = paths, shards, keys, places
+        self.rows = np.zeros(0, np.int64) if rows is None else rows
 
     @classmethod
     def of(cls, locations: Sequence[Location]) -> Locations:
@@ -90,7 +93,7 @@ class Locations(Sequence[Location]):
     def __getitem__(self, index: int | slice) -> Location | Locations:
         if isinstance(index, slice):
             shards, keys, places = self.shards[index], self.keys[index], self.places[index]
-            return Locations(paths=self.paths, shards=shards, keys=keys, places=places)
+            return Locations(paths=self.paths, shards=shards, keys=keys, places=places, rows=self.rows[index])
         offset, length, crc32c, dense_end = self.places[index].tolist()
         return Location(self.keys[index], self.paths[self.shards[index]], offset, length, crc32c, dense_end)
 

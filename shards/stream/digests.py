@@ -19,6 +19,7 @@ class Digests:
         order: Of the plan: shard names and one bit per index row. Equal orders have equal samples.
         num_samples: Samples.
         most_lanes: Most lanes of an epoch, as the lock says: a part of the order that no digest of the plan holds.
+        columns: Of the user's own columns in the batch, name by name; empty without such columns.
         earlier: What earlier releases called these samples: an old lock's digest, or `version:N` of a dataset.
     """
 
@@ -27,10 +28,11 @@ class Digests:
     num_samples: int
     most_lanes: int = MAX_LANES
     earlier: str = ""
+    columns: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; without `columns` where there are none."""
+        return {name: value for name, value in asdict(self).items() if value or name != "columns"}
 
     def __str__(self) -> str:
         return f"order {self.order[:23]}, samples {self.samples[:26] or 'not computed'}"

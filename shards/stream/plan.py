@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,9 @@ class Plan:
         digests: What the samples are, and in which order.
         source: Looks up the rows.
         notes: Lines that the user should see, such as what an old lock does not pin.
+        version: Index version; -1 where there is no index.
+        chosen: The rows, where they are of an index.
+        columns_version: Version of the user's own columns that a lock pins.
     """
 
     shards: Sequence[str]
@@ -47,6 +50,9 @@ class Plan:
     digests: Digests
     source: RowSource
     notes: tuple[str, ...] = field(default=())
+    version: int = -1
+    chosen: Chosen | None = None
+    columns_version: int | None = None
 
     @property
     def num_samples(self) -> int:
@@ -123,7 +129,8 @@ def plan_found(found: Found, *, accept_packing: bool = False) -> Plan:
         most_lanes=lock.most_lanes,
         earlier="" if lock.order else lock.digest,
     )
-    return _make(found.dataset, found.version, found.chosen, digests, tuple(notes))
+    plan = _make(found.dataset, found.version, found.chosen, digests, tuple(notes))
+    return replace(plan, columns_version=found.columns_version)
 
 
 def _make(dataset: Dataset, version: int, chosen: Chosen, digests: Digests, notes: tuple[str, ...] = ()) -> Plan:
@@ -138,4 +145,6 @@ def _make(dataset: Dataset, version: int, chosen: Chosen, digests: Digests, note
         digests=digests,
         source=IndexRows(scan(dataset.samples_table(version)), chosen, url=dataset.url),
         notes=notes,
+        version=version,
+        chosen=chosen,
     )

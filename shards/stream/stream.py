@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
@@ -34,13 +34,14 @@ from shards.errors import BiovfmError, ConfigError, SampleIndexError, ShardError
 from shards.read.locations import Locations
 from shards.read.remote import open_reader
 from shards.stream.buffers import BatchBuffers, Lender, Views
+from shards.stream.columns import ColumnValues, PlanColumns, check_columns, open_columns
 from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
 from shards.stream.order import EpochOrder, Last, Order, OrderSettings, default_lanes, rank_slots
 from shards.stream.plan import Plan, plan_of
 from shards.stream.position import check_position, position
 from shards.stream.stats import BadSample, StreamStats
-from shards.stream.worker import ChunkWorker, OnBad
+from shards.stream.worker import Chunk, ChunkWorker, OnBad
 
 CHUNK_IMAGES = 32
 """Images that a worker decodes in one call."""
@@ -63,6 +64,7 @@ class Batch:
         epoch: Epoch, from 0.
         index: Number of the global batch in its epoch, from 0.
         substituted: Slots that hold a substitute for a bad sample.
+        columns: Name → values of each column of the user's own that was asked for.
     """
 
     views: tuple[NDArray[np.uint8], ...]
@@ -72,6 +74,7 @@ class Batch:
     epoch: int
     index: int
     substituted: tuple[int, ...]
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
 
 _Ahead = tuple[int, int, Order, Locations]
@@ -86,7 +89,7 @@ class _Pending:
     index: int
     views: Views
     seeds: NDArray[np.uint64]
-    chunks: list[Future[tuple[list[str], list[Blob], list[int]]]]
+    chunks: list[Future[Chunk]]
 
 
 class Stream:
@@ -120,6 +123,8 @@ class Stream:
         cache_bytes: Budget of the cache; 1 GiB in memory or 64 GiB on disk where None.
         decoder: Name of the decoder; `auto` takes the fastest. `device` leaves JPEGs to a device: the stream judges
             them, replaces bad ones and lends the rest to `train.DeviceStream`, which decodes.
+        columns: Columns of the user's own to have in the batch (`biovfm columns list`).
+        columns_version: Their version; without it the one that the lock pins where it has them, else the newest.
 
     Attributes:
         crops: What is cut from each image.
@@ -153,6 +158,8 @@ class Stream:
         cache: Path | None = None,
         cache_bytes: int | None = None,
         decoder: Literal["auto", "native", "library", "device"] = "auto",
+        columns: Sequence[str] = (),
+        columns_version: int | None = None,
     ) -> None:
         import os
 
@@ -166,6 +173,7 @@ class Stream:
         for note in self.plan.notes:
             _log.warning("%s: %s", url, note)
         self._accept_packing = accept_packing
+        self._columns = self._open_columns(columns, columns_version)
         lanes = default_lanes(global_batch, self.plan.digests.most_lanes) if global_batch > 0 else 0
         self.settings = OrderSettings(seed=seed, global_batch=global_batch, num_lanes=lanes, last=last)
         self.rank, self.world_size = rank, world_size
@@ -188,6 +196,7 @@ class Stream:
             crops=self._crops,
             on_bad=on_bad,
             stats=self._stats,
+            columns=self._columns,
         )
         self._mixture = mixture
         self._order = self._order_of(epoch)
@@ -207,7 +216,8 @@ class Stream:
     @property
     def digests(self) -> Digests:
         """Which samples, in which order; what ranks, positions and checkpoints compare."""
-        return self.plan.digests
+        columns = "" if self._columns is None else " ".join(f"{k}={v}" for k, v in self._columns.digests.items())
+        return replace(self.plan.digests, columns=columns) if columns else self.plan.digests
 
     @property
     def digest(self) -> str:
@@ -217,23 +227,41 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch, JSON values alone: epoch, batch, and all that decides what comes there.
 
-        `epoch`, `batch`, `format`, `seed`, `global_batch`, `last`, `mixture`, `samples` and `order` (digests).
+        `epoch`, `batch`, `format`, `seed`, `global_batch`, `last`, `mixture`, `samples` and `order` (digests); with own
+        columns `columns_version` and `columns` (name → digest).
         """
-        return position(self.settings, self._mixture, self.digests, epoch=self.epoch, batch=self.batch)
+        state = position(self.settings, self._mixture, self.digests, epoch=self.epoch, batch=self.batch)
+        if self._columns is None:
+            return state
+        return {**state, "columns_version": self._columns.version, "columns": dict(self._columns.digests)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position; the next loop over the stream starts there.
 
         Raises:
             ConfigError: There is no such batch, or the position is of another seed, global batch, mixture or `last`.
-            SubsetError: It is of other samples, or of the same in another order.
+            SubsetError: It is of other samples, of the same in another order, or of other values of own columns.
         """
+        if self._columns is not None:
+            check_columns(state, self._columns)
         now = position(self.settings, self._mixture, self.digests, epoch=0, batch=0)
         with naming_withdrawals(self.dataset):
             unpinned = check_position(state, now, self.digests, accept_packing=self._accept_packing)
         if unpinned:
             _log.warning("%s", unpinned)
         self._go_to(int(state["epoch"]), int(state["batch"]))
+
+    def _open_columns(self, names: Sequence[str], version: int | None) -> PlanColumns | None:
+        if not names or self.plan.chosen is None:
+            return None
+        return open_columns(
+            self.dataset,
+            names,
+            self.plan.chosen,
+            version=self.plan.version,
+            pinned=self.plan.columns_version,
+            wanted=version,
+        )
 
     def _go_to(self, epoch: int, batch: int) -> None:
         epoch, batch = (epoch + 1, 0) if batch == self.batches_per_epoch else (epoch, batch)
@@ -408,11 +436,13 @@ class Stream:
         keys: list[str] = []
         blobs: list[Blob] = []
         substituted: list[int] = []
-        for number, chunk in enumerate(item.chunks):
-            chunk_keys, chunk_blobs, chunk_substituted = chunk.result()
-            keys += chunk_keys
-            blobs += chunk_blobs
-            substituted += [number * self._chunk_images + slot for slot in chunk_substituted]
+        positions: list[NDArray[np.int64]] = []
+        for number, future in enumerate(item.chunks):
+            chunk = future.result()
+            keys += chunk.keys
+            blobs += chunk.blobs
+            substituted += [number * self._chunk_images + slot for slot in chunk.substituted]
+            positions.append(chunk.positions)
         self.epoch, self.batch = item.epoch, item.index
         self._go_to(item.epoch, item.index + 1)
         return Batch(
@@ -423,6 +453,7 @@ class Stream:
             epoch=item.epoch,
             index=item.index,
             substituted=tuple(substituted),
+            columns={} if self._columns is None else self._columns.take(np.concatenate(positions)),
         )
 
     def close(self) -> None:

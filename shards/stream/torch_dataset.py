@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shards.errors import ConfigError
+from shards.stream.columns import ColumnValues
 from shards.stream.stream import Stream
 
 
@@ -21,7 +22,8 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     worker processes would only get in the way, and are refused.
 
     Each batch is a dictionary: `views`, a list of `(B, num, C, size_px, size_px)` uint8 tensors, channels-last in
-    memory; `keys`, `epoch` and `index`.
+    memory; `keys`, `epoch` and `index`; with own columns also `columns`, name → `(B,)` tensor, and `missing`, name →
+    `(B,)` bool tensor, see `column_tensors`.
 
     A loop ends where the stream's `num_epochs` end, and the next loop goes on with the next epochs, so that
     `for epoch in range(10): for batch in loader:` over a stream with `num_epochs=1` sees every epoch once. `len` is the
@@ -46,6 +48,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
                 "keys": batch.keys,
                 "epoch": batch.epoch,
                 "index": batch.index,
+                **(column_tensors(batch.columns) if batch.columns else {}),
             }
 
     def __len__(self) -> int:
@@ -60,6 +63,31 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a position."""
         self.stream.load_state_dict(state)
+
+
+def column_tensors(
+    columns: Mapping[str, ColumnValues], device: torch.device | str | None = None
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The own columns of a batch as tensors.
+
+    Args:
+        columns: `Batch.columns`.
+        device: Where they go; the copies do not wait. None leaves them over the batch's memory.
+
+    Returns:
+        `columns`: name → `(B,)` bool, int64 or float64; a category is int32, -1 where nothing is known; dates are int64
+        days and timestamps int64 microseconds since 1970. `missing`: name → `(B,)` bool, True where nothing is known.
+    """
+
+    def tensor(values: NDArray[Any]) -> torch.Tensor:
+        plain = values.astype(np.int64) if values.dtype.kind == "M" else values
+        made = torch.from_numpy(plain)
+        return made if device is None else made.to(device, non_blocking=True)
+
+    return {
+        "columns": {name: tensor(column.values) for name, column in columns.items()},
+        "missing": {name: tensor(column.missing) for name, column in columns.items()},
+    }
 
 
 def channels_first(view: NDArray[np.uint8]) -> torch.Tensor:

@@ -13,12 +13,30 @@ from shards.decode import Crops, Decoder, Status
 from shards.decode.base import Blob
 from shards.errors import ShardError
 from shards.read.locations import Location, Locations, ShardReader
+from shards.stream.columns import PlanColumns
 from shards.stream.order import Order
 from shards.stream.plan import Plan
 from shards.stream.stats import BadSample, StreamStats
 
 OnBad = Literal["substitute", "raise"]
 MAX_SUBSTITUTES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """What came of a chunk of samples.
+
+    Attributes:
+        keys: Sample keys.
+        blobs: Compressed images.
+        substituted: The slots (inside the chunk) that hold a substitute.
+        positions: `(n,)` int64, the samples' numbers in the own columns; empty where none are asked for.
+    """
+
+    keys: list[str]
+    blobs: list[Blob]
+    substituted: list[int]
+    positions: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +50,7 @@ class ChunkWorker:
         crops: The groups of crops.
         on_bad: What to do with a bad sample.
         stats: Where to count.
+        columns: Columns of the user's own; None where none are asked for.
     """
 
     plan: Plan
@@ -40,6 +59,7 @@ class ChunkWorker:
     crops: tuple[Crops, ...]
     on_bad: OnBad
     stats: StreamStats
+    columns: PlanColumns | None = None
 
     def locations(self, order: Order, index: int, *, rank: int, world_size: int) -> Locations:
         """Where the samples of one rank's part of a batch lie."""
@@ -55,7 +75,7 @@ class ChunkWorker:
         locations: Locations,
         seeds: NDArray[np.uint64],
         out: tuple[NDArray[np.uint8], ...],
-    ) -> tuple[list[str], list[Blob], list[int]]:
+    ) -> Chunk:
         """Fill the slots of a chunk.
 
         Args:
@@ -66,14 +86,12 @@ class ChunkWorker:
             seeds: `(n,)` uint64, their random keys.
             out: One array a group of crops, `(n, num, size_px, size_px, C)`.
 
-        Returns:
-            Keys, compressed images, and the slots (inside the chunk) that hold a substitute.
-
         Raises:
             ShardError: A sample is bad and `on_bad` is `raise`, or no good substitute is found.
         """
         blobs, bad = self._fill(locations, seeds, out)
         keys = locations.keys.tolist()
+        positions = self._positions(locations)
         for slot in bad:
             for attempt in range(MAX_SUBSTITUTES):
                 shard, row = order.substitute(index, first_slot + slot, attempt)
@@ -82,13 +100,19 @@ class ChunkWorker:
                 (blob,), still_bad = self._fill(stand_in, seeds[one], tuple(view[one] for view in out))
                 if not still_bad:
                     keys[slot], blobs[slot] = stand_in[0].key, blob
+                    positions[slot : slot + 1] = self._positions(stand_in)
                     break
             else:
                 raise ShardError(
                     f"{MAX_SUBSTITUTES} samples in a row are bad, last {stand_in[0].key} in {stand_in[0].shard}",
                     hint="run `biovfm verify --deep` on the dataset",
                 )
-        return keys, blobs, bad
+        return Chunk(keys=keys, blobs=blobs, substituted=bad, positions=positions)
+
+    def _positions(self, locations: Locations) -> NDArray[np.int64]:
+        if self.columns is None:
+            return locations.rows[:0]
+        return self.columns.positions(locations.shards, locations.rows)
 
     def _fill(
         self, locations: Locations, seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
@@ -125,4 +149,4 @@ class ChunkWorker:
         for table, slots in zip(tables, np.split(by_shard, starts[1:]), strict=True):
             wanted = rows[slots]
             keys[slots], places[slots] = table.keys[wanted], table.places[wanted]
-        return Locations(paths=self.plan.shards, shards=shards, keys=keys, places=places)
+        return Locations(paths=self.plan.shards, shards=shards, keys=keys, places=places, rows=rows)

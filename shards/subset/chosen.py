@@ -93,6 +93,31 @@ class Chosen:
         found: NDArray[np.bool_] = inside & (bits != 0)
         return found
 
+    def positions(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of rows among all selected ones, shard by shard in the order of the rows.
+
+        Args:
+            shards: `(n,)` numbers in `shards`; negative for rows of other shards.
+            rows: `(n,)` positions in their tars.
+
+        Returns:
+            `(n,)` int64; -1 for a row that is not in.
+        """
+        inside = (shards >= 0) & (len(self.shards) > 0)
+        number = np.where(inside, shards, 0)
+        first = np.concatenate([[0], np.cumsum(self.counts)])[number]
+        begin, end = self.starts[number], self.starts[number + 1]
+        dense = begin == end
+        before = np.concatenate([[0], np.cumsum(np.bitwise_count(self.words), dtype=np.int64)])
+        at = np.minimum(begin + rows // _WORD, np.maximum(end - 1, 0))
+        word = self.words[at] if len(self.words) else np.zeros(len(rows), np.uint64)
+        bit = np.uint64(1) << (rows % _WORD).astype(np.uint64)
+        rank = before[at] - before[begin] + np.bitwise_count(word & (bit - np.uint64(1)))
+        set_ = ((word & bit) != 0) & (rows // _WORD < end - begin)
+        inside &= np.where(dense, rows < self.counts[number], set_) if len(self.shards) else False
+        found: NDArray[np.int64] = np.where(inside, first + np.where(dense, rows, rank), -1)
+        return found
+
     def order_digest(self) -> str:
         """The digest of the plan: shard names, and one bit per index row of each."""
         digest = hashlib.sha256()

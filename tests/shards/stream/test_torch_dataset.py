@@ -7,14 +7,16 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from shards.dataset.columns import write_columns
 from shards.decode import Crops
 from shards.errors import ConfigError
 from shards.stream.stream import Stream
-from shards.stream.torch_dataset import StreamDataset, channels_first
+from shards.stream.torch_dataset import StreamDataset, channels_first, column_tensors
 from tests.shards.builders import small_dataset
 
 pytestmark = pytest.mark.torch
@@ -96,3 +98,26 @@ def test_spawned_workers_are_refused_in_one_line(url: str) -> None:
     loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     with pytest.raises(ConfigError, match="num_workers=0"):
         next(iter(loader))
+
+
+def test_own_columns_are_tensors_with_masks(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    keys = dataset.query("SELECT key FROM samples ORDER BY key")["key"].to_pylist()[:100]
+    given = {
+        "age": pa.array(range(100), pa.int64()),
+        "stage": pa.array(["a", "b"] * 50),
+        "day": pa.array([10] * 100, pa.date32()),
+    }
+    write_columns(dataset, pa.table({"key": keys, **given}), note={})
+    stream = Stream(dataset.url, crops=CROPS, global_batch=24, num_epochs=1, columns=["age", "stage", "day"])
+    batches = list(DataLoader(StreamDataset(stream), batch_size=None, num_workers=0))
+    assert sum(int(batch["missing"]["age"].sum()) for batch in batches) == 20
+    assert {batch["columns"]["age"].dtype for batch in batches} == {torch.int64}
+    assert {batch["columns"]["stage"].dtype for batch in batches} == {torch.int32}
+    for batch in batches:
+        known = ~batch["missing"]["day"]
+        assert (batch["columns"]["day"][known] == 10).all()
+        places = [keys.index(key) for key, there in zip(batch["keys"], known.tolist(), strict=True) if there]
+        assert batch["columns"]["age"][known].tolist() == places
+    moved = column_tensors(next(iter(stream)).columns, "meta")
+    assert moved["columns"]["age"].device.type == "meta"
