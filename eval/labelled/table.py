@@ -24,7 +24,7 @@ By = Literal["key", "raw_path", "group_id"]
 IDS: Final[tuple[By, ...]] = ("key", "raw_path", "group_id")
 SPLIT: Final = "split"
 _SEPARATORS: Final = (",", ";", "\t")
-_MAX_CLASSES: Final = 100
+_MAX_CLASSES: Final = 50
 """More different values in one column are taken for a measurement, not for classes."""
 
 
@@ -147,7 +147,8 @@ def _one(
         raise ConfigError(f"{path}: {column} is {classes[0]!r} in every row", hint="a task needs two classes")
     if len(classes) > _MAX_CLASSES:
         raise ConfigError(
-            f"{path}: {column} has {len(classes)} different values", hint=f"a task has at most {_MAX_CLASSES} classes"
+            f"{path}: {column} has {len(classes)} different values, and a task has at most {_MAX_CLASSES} classes",
+            hint="choose another column with --label NAME, or write classes instead of measurements into it",
         )
     kind: Kind = ORDINAL if ordinal else BINARY if len(classes) == 2 else MULTI_CLASS
     return np.array([[classes.index(value)] for value in values]), kind, tuple(classes)

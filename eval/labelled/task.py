@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,10 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eval.labelled.splits import check_splits, split_groups
-from eval.labelled.table import LabelTable
+from eval.labelled.table import By, LabelTable
 from eval.medmnist.data import SPLITS, Split, SplitName, Task
 from eval.medmnist.tasks import MULTI_LABEL
 from eval.probes.features import feature_cache
+from shards.dataset import Dataset
 from shards.decode import Crops
 from shards.errors import ConfigError
 from shards.stream import Stream
@@ -36,6 +38,8 @@ _JOINS: Final = {
     ),
 }
 """How a table's rows find their images; a raw path may be given from any folder on."""
+Resolve = Callable[[Dataset, Sequence[str], By], pa.Table]
+"""Finds the samples of identifiers: rows of `key` and `place`, the position of the identifier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +50,13 @@ class LabelledSamples:
         keys: (N,) sample keys, ordered by split and key.
         rows: (N,) rows of the label table.
         splits: (N,) train, val or test.
+        groups: (N,) number of each sample's group; one of its own where it has none.
     """
 
     keys: list[str]
     rows: npt.NDArray[np.int64]
     splits: list[SplitName]
+    groups: npt.NDArray[np.int64]
 
 
 def load_labelled(
@@ -61,6 +67,7 @@ def load_labelled(
     seed: int = 0,
     cache: Path | None = None,
     dataset: str | None = None,
+    resolve: Resolve | None = None,
 ) -> Task:
     """Make a task.
 
@@ -71,6 +78,8 @@ def load_labelled(
         seed: Of the splits, where the table has none.
         cache: Folder for the images; None takes `eval.probes.features.feature_cache()`.
         dataset: Where the lock's dataset lies now.
+        resolve: Finds the samples of the table's identifiers where the index holds keyed hashes of them; without it
+            they are compared as they stand.
 
     Raises:
         ConfigError: No image has a label, or a group is on two sides.
@@ -79,7 +88,7 @@ def load_labelled(
     crops = Crops(size_px=size_px, kind="center", interpolation="bicubic")
     once: dict[str, Any] = {"last": "pad", "on_bad": "raise", "num_epochs": 1, "mode": "exact"}
     with Stream(lock, dataset=dataset, crops=[crops], global_batch=_BATCH, **once) as stream:
-        samples = _find(stream, table, seed)
+        samples = _find(stream, table, seed, resolve or _compare)
         facts = [stream.plan.digests.samples, size_px, samples.keys, samples.splits, table.class_names]
         facts.append(table.labels[samples.rows].tolist())
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -89,7 +98,9 @@ def load_labelled(
     def split(name: SplitName) -> Split:
         start = samples.splits.index(name) if name in samples.splits else 0
         chosen = slice(start, start + samples.splits.count(name))
-        return Split(images=images[chosen], labels=labels[chosen])
+        groups = samples.groups[chosen]
+        alone = len(np.unique(groups)) == len(groups)
+        return Split(images=images[chosen], labels=labels[chosen], groups=None if alone else groups)
 
     return Task(
         name=table.path.stem,
@@ -104,13 +115,18 @@ def load_labelled(
     )
 
 
-def _find(stream: Stream, table: LabelTable, seed: int) -> LabelledSamples:
+def _compare(dataset: Dataset, ids: Sequence[str], by: By) -> pa.Table:
+    labels = pa.table({"id": list(ids), "place": np.arange(len(ids))})
+    return dataset.query(f"SELECT key, place FROM samples JOIN labels ON {_JOINS[by]}", labels=labels)  # noqa: S608
+
+
+def _find(stream: Stream, table: LabelTable, seed: int, resolve: Resolve) -> LabelledSamples:
     """The labelled samples of the stream's plan, in their splits."""
     log = logging.getLogger(__name__)
-    ids = pa.table({"id": list(table.ids), "place": np.arange(len(table.ids))})
+    ids = table.ids
     found = stream.dataset.query(
-        f"SELECT key, group_id, place FROM samples JOIN labels ON {_JOINS[table.by]} ORDER BY key, place",  # noqa: S608
-        labels=ids,
+        "SELECT key, group_id, place FROM samples JOIN hits USING (key) ORDER BY key, place",
+        hits=resolve(stream.dataset, ids, table.by),
     )
     keys, groups, rows = (found[name].to_pylist() for name in ("key", "group_id", "place"))
     inside = set(_keys_of(stream))
@@ -118,7 +134,8 @@ def _find(stream: Stream, table: LabelTable, seed: int) -> LabelledSamples:
     if not kept:
         raise ConfigError(
             f"{table.path}: none of its {len(ids)} labelled rows names an image of the lock by {table.by}",
-            hint="compare the column with `biovfm stream LOCK --keys` or the dataset's raw paths",
+            hint="groups, and raw paths of sources that are not public, are keyed hashes: set BIOVFM_SECRET to the "
+            "secret that made them, or compare the column with `biovfm stream LOCK --keys`",
         )
     if len({keys[place] for place in kept}) < len(kept):
         raise ConfigError(f"{table.path}: two rows name one image by {table.by}", hint="write longer paths, or keys")
@@ -139,7 +156,10 @@ def _find(stream: Stream, table: LabelTable, seed: int) -> LabelledSamples:
     number = {name: position for position, name in enumerate(SPLITS)}
     order = sorted(range(len(kept)), key=lambda place: (number[splits[place]], keys[kept[place]]))
     return LabelledSamples(
-        keys=[keys[kept[place]] for place in order], rows=chosen[order], splits=[splits[place] for place in order]
+        keys=[keys[kept[place]] for place in order],
+        rows=chosen[order],
+        splits=[splits[place] for place in order],
+        groups=np.unique(np.array(members, dtype=np.str_), return_inverse=True)[1].astype(np.int64)[order],
     )
 
 

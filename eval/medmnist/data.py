@@ -36,10 +36,12 @@ class Split:
     Attributes:
         images: (N, H, W) or (N, H, W, 3) uint8; may be memory-mapped.
         labels: (N, 1) class numbers, or (N, L) zeros and ones in multi-label tasks; int64.
+        groups: (N,) number of the group (patient) of each image; None where every image stands for itself.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Images of the split."""

@@ -25,7 +25,8 @@ def check_classes(task: Task) -> None:
     """
     for name in SPLITS:
         if not len(task.split(name)):
-            raise SourceError(f"{task.name}: there is no {name} image", hint="give an archive with all three splits")
+            hint = "give an archive, or a table of labels, with images of all three splits"
+            raise SourceError(f"{task.name}: there is no {name} image", hint=hint)
     if all(len(np.unique(column)) < 2 for column in task.train.labels.T):
         raise SourceError(
             f"{task.name}: all {len(task.train)} training images are of one class",
@@ -42,7 +43,7 @@ def caveats(task: Task, settings: Mapping[str, Any], *, protocol: str, network_p
         protocol: `linear`, `knn` or `paper`.
         network_px: Edge that the network saw.
     """
-    found = [*_counts(task), *_missing_classes(task)]
+    found = [*_counts(task), *_missing_classes(task), *_grouped(task)]
     first = task.train.images[:_LOOKED_AT]
     if len(first) > 1 and (first == first[0]).all():
         found.append(f"{task.name}: the first {len(first)} training images are all the same image")
@@ -65,6 +66,15 @@ def _counts(task: Task) -> list[str]:
         return []
     counts = (" / ".join(f"{number:,}" for number in numbers) for numbers in (here, published))
     return ["{}: the archive has {} images (train / val / test), MedMNIST publishes {}".format(task.name, *counts)]
+
+
+def _grouped(task: Task) -> list[str]:
+    groups = task.test.groups
+    if groups is None:
+        return []
+    num = len(np.unique(groups))
+    images = f"{task.name}: the {len(groups)} test images are of {num} groups"
+    return [f"{images}; intervals and differences resample whole groups (cluster bootstrap)"]
 
 
 def _missing_classes(task: Task) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from eval.medmnist.tasks import TASKS, Kind
 from eval.probes.results import ProbeResult
@@ -97,7 +98,8 @@ class _Table:
         _check_same_images(mine[0], theirs[0])
         if len(mine) == len(theirs) == 1 and self.metric == "auc":
             (labels, first), (_, second) = load_scores(mine[0]), load_scores(theirs[0])
-            if exact := paired_auc(labels, (first, second), _kind(mine[0])):
+            alone = load_groups(mine[0]) is None
+            if alone and (exact := paired_auc(labels, (first, second), _kind(mine[0]))):
                 return self._comparison(task, name, baseline, exact, "delong")
         return self._by_images_and_seeds(task, name, baseline, [task])
 
@@ -111,7 +113,8 @@ class _Table:
         value = float(np.mean(list(mine.values())) - np.mean(list(theirs.values())))
         if len(mine) == len(theirs) == 1:
             found = difference(value, images, confidence=CONFIDENCE)
-            return self._comparison(title, name, baseline, found, "bootstrap")
+            grouped = any(load_groups(run) is not None for task in tasks for run in self._runs[name, task])
+            return self._comparison(title, name, baseline, found, "cluster bootstrap" if grouped else "bootstrap")
         found = difference_with_seeds(value, images, mine, theirs)
         return self._comparison(title, name, baseline, found, "bootstrap+seeds")
 
@@ -217,10 +220,17 @@ def load_scores(result: ProbeResult) -> tuple[Labels, Floats]:
         return arrays["labels"], arrays["scores"]
 
 
+def load_groups(result: ProbeResult) -> npt.NDArray[np.int64] | None:
+    """(N,) the groups of the test images; None where every image stands for itself."""
+    with np.load(result.scores_path, allow_pickle=False) as arrays:
+        return arrays["groups"] if "groups" in arrays.files else None
+
+
 def _resampled(result: ProbeResult, metric: str, num_resamples: int) -> Floats:
     labels, scores = load_scores(result)
     threshold = np.asarray(result.thresholds)
-    stats = boot_stats(labels, scores, _kind(result), threshold=threshold, num_resamples=num_resamples)
+    groups = load_groups(result)
+    stats = boot_stats(labels, scores, _kind(result), threshold=threshold, num_resamples=num_resamples, groups=groups)
     column: Floats = stats[:, METRICS.index(metric)]
     return column
 

@@ -224,8 +224,17 @@ def score(
         "versions": versions(),
         **options,
     }
+    groups = task.test.groups
     measured = intervals(
-        task.test.labels, prediction.test, task.kind, threshold=thresholds, num_resamples=num_resamples
+        task.test.labels,
+        prediction.test,
+        task.kind,
+        threshold=thresholds,
+        num_resamples=num_resamples,
+        groups=groups,
+    )
+    bounds = auc_bounds(
+        task.test.labels, prediction.test, task.kind, bootstrap=measured["auc"], grouped=groups is not None
     )
     return ProbeResult(
         task=task.name,
@@ -243,7 +252,7 @@ def score(
         seconds=round(prediction.seconds, 3),
         provenance=provenance,
         scores_path=str(_keep_scores(prediction, task, scores, {"protocol": protocol, "seed": seed, **provenance})),
-        auc_bounds=auc_bounds(task.test.labels, prediction.test, task.kind, bootstrap=measured["auc"]),
+        auc_bounds=bounds,
         notes=caveats(task, prediction.settings, protocol=protocol, network_px=provenance["network_image_size_px"]),
     )
 
@@ -253,7 +262,10 @@ def _keep_scores(prediction: Prediction, task: Task, folder: Path, facts: dict[s
     name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
     path = folder / f"{task.name}-{name}.npz"
     partial = folder / f"{path.stem}.partial.npz"
-    np.savez_compressed(partial, labels=task.test.labels, scores=prediction.test)
+    if task.test.groups is None:
+        np.savez_compressed(partial, labels=task.test.labels, scores=prediction.test)
+    else:
+        np.savez_compressed(partial, labels=task.test.labels, scores=prediction.test, groups=task.test.groups)
     partial.replace(path)
     return path
 

@@ -2,6 +2,9 @@
 
 Resample i draws N of N images with `RandomState(i).randint`, and the bounds are order statistics, as in BioVFM's
 evaluator: the same seeds serve every model, so that the difference of two models is paired image by image.
+
+Images of one group (a patient) are no independent draws. Where groups are known, a resample draws G of G groups, each
+with all its images (the cluster bootstrap; Field and Welsh, 2007).
 """
 
 from __future__ import annotations
@@ -56,23 +59,43 @@ class Difference:
     p_value: float
 
 
-def resample_counts(num_images: int, num_resamples: int, *, start: int = 0) -> npt.NDArray[np.uint16]:
+Groups = npt.NDArray[np.int64]
+"""(N,) the group of each image, any numbers."""
+
+
+def resample_counts(
+    num_images: int, num_resamples: int, *, start: int = 0, groups: Groups | None = None
+) -> npt.NDArray[np.uint16]:
     """How often each image occurs in resamples `start` … `start + num_resamples` - 1.
+
+    Args:
+        num_images: N.
+        num_resamples: B.
+        start: The first one's number.
+        groups: What is drawn as a whole; single images where None.
 
     Returns:
         (B, N) uint16.
     """
+    member = np.arange(num_images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num = num_images if groups is None else int(member.max(initial=-1)) + 1
     counts = np.empty((num_resamples, num_images), dtype=np.uint16)
     for row in range(num_resamples):
-        drawn = np.random.RandomState(start + row).randint(0, num_images, num_images)
-        counts[row] = np.bincount(drawn, minlength=num_images)
+        drawn = np.random.RandomState(start + row).randint(0, num, num)
+        counts[row] = np.bincount(drawn, minlength=num)[member]
     return counts
 
 
 def boot_stats(
-    labels: Labels, scores: Floats, kind: Kind, *, threshold: Floats | float, num_resamples: int = NUM_RESAMPLES
+    labels: Labels,
+    scores: Floats,
+    kind: Kind,
+    *,
+    threshold: Floats | float,
+    num_resamples: int = NUM_RESAMPLES,
+    groups: Groups | None = None,
 ) -> Floats:
-    """All metrics of every resample.
+    """All metrics of every resample, of images or, where they are given, of groups.
 
     Returns:
         (B, len(METRICS)) float64.
@@ -82,15 +105,20 @@ def boot_stats(
     def stats(counts: npt.NDArray[Any]) -> Floats:
         return evaluate_counts(labels, scores, kind, counts=counts, threshold=threshold)
 
-    return _over_resamples(stats, num_images, num_resamples)
+    return _over_resamples(stats, num_images, num_resamples, groups)
 
 
-def _over_resamples(stats: Callable[[npt.NDArray[Any]], Floats], num_images: int, num_resamples: int) -> Floats:
+def _over_resamples(
+    stats: Callable[[npt.NDArray[Any]], Floats], num_images: int, num_resamples: int, groups: Groups | None
+) -> Floats:
     starts = range(0, num_resamples, _CHUNK)
     sizes = [min(_CHUNK, num_resamples - start) for start in starts]
     with threadpool_limits(1, user_api="blas"):
         return np.concatenate(
-            [stats(resample_counts(num_images, size, start=start)) for start, size in zip(starts, sizes, strict=True)]
+            [
+                stats(resample_counts(num_images, size, start=start, groups=groups))
+                for start, size in zip(starts, sizes, strict=True)
+            ]
         )
 
 
@@ -117,6 +145,7 @@ def intervals(
     threshold: Floats | float,
     num_resamples: int = NUM_RESAMPLES,
     confidence: float = CONFIDENCE,
+    groups: Groups | None = None,
 ) -> dict[str, Interval]:
     """Every metric with its interval.
 
@@ -127,9 +156,10 @@ def intervals(
         threshold: Chosen on the validation split.
         num_resamples: B.
         confidence: Share of the resamples between the bounds.
+        groups: What is resampled as a whole; single images where None.
     """
     points = evaluate(labels, scores, kind, threshold=threshold)
-    stats = boot_stats(labels, scores, kind, threshold=threshold, num_resamples=num_resamples)
+    stats = boot_stats(labels, scores, kind, threshold=threshold, num_resamples=num_resamples, groups=groups)
     result = {}
     for column, name in enumerate(METRICS):
         lower, upper = order_bounds(stats[:, column], confidence=confidence)

@@ -9,6 +9,8 @@ resamples of a perfect separation are perfect. The rule here, for binary tasks:
 - `delong+newcombe`: the hull of that interval and of Newcombe's (2006, method 5), which inverts Hanley and McNeil's
   variance and so has a width at an AUC of 1. Taken otherwise.
 - `bootstrap`: other kinds of task, as before.
+- `cluster bootstrap`: where several images are of one group (a patient), the hull of the bootstrap over whole groups
+  and of what the rules above say of a binary task, which take every image for an independent one.
 
 A difference of two models on the same images squares and adds the distances to the single bounds, less what their
 correlation takes away (Zou and Donner, 2008); its p-value is the largest α whose interval holds 0.
@@ -29,7 +31,7 @@ from eval.medmnist.tasks import BINARY, Kind
 from eval.scoring.bootstrap import CONFIDENCE, Difference, Interval
 from eval.scoring.metrics import Floats, Labels
 
-Method = Literal["delong", "delong+newcombe", "bootstrap"]
+Method = Literal["delong", "delong+newcombe", "bootstrap", "cluster bootstrap"]
 
 PLENTY: Final = 200
 """Images of the rarer class from which on DeLong's interval stands alone."""
@@ -91,19 +93,25 @@ class Placements:
         return first, second
 
 
-def auc_bounds(labels: Labels, scores: Floats, kind: Kind, *, bootstrap: Interval) -> Bounds:
+def auc_bounds(labels: Labels, scores: Floats, kind: Kind, *, bootstrap: Interval, grouped: bool = False) -> Bounds:
     """The interval of a task's AUC by the rule of this module.
 
     Args:
         labels: As in `eval.scoring.metrics.evaluate`.
         scores: As in `eval.scoring.metrics.evaluate`.
         kind: One of MedMNIST's four kinds.
-        bootstrap: The authors' interval, for the kinds that have no other.
+        bootstrap: The authors' interval, for the kinds that have no other; over groups where `grouped`.
+        grouped: Whether several images are of one group.
     """
     placed = _placed(labels, scores, kind)
     if placed is None or math.isnan(placed.auc):
-        return Bounds(lower=bootstrap.lower, upper=bootstrap.upper, method="bootstrap")
-    return bounds_of(placed)
+        method: Method = "cluster bootstrap" if grouped else "bootstrap"
+        return Bounds(lower=bootstrap.lower, upper=bootstrap.upper, method=method)
+    single = bounds_of(placed)
+    if not grouped or math.isnan(bootstrap.lower):
+        return single
+    lower, upper = min(single.lower, bootstrap.lower), max(single.upper, bootstrap.upper)
+    return Bounds(lower=lower, upper=upper, method="cluster bootstrap")
 
 
 def bounds_of(placed: Placements, *, confidence: float = CONFIDENCE) -> Bounds:

@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"{'situation':44}{'method':20}{'coverage':>10}{'width':>10}   of {chosen.repeats}\n")
     for name, rows in experiments[chosen.what]():
         for row in rows:
-            sys.stdout.write(f"{name:44}{row.method:20}{row.covered:10.3f}{row.width:10.4f}\n")
+            sys.stdout.write(f"{name:43} {row.method:19} {row.covered:10.3f}{row.width:10.4f}\n")
             sys.stdout.flush()
 
 

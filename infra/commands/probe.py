@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache as cache_once
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from infra.commands._probing import DEFAULTS, Options, ProbeOptions, check_checkpoints, probe_all, show_all
 from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from eval.labelled.table import By
+    from shards.dataset import Dataset
 
 PAPER_PX = 224
 """Edge of the images in the paper's protocol."""
@@ -102,12 +109,29 @@ def probe(
 
             table = read_labels(labels, columns=label, ordinal=ordinal)
             size_px = options.choice.size_px(PAPER_PX)
-            return load_labelled(lock, table, size_px=size_px, seed=seed or 0, cache=options.cache, dataset=dataset)
+            return load_labelled(
+                lock,
+                table,
+                size_px=size_px,
+                seed=seed or 0,
+                cache=options.cache,
+                dataset=dataset,
+                resolve=_resolve,
+            )
 
         show_all(checkpoints, {labels.stem: cache_once(load)}, classify, options)
         return
     _check_alone(labels=labels, lock=lock, label=label, ordinal=ordinal, dataset=dataset)
     probe_all(checkpoints, options, classify, command="probe", size_px=PAPER_PX if paper_protocol else None)
+
+
+def _resolve(dataset: Dataset, ids: Sequence[str], by: By) -> pa.Table:
+    """The samples of a label table's identifiers, in clear or hashed with the user's secret."""
+    from ingest.columns.matching import find_samples
+    from ingest.privacy.secret import load_secret
+
+    names: dict[By, Literal["key", "group", "raw-path"]] = {"key": "key", "raw_path": "raw-path", "group_id": "group"}
+    return find_samples(dataset, ids, names[by], secret=load_secret(create=False).get_secret_value())
 
 
 def _check_own(options: ProbeOptions) -> None:

@@ -176,6 +176,7 @@ def _reading(results: Sequence[ProbeResult]) -> str:
         "delong": "DeLong's variance on the logit scale",
         "delong+newcombe": "both DeLong's interval on the logit scale and Newcombe's (few images or a high AUC)",
         "bootstrap": "the percentile bootstrap over the test images",
+        "cluster bootstrap": "the bootstrap over whole groups, and at least as wide as if all images were independent",
     }
     used = dict.fromkeys(result.bounds("auc").method for result in results)
     text = f"<p>Intervals of the AUC: {html.escape('; '.join(words[method] for method in used))}."

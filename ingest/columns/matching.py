@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from shards.dataset.dataset import Dataset
+
 By = Literal["key", "group", "raw-path"]
 _SCHEME: Final = r"[a-z0-9]+://"
 _GZIP: Final = r"^gzip://[^:]*::"
@@ -70,6 +72,21 @@ def match_ids(
         FROM samples JOIN wanted ON samples.{column} = wanted.name
             AND (wanted.source = '' OR wanted.source = samples.source) WHERE samples.{here}"""  # noqa: S608 - quoted
     )
+
+
+def find_samples(dataset: Dataset, ids: Sequence[str], by: By, *, secret: str) -> pa.Table:
+    """The samples that identifiers stand for: rows of `key` and `place`, the position of the identifier.
+
+    Args:
+        dataset: The dataset.
+        ids: The identifiers; each once.
+        by: What they are.
+        secret: The user's secret; empty where there is none.
+    """
+    with dataset.database("samples") as database:
+        sources = [row[0] for row in database.sql("SELECT DISTINCT source FROM samples ORDER BY 1").fetchall()]
+        match_ids(database, ids, by, sources=sources, secret=secret)
+        return database.sql("SELECT key, id AS place FROM hits").to_arrow_table()
 
 
 def _match_paths(database: duckdb.DuckDBPyConnection, here: str) -> None:

@@ -58,6 +58,10 @@ class ColumnValues:
     missing: NDArray[np.bool_]
     categories: tuple[str, ...] = ()
 
+    def numbers(self) -> NDArray[Any]:
+        """The values as numbers that every device knows: dates as int64 days, timestamps as int64 microseconds."""
+        return self.values.view(np.int64) if self.values.dtype.kind == "M" else self.values
+
     def words(self) -> list[str | None]:
         """The values of a category as texts, None where nothing is known."""
         return [None if code < 0 else self.categories[code] for code in self.values.tolist()]

@@ -80,12 +80,11 @@ def column_tensors(
     """
 
     def tensor(values: NDArray[Any]) -> torch.Tensor:
-        plain = values.astype(np.int64) if values.dtype.kind == "M" else values
-        made = torch.from_numpy(plain)
+        made = torch.from_numpy(values)
         return made if device is None else made.to(device, non_blocking=True)
 
     return {
-        "columns": {name: tensor(column.values) for name, column in columns.items()},
+        "columns": {name: tensor(column.numbers()) for name, column in columns.items()},
         "missing": {name: tensor(column.missing) for name, column in columns.items()},
     }
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.errors import ConfigError
@@ -31,8 +30,9 @@ class DeviceBatch:
 
     Attributes:
         views: One tensor a group of crops on the device, `(B, num, size_px, size_px, C)` uint8.
-        columns: Further columns of the batch by name, `(B, ...)`: numbers and truth values as tensors on the device,
-            texts as arrays on the host.
+        columns: Columns of the user's own by name, `(B,)` on the device: bool, int64 or float64, a category as int32,
+            dates as int64 days and timestamps as int64 microseconds since 1970.
+        missing: Name → `(B,)` bool on the device, True where the column has no value.
         drawn: What the stream's `draw` gave for this batch, on the device.
         keys: `B` sample keys.
         epoch: Epoch, from 0.
@@ -41,7 +41,8 @@ class DeviceBatch:
     """
 
     views: tuple[Tensor, ...]
-    columns: Mapping[str, Tensor | NDArray[Any]]
+    columns: Mapping[str, Tensor]
+    missing: Mapping[str, Tensor]
     drawn: Mapping[str, Tensor]
     keys: tuple[str, ...]
     epoch: int
@@ -113,6 +114,7 @@ class DeviceStream:
         return DeviceBatch(
             views=slot.views,
             columns=slot.columns,
+            missing=slot.missing,
             drawn=slot.drawn,
             keys=tuple(batch.keys),
             epoch=batch.epoch,

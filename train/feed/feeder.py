@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shards.decode.base import Status
 from shards.errors import ShardError
+from shards.stream.columns import ColumnValues
 from train.feed.blocks import block_bytes, pack, unpack
 from train.feed.ring import LentArrays, Ring, Slot
 from train.feed.side import Side
@@ -92,7 +93,9 @@ class Feeder:
         slot.views = tuple(self._bring(slot, f"view {place}", view) for place, view in enumerate(batch.views))
         if self._decoder is not None:
             self._decode(batch, slot.views)
-        slot.columns = {name: self._bring_column(slot, name, of) for name, of in getattr(batch, "columns", {}).items()}
+        columns: Mapping[str, ColumnValues] = getattr(batch, "columns", {})
+        slot.columns = {name: self._bring(slot, f"column {name}", of.numbers()) for name, of in columns.items()}
+        slot.missing = {name: self._bring(slot, f"missing {name}", of.missing) for name, of in columns.items()}
         slot.drawn = self._bring_block(slot, self._draw(number)) if self._draw is not None else {}
         slot.filled = self._side.filled()
         if not self._side.shares_memory:
@@ -129,9 +132,6 @@ class Feeder:
         here = target[: array.nbytes].view(source.dtype).view(source.shape)
         self._side.copy(source, here)
         return here
-
-    def _bring_column(self, slot: Slot, name: str, values: NDArray[Any]) -> Tensor | NDArray[Any]:
-        return self._bring(slot, f"column {name}", values) if values.dtype.kind in "biuf" else values
 
     def _bring_block(self, slot: Slot, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
         """Many small arrays by one copy."""

@@ -39,7 +39,8 @@ class Slot:
         pinned: Memory of the host from which drawn numbers are copied, flat uint8.
         batch: The host's batch, kept until nothing reads it any more.
         views: One tensor a group of crops.
-        columns: Further columns of the batch.
+        columns: Columns of the user's own.
+        missing: Where they have no value.
         drawn: Numbers that were drawn for it.
         position: Of the stream behind the batch.
         filled: The event behind the copies into the slot.
@@ -51,7 +52,8 @@ class Slot:
     pinned: NDArray[np.uint8] | None = None
     batch: Any = None
     views: tuple[Tensor, ...] = ()
-    columns: Mapping[str, Tensor | NDArray[Any]] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    missing: Mapping[str, Tensor] = field(default_factory=dict)
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
     position: Mapping[str, Any] = field(default_factory=dict)
     filled: Event | None = None

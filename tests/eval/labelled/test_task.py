@@ -14,6 +14,7 @@ from eval.labelled.task import load_labelled
 from eval.medmnist.data import SPLITS
 from eval.probes.results import read_results
 from infra.cli import main
+from ingest.privacy.pseudonyms import KeyedNames
 from shards.dataset import Dataset
 from shards.errors import ConfigError
 from shards.subset import Selection, create
@@ -74,7 +75,7 @@ def test_the_probe_of_ones_own_labels(lock: Path, tmp_path: Path, capsys: pytest
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["task"] == "coloured"
     assert result["metrics"]["auc"]["value"] > 0.6
-    assert result["auc_bounds"]["method"] == "delong+newcombe"
+    assert result["auc_bounds"]["method"] == "cluster bootstrap"
     assert len(read_results(out)) == 1
     assert main([*line, "--page", str(tmp_path / "page.html")]) == 0
     assert "coloured" in capsys.readouterr().out
@@ -135,3 +136,54 @@ def test_splits_of_ones_own_must_keep_groups_whole(lock: Path, tmp_path: Path) -
 def test_mistakes_are_one_line(more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["probe", "pixels", *more]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_hidden_raw_paths_and_patients_are_found_by_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    for number in range(40):
+        names = KeyedNames("clinic", "the secret of the clinic")
+        row = {"raw_path": names.path(f"ward/{number}/scan.png"), "group_id": names.group_id(f"P{number}")}
+        add_source(dataset, "clinic", "CT", [jpeg(number, gray=number % 2 > 0)], job_id=f"job-{number}", row=row)
+    by_path = write(tmp_path / "path.csv", [{"raw_path": f"{n}/scan.png", "x": n % 2} for n in range(40)])
+    by_group = write(tmp_path / "group.csv", [{"group_id": f"P{n}", "x": n % 2} for n in range(40)])
+    line = ["probe", "pixels", "--lock", dataset.url, "--size", "28", "--cache", str(tmp_path / "cache")]
+    line += ["--resamples", "20", "--device", "cpu", "--json"]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
+    monkeypatch.delenv("BIOVFM_SECRET", raising=False)
+    assert main([*line, "--labels", str(by_path)]) == 2
+    assert "set BIOVFM_SECRET to the secret that made them" in capsys.readouterr().err
+    monkeypatch.setenv("BIOVFM_SECRET", "the secret of the clinic")
+    for table in (by_path, by_group):
+        assert main([*line, "--labels", str(table)]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        assert result["num_train"] + result["num_val"] + result["num_test"] == 40
+        assert result["auc_bounds"]["method"] == "delong+newcombe"
+
+
+def test_images_of_one_patient_are_resampled_together(
+    lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["probe", "pixels", "random:test_vit", "--labels", str(by_source(lock)), "--lock", str(lock), "--size", "28"]
+    line += ["--cache", str(tmp_path / "cache"), "--resamples", "50", "--device", "cpu"]
+    assert main([*line, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {result["auc_bounds"]["method"] for result in found["results"]} == {"cluster bootstrap"}
+    assert "resample whole groups (cluster bootstrap)" in found["results"][0]["notes"][0]
+    assert found["comparisons"][0]["method"] == "cluster bootstrap"
+
+
+def test_a_split_without_images_and_a_measurement_are_said_in_one_line(
+    lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["probe", "pixels", "--lock", str(lock), "--size", "28", "--cache", str(tmp_path / "cache")]
+    some = samples(lock)[:40]
+    first = some[0]["group_id"]
+    split = [{"split": "val" if row["group_id"] == first else "train"} for row in some]
+    rows: list[dict[str, object]] = [{"key": row["key"], "x": n % 2, **split[n]} for n, row in enumerate(some)]
+    assert main([*line, "--labels", str(write(tmp_path / "x.csv", rows))]) == 1
+    assert "there is no test image" in capsys.readouterr().err.strip().splitlines()[-1]
+    many: list[dict[str, object]] = [{"key": row["key"], "x": n} for n, row in enumerate(samples(lock)[:60])]
+    assert main([*line, "--labels", str(write(tmp_path / "y.csv", many))]) == 2
+    assert "60 different values" in capsys.readouterr().err.strip().splitlines()[-1]

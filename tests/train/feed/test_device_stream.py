@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from shards.dataset.columns import write_columns
 from shards.decode import Crops
 from shards.errors import ConfigError
 from shards.stream import Stream
@@ -89,6 +91,7 @@ def test_memory_is_used_again(dataset: Path) -> None:
 
 SCRIPT = """
 import sys, torch
+from shards.dataset.columns import write_columns
 from shards.decode import Crops
 from shards.stream import Stream
 from train.feed.device_stream import DeviceStream
@@ -122,3 +125,21 @@ def test_views_are_tensors_of_the_device(dataset: Path) -> None:
     assert [tuple(view.shape) for view in batch.views] == [(8, 2, 32, 32, 3), (8, 1, 16, 16, 3)]
     assert all(view.dtype == torch.uint8 for view in batch.views)
     loop.close()
+
+
+@pytest.mark.parametrize("side", [HostSide, CopyingSide])
+def test_own_columns_come_with_masks(tmp_path: Path, side: type[HostSide]) -> None:
+    made = small_dataset(tmp_path / "own")
+    keys = made.query("SELECT key FROM samples ORDER BY key")["key"].to_pylist()[:100]
+    given = {"age": pa.array(range(100), pa.int64()), "day": pa.array([10] * 100, pa.date32())}
+    write_columns(made, pa.table({"key": keys, **given}), note={})
+    feed = DeviceStream(Stream(made.url, crops=CROPS, global_batch=24, num_epochs=1, columns=["age", "day"]), side())
+    missing = 0
+    for batch in feed:
+        known = ~batch.missing["age"]
+        missing += int(batch.missing["age"].sum())
+        places = [keys.index(key) for key, there in zip(batch.keys, known.tolist(), strict=True) if there]
+        assert batch.columns["age"][known].tolist() == places
+        assert (batch.columns["day"][known] == 10).all()
+    assert missing == 20
+    feed.close()
