@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "report": ("infra.commands.report:report", "Write the page of a dataset, with a training run and its probes."),
     "serve": ("infra.commands.serve:serve", "Look at a dataset in the browser."),
+    "card": ("infra.commands.card:card", "Write the card of a dataset or lock: Croissant, Hugging Face or Markdown."),
     "stats": ("infra.commands.stats:stats", "Count a dataset: samples by modality and source, rejects by reason."),
     "subset": ("infra.commands.subset:app", "Pin subsets by tag; show, verify, compare, materialize and export them."),
     "columns": ("infra.commands.columns:app", "Give samples columns of your own: labels, age, findings."),

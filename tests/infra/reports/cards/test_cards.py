@@ -1,0 +1,121 @@
+"""Cards say what is in a dataset, name each unknown licence, and are read by the programs that they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.cli import main
+from infra.reports.cards.croissant import croissant
+from infra.reports.cards.facts import CLASSES, class_of, gather
+from infra.reports.cards.hugging_face import hugging_face
+from infra.reports.cards.markdown import markdown
+from shards.subset import Selection, create
+from tests.ingest.material import encoded, photo, write_folder
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two sources, one with a licence, a JPEG and a duplicate; the other without a licence."""
+    place = tmp_path_factory.mktemp("cards")
+    data = str(place / "data")
+    known = {f"{n}.png": encoded(photo(n)) for n in range(6)} | {"copy.png": encoded(photo(0))}
+    known["seven.jpg"] = encoded(photo(7), "JPEG")
+    raw = write_folder(place / "known", known)
+    other = write_folder(place / "other", {f"{n}.png": encoded(photo(100 + n)) for n in range(4)})
+    words = ["--deidentified", "--workers", "0", "--modality"]
+    assert main(["ingest", "known", str(raw), data, *words, "CT", "--licence", "CC-BY-4.0"]) == 0
+    assert main(["ingest", "other", str(other), data, *words, "US"]) == 0
+    return data
+
+
+def test_markdown_counts_and_names_each_unknown(url: str) -> None:
+    text = markdown(gather(url))
+    assert "A dataset of 11 two-dimensional biomedical images of 2 sources (CT 7, US 4)." in text
+    assert "| known | CT | 7 | 7 |" in text
+    assert "- **any use**" in text
+    assert "- other: 4 images without a known licence; ask at where they came from" in text
+    assert "| known | duplicate | 1 |" in text
+    assert "1 duplicate" in text
+    assert "Basic Application" in text or "BLAKE2b" in text
+    assert "version 3 of the biovfm ingest pipeline" in text
+
+
+def test_a_lock_s_card_counts_the_lock(url: str, tmp_path: Path) -> None:
+    from shards.dataset import Dataset
+
+    path = tmp_path / "some.lock.yaml"
+    create(Dataset.open(url), Selection(count=2)).write(path)
+    facts = gather(path)
+    assert (facts.samples, facts.others, facts.title) == (4, 7, "some")
+    assert "The shards hold 7 further images" in markdown(facts)
+    assert facts.lock is not None
+    assert facts.lock.digest in markdown(facts)
+    head = yaml.safe_load(hugging_face(facts).split("---\n")[1])
+    assert head["configs"][0]["data_files"][0]["path"] == list(facts.shards)
+
+
+@pytest.mark.parametrize(
+    ("licence", "terms", "found"),
+    [
+        ("CC0-1.0", {}, "any use"),
+        ("CC-BY-NC-4.0", {}, "non-commercial"),
+        ("CC BY-ND 4.0", {}, "no derivatives"),
+        ("CC-BY-4.0", {"redistribution": "on-request"}, "not to be redistributed"),
+        ("own terms", {"commercial": "forbidden", "redistribution": "allowed"}, "non-commercial"),
+        ("own terms", dict.fromkeys(("commercial", "derivatives", "redistribution"), "allowed"), "any use"),
+        ("own terms", {}, "unknown"),
+        ("unknown", {}, "unknown"),
+    ],
+)
+def test_classes_of_licences(licence: str, terms: dict[str, str], found: str) -> None:
+    assert class_of(licence, terms) == found
+    assert found in CLASSES
+
+
+def test_the_command_writes_each_format(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("croissant", "hf", "md"):
+        out = tmp_path / name
+        assert main(["card", url, "--format", name, "--out", str(out)]) == 0
+        assert out.stat().st_size > 500
+        assert "note: other: 4 images without a known licence" in capsys.readouterr().err
+    assert main(["card", url]) == 0
+    assert capsys.readouterr().out == (tmp_path / "md").read_text()
+
+
+def test_croissant_has_the_responsible_fields(url: str) -> None:
+    document = json.loads(croissant(gather(url)))
+    assert document["rai:personalSensitiveInformation"][0].startswith("Pixels and an allow-list")
+    assert "duplicate 1" in document["rai:dataCollectionMissingData"]
+    assert document["license"] == ["CC-BY-4.0", "unknown"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_croissant_is_valid_for_its_own_library(url: str, tmp_path: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    path = tmp_path / "croissant.json"
+    path.write_text(croissant(gather(url)))
+    document = mlcroissant.Dataset(jsonld=str(path))
+    assert document.metadata.name == "data"
+    assert document.metadata.ctx.issues.errors == set()
+    assert document.metadata.data_biases
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_datasets_loads_the_shards_by_the_card(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (Path(url) / "README.md").write_text(hugging_face(gather(url)))
+    loaded = datasets.load_dataset(url, split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 11
+    assert sorted({row["json"]["source"] for row in loaded}) == ["known", "other"]
+    assert sum(row["png"] is not None or row["jpg"] is not None for row in loaded) == 11
+    row = loaded[0]
+    image = row["png"] or row["jpg"]
+    assert (image.width, image.height) == (row["json"]["width"], row["json"]["height"])
+    assert len(datasets.load_dataset(url, "us", split="train", cache_dir=str(tmp_path / "cache"))) == 4
