@@ -96,6 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError, KeyboardInterrupt) as error:
         return _fail(*_told(error))
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a library in Rust whose set-up the system refused
+            raise
+        return _fail(
+            f"{' '.join(str(error).split())[:300]} — check the limits of open files and memory (`ulimit -a`)", 1
+        )
     return result if isinstance(result, int) else 0
 
 

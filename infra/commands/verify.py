@@ -85,6 +85,12 @@ def _show(report: Report, removed: Sequence[Orphan]) -> None:
     if report.num_unhashed_files:
         count = number(report.num_unhashed_files, "table file")
         lines.append(f"{count} of an older release or of a rewritten table: no hash was kept, its structure was read")
+    if report.unfinished:
+        count = number(len(report.unfinished), "job")
+        lines.append(
+            f"{count} noted raw files and left no samples ({report.unfinished[0]}): run the same ingest again; where "
+            "it had ended well before, the newest version of the index is gone"
+        )
     if report.orphans:
         total = size(sum(orphan.size for orphan in report.orphans))
         done = f"{len(removed)} removed" if removed else "--remove-orphan-objects removes old ones"

@@ -501,6 +501,6 @@ def _parse_settings(data: bytes, where: str) -> Mapping[str, Any]:
         settings = json.loads(data)
     except ValueError:  # no UTF-8, or no JSON
         settings = None
-    if not isinstance(settings, dict):
-        raise SampleIndexError(f"{where} is damaged: it holds no JSON object", hint="bring the file back from a copy")
+    if not isinstance(settings, dict) or not isinstance(settings.get("encoding", {}), dict):
+        raise SampleIndexError(f"{where} is damaged: it does not hold settings", hint="bring the file back from a copy")
     return settings

@@ -69,6 +69,8 @@ class Report:
         num_unhashed_files: Table files whose names carry no hash, so that only their structure was checked.
         problems: What is wrong.
         orphans: What lies there without being in the index; harmless.
+        unfinished: Jobs whose raw files are noted and whose samples are not in the index: they were stopped before
+            their end, or the newest version of the index is gone.
     """
 
     url: str
@@ -80,6 +82,7 @@ class Report:
     num_unhashed_files: int
     problems: tuple[Problem, ...]
     orphans: tuple[Orphan, ...]
+    unfinished: tuple[str, ...] = ()
 
 
 def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: Progress | None = None) -> Report:
@@ -117,6 +120,7 @@ def verify(dataset: Dataset, *, deep: bool = False, threads: int = 4, progress: 
         num_unhashed_files=_num_unhashed(dataset) if deep and readable else 0,
         problems=tuple(problems),
         orphans=tuple(_find_orphans(dataset, set(shards))) if readable else (),
+        unfinished=_unfinished(dataset) if readable else (),
     )
 
 
@@ -207,6 +211,13 @@ def _unread(dataset: Dataset) -> Iterator[Problem]:
     for job in found:
         detail = f"job {job['job_id']} holds {job['num']} raw files of {job['source']} as read and none of their images"
         yield Problem(kind="unread", path="raw_files/", detail=detail)
+
+
+def _unfinished(dataset: Dataset) -> tuple[str, ...]:
+    """The jobs that are in the table of raw files and not in the index."""
+    noted = dataset.query("SELECT DISTINCT job_id FROM raw_files ORDER BY 1")["job_id"].to_pylist()
+    finished = set(dataset.committed(noted))
+    return tuple(job for job in noted if job not in finished)
 
 
 def _conceded(dataset: Dataset) -> frozenset[RawItem]:

@@ -233,7 +233,7 @@ def run(database: duckdb.DuckDBPyConnection, sql: str, *, seconds: float = SECON
             f"the selection needs more memory than {MEMORY}", hint="use a simpler --where, or tags alone"
         ) from error
     except duckdb.Error as error:
-        if is_of_the_network(str(error)):
+        if is_of_the_network(str(error)) or "registered as" in str(error):  # the table, not the predicate
             raise
         if isinstance(error, duckdb.IOException) or "No such file" in str(error) or "does not exist" in str(error):
             raise SampleIndexError(

@@ -81,6 +81,17 @@ def test_no_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 @pytest.mark.process
+def test_no_file_handles_is_one_line_at_the_end(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    program = str(Path(sys.executable).parent / "biovfm")
+    call = ["bash", "-c", f"ulimit -n 12; exec {program} stats {dataset.url}"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Too many open files" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.process
 def test_a_path_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     program = str(Path(sys.executable).parent / "biovfm")
     place = os.fsencode(tmp_path) + b"/\xff"

@@ -41,3 +41,15 @@ def test_a_job_that_took_files_as_known_without_their_images_is_named(
     next((tmp_path / "d" / "shards").rglob("*.tar")).unlink()
     assert main(["verify", dataset.url]) == 1
     assert "1 problem: bring these objects back from a copy" in capsys.readouterr().out
+
+
+def test_an_index_whose_newest_version_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = small_dataset(tmp_path / "d")
+    add_empty_job(dataset, "last", state="read", items=1)
+    assert main(["verify", dataset.url]) == 0
+    assert "last" not in capsys.readouterr().out
+    max((tmp_path / "d" / "index" / "_delta_log").glob("*.json")).unlink()
+    assert main(["verify", dataset.url]) == 0
+    text = capsys.readouterr().out
+    assert "1 job noted raw files and left no samples (last)" in text
+    assert "the newest version of the index is gone" in text

@@ -13,6 +13,7 @@ import pytest
 from shards.dataset.dataset import Dataset
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS, index_schema, rejects_schema
+from shards.subset.chosen import choose
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 
@@ -135,3 +136,19 @@ def test_a_dataset_of_an_earlier_release_has_no_id(tmp_path: Path) -> None:
     settings = {name: value for name, value in dataset.settings.items() if name != "dataset_id"}
     (tmp_path / "dataset.json").write_text(json.dumps(settings))
     assert Dataset.open(str(tmp_path)).id is None
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"format_version": 1, "encoding": 7}'])
+def test_damaged_settings_are_one_line(tmp_path: Path, text: bytes) -> None:
+    dataset = small_dataset(tmp_path / "d")
+    (tmp_path / "d" / "dataset.json").write_bytes(text)
+    with pytest.raises(SampleIndexError, match=r"d/dataset\.json is damaged"):
+        Dataset.open(dataset.url)
+
+
+def test_a_damaged_table_is_not_laid_at_the_predicate(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "d")
+    file = next((tmp_path / "d" / "index").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(SampleIndexError, match="biovfm verify --deep"):
+        choose(dataset, dataset.version(), "width > 3")
