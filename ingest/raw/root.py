@@ -20,7 +20,8 @@ from ingest.raw.faults import fault_of
 from ingest.raw.object_storage import ObjectFolder
 from ingest.raw.streams import Joined
 from shards.errors import SourceError
-from shards.store.options import S3_SCHEMES, fsspec_options
+from shards.store.notice import waiting
+from shards.store.options import S3_SCHEMES, fsspec_options, redact
 
 __all__ = ["RawRoot", "Stored", "Walked", "open_regular", "walk"]
 
@@ -101,10 +102,13 @@ class RawRoot:
         import fsspec
 
         try:
-            self._fs, self._base = fsspec.core.url_to_fs(url, **fsspec_options(url))
-            info = self._fs.info(self._base)
-        except (ImportError, ValueError, OSError) as error:
-            raise SourceError(f"cannot read {url}: {type(error).__name__}", hint="check URL and credentials") from error
+            with waiting(redact(url), limit_seconds=0):
+                self._fs, self._base = fsspec.core.url_to_fs(url, **fsspec_options(url))
+                info = self._fs.info(self._base)
+        except Exception as error:  # each file system has errors of its own
+            raise SourceError(
+                f"cannot read {redact(url)}: {type(error).__name__}", hint="check URL, network and credentials"
+            ) from error
         self._only = ""
         if info["type"] == "file":
             self._base, _, self._only = self._base.rpartition("/")

@@ -14,7 +14,7 @@ from infra.s3_server import Server
 from ingest.raw.faults import fault_of
 from ingest.raw.object_storage import _Blocks
 from ingest.raw.root import RawRoot
-from shards.errors import NotFoundError, StoreError, UnavailableError
+from shards.errors import NotFoundError, SourceError, StoreError, UnavailableError
 from shards.store import MemoryStore, open_store
 from tests.faults import Fault, FaultProxy
 
@@ -73,3 +73,16 @@ def test_a_large_object_reads_as_a_file_does(steps: list[tuple[str, int]]) -> No
         else:
             offset, whence = (number, io.SEEK_SET) if kind == "seek" else (-min(number, 1000), io.SEEK_END)
             assert ours.seek(offset, whence) == real.seek(offset, whence)
+
+
+@pytest.mark.slow
+def test_a_dead_endpoint_is_told_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("shards.store.notice.QUIET_SECONDS", 0.1)
+    with pytest.raises(SourceError, match=r"^cannot read s3://b/raw: EndpointConnectionError — check URL"):
+        RawRoot("s3://b/raw")
+    assert "waiting for s3://b/raw" in capsys.readouterr().err
