@@ -181,6 +181,7 @@ def recipe_or_error(path: Path) -> bool:
 DOCUMENTS = [yaml.safe_load(load_recipe(name).to_yaml()) for name in ("tiny", "tiny-dinov2")]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(*map(mutated_yaml, DOCUMENTS)))
 def test_a_damaged_recipe_is_a_recipe_or_one_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -31,6 +31,7 @@ def test_the_variance_by_its_definition() -> None:
     assert placed.variances == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_newcombes_interval_solves_its_equation_and_has_a_width_at_the_ceiling() -> None:
     lower, upper = newcombe_interval(0.9, 20, 30)
     for edge in (lower, upper):

@@ -42,6 +42,7 @@ def test_one_dimensional_scores_and_other_thresholds(published: dict[str, Any]) 
     assert abs(many["accuracy"] - published["multilabel_acc_thr0.3"]) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_medmnists_own_evaluator_agrees(published: dict[str, Any], name: str) -> None:
     from medmnist.evaluator import getACC, getAUC

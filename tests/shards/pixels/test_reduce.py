@@ -69,6 +69,7 @@ def agrees(gray: NDArray[np.uint8], size: tuple[int, int]) -> None:
         np.testing.assert_array_equal(got, reduce.area(gray, size, instructions="portable"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [noise, black_and_white, photo])
 @pytest.mark.parametrize("size", SIZES)
 def test_an_area_is_averaged_as_opencv_does_it(made: Any, size: tuple[int, ...]) -> None:

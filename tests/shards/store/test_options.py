@@ -137,6 +137,7 @@ def test_names_that_clients_read_differently_are_refused_before_anything_is_writ
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run#1", "v?1", "100%", "a b", "a'b", "ü"])
 def test_other_odd_names_of_folders_work(name: str, tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / name)

@@ -22,6 +22,7 @@ def epoch(order: EpochOrder) -> list[tuple[int, int]]:
     return [sample for index in range(order.num_batches) for sample in flat(order, index)]
 
 
+@pytest.mark.slow
 @given(
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=30),
     global_batch=st.integers(1, 24),

@@ -64,6 +64,7 @@ def test_later_jobs_of_the_same_source_are_other_files_of_the_index(tmp_path: Pa
     assert len(set(keys)) == 30
 
 
+@pytest.mark.slow
 def test_a_large_lock_is_checked_by_its_order(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "VERIFIED_SAMPLES", 10)
     lock = create(dataset, Selection(modality=("CT",)))

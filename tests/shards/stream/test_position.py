@@ -24,6 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return small_dataset(tmp_path_factory.mktemp("position") / "data")
 
 
+@pytest.mark.slow
 def test_a_position_is_json_and_names_all_that_decides_what_comes_next(dataset: Dataset) -> None:
     stream = Stream(dataset.url, global_batch=24, seed=3, epoch=2, batch=1, mixture=Mixture(temperature=2))
     state = json.loads(json.dumps(stream.state_dict()))
@@ -42,6 +43,7 @@ def test_a_position_is_json_and_names_all_that_decides_what_comes_next(dataset: 
     assert (again.epoch, again.batch) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "name"),
     [
@@ -65,6 +67,7 @@ def test_a_position_of_other_samples_is_refused(dataset: Dataset, tmp_path: Path
         Stream(dataset.url, global_batch=24).load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_grown_dataset_is_another_one(tmp_path: Path) -> None:
     grown = small_dataset(tmp_path / "data")
     state = Stream(grown.url, global_batch=24).state_dict()
@@ -81,6 +84,7 @@ def test_an_earlier_position_is_read_with_a_line(dataset: Dataset, caplog: pytes
     assert "pins neither samples nor order" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [{}, {"epoch": 1}, {"epoch": 0, "batch": 0, "format": 3}])
 def test_what_is_no_position_is_refused(dataset: Dataset, state: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
@@ -100,6 +104,7 @@ def test_a_stream_is_neither_pickled_nor_copied(dataset: Dataset) -> None:
             attempt(stream)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_another_packing_streams_only_where_it_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, per_shard in (("one", 5), ("two", 8)):
         made = Dataset.create(str(tmp_path / name))

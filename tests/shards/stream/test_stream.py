@@ -45,6 +45,7 @@ def test_an_epoch_holds_every_sample_once(dataset: Dataset) -> None:
     assert stream.stats().num_bad == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3, 4, 8])
 def test_any_number_of_ranks_sees_the_same_batches_and_pixels(dataset: Dataset, world_size: int) -> None:
     whole = take(Stream(dataset.url, crops=ONE, global_batch=24, seed=3), 6)
@@ -57,6 +58,7 @@ def test_any_number_of_ranks_sees_the_same_batches_and_pixels(dataset: Dataset, 
         assert np.array_equal(np.concatenate([rank[number].views[0] for rank in ranks]), batch.views[0])
 
 
+@pytest.mark.slow
 def test_resuming_gives_what_an_uninterrupted_run_gives(dataset: Dataset) -> None:
     whole = take(Stream(dataset.url, crops=ONE, global_batch=24), 9)
     first = Stream(dataset.url, crops=ONE, global_batch=24)
@@ -94,6 +96,7 @@ def test_compressed_images_come_as_they_are_stored(dataset: Dataset) -> None:
     assert batch.views == ()
 
 
+@pytest.mark.slow
 def test_keys_alone_are_the_keys_of_the_stream(dataset: Dataset) -> None:
     batches = take(Stream(dataset.url, crops=ONE, global_batch=24), 7)
     listed = Stream(dataset.url, global_batch=24).walk_keys()
@@ -142,6 +145,7 @@ def damaged(tmp_path: Path) -> Dataset:
     return dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_bad_samples_are_replaced_alike_on_every_topology(damaged: Dataset, world_size: int) -> None:
     whole = take(Stream(damaged.url, crops=ONE, global_batch=8), 5)
@@ -184,6 +188,7 @@ def test_leaving_in_any_way_stops_the_threads(dataset: Dataset) -> None:
     assert ours <= {"biovfm-waits"}  # the one of the process that speaks of long waits; it is no stream's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

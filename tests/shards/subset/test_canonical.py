@@ -46,6 +46,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     return one, two
 
 
+@pytest.mark.slow
 def test_copies_of_two_packings_and_secrets_have_the_same_bytes_and_order(
     pair: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_nothing_that_hangs_on_a_secret_is_in_the_tars(pair: tuple[Dataset, Data
     assert copy.version() == 0
 
 
+@pytest.mark.slow
 def test_fingerprints_and_rejects_travel_and_the_counts_add_up(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
     before, after = tables(Path(pair[0].url)), tables(tmp_path / "copy")
@@ -92,6 +94,7 @@ def test_fingerprints_and_rejects_travel_and_the_counts_add_up(pair: tuple[Datas
     assert job["items"] == job["kept"] + job["rejected"] == 12 + len(after["rejects"])
 
 
+@pytest.mark.slow
 def test_a_copy_is_sound_in_depth(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     copy = materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
     report = verify_dataset(copy, deep=True)
@@ -102,6 +105,7 @@ def test_a_copy_is_sound_in_depth(pair: tuple[Dataset, Dataset], tmp_path: Path)
     assert verify_dataset(copy, deep=True).problems
 
 
+@pytest.mark.slow
 def test_a_target_gets_what_it_does_not_hold_and_nothing_twice(tmp_path: Path) -> None:
     origin = small_dataset(tmp_path / "data")
     target = str(tmp_path / "copy")
@@ -150,6 +154,7 @@ def test_a_sample_that_is_not_what_the_index_says_stops_the_copy(tmp_path: Path)
     assert Dataset.open(str(tmp_path / "copy")).version() == -1
 
 
+@pytest.mark.slow
 def test_an_interrupted_copy_is_completed_by_the_same_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = small_dataset(tmp_path / "data")
     lock = create(origin, Selection())

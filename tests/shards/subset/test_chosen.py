@@ -72,6 +72,7 @@ def test_a_dense_shard_keeps_no_words_and_has_the_digest_of_its_bits(dataset: Da
         assert np.array_equal(spelled.contains(number, rows), whole.contains(number, rows))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sets(st.integers(0, 400), min_size=1, max_size=150), min_size=1, max_size=4))
 def test_exactly_the_selected_rows_are_in(shards: list[set[int]]) -> None:

@@ -19,6 +19,7 @@ def counted(a: str, b: str) -> dict[tuple[str, str, str], int]:
     return {(row.where, row.source, row.reason): row.num_samples for row in diff(a, b).rows}
 
 
+@pytest.mark.slow
 def test_locks_of_one_dataset_differ_by_what_they_select(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     for name, selection in (("ct", Selection(modality=("CT",))), ("half", Selection(where="shard_row < 8"))):
@@ -34,6 +35,7 @@ def test_locks_of_one_dataset_differ_by_what_they_select(tmp_path: Path) -> None
     assert [row[0] for row in found.keys] == sorted(row[0] for row in found.keys)
 
 
+@pytest.mark.slow
 def test_versions_of_a_dataset(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     add_source(dataset, "late", "CT", [jpeg(900 + n) for n in range(3)])

@@ -15,6 +15,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return small_dataset(tmp_path_factory.mktemp("expression") / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "num"),
     [
@@ -31,6 +32,7 @@ def test_one_expression_is_evaluated_on_the_whole_table_behind_the_tags(dataset:
     assert lock.counts == {"CT": num}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "message"),
     [

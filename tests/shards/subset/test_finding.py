@@ -42,6 +42,7 @@ def test_another_packing_of_the_same_samples_is_told_apart(tmp_path: Path) -> No
     assert found.chosen.digest == lock.digest
 
 
+@pytest.mark.slow
 def test_the_version_is_looked_for_by_the_digests(tmp_path: Path) -> None:
     grown = packed(tmp_path / "grown", list(range(20)), per_shard=5)
     lock = create(grown, Selection(where="width > 0"))
@@ -83,6 +84,7 @@ def test_what_is_missing_is_counted_per_source(tmp_path: Path) -> None:
     assert "gamma Fundus: 20 missing (0 of 20)" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_with_keys_each_missing_sample_has_a_name(tmp_path: Path) -> None:
     one = small_dataset(tmp_path / "one")
     path = tmp_path / "ct.lock.yaml"
@@ -103,6 +105,7 @@ def test_with_keys_each_missing_sample_has_a_name(tmp_path: Path) -> None:
     assert {row["what"] for row in gone} == {"missing"}
 
 
+@pytest.mark.slow
 def test_the_keys_pick_samples_that_no_predicate_can(tmp_path: Path) -> None:
     one = packed(tmp_path / "one", list(range(20)), per_shard=5)
     lock = create(one, Selection(where="shard_row = 0"))
@@ -120,6 +123,7 @@ def test_a_list_of_other_samples_is_refused(dataset: Dataset, tmp_path: Path) ->
         check_keys(create(dataset, Selection()), tmp_path / "keys.parquet")
 
 
+@pytest.mark.slow
 def test_a_lock_of_the_earlier_format_holds_and_says_what_it_does_not_pin(dataset: Dataset) -> None:
     lock = create(dataset, Selection(modality=("CT",)))
     digest = sorted_digest(dataset, lock.index_version, lock.predicate())
@@ -131,6 +135,7 @@ def test_a_lock_of_the_earlier_format_holds_and_says_what_it_does_not_pin(datase
         verify(old.model_copy(update={"digest": "sha256:0"}), dataset)
 
 
+@pytest.mark.slow
 def test_a_moved_dataset_is_found_relative_to_its_lock_or_where_one_says(tmp_path: Path) -> None:
     small_dataset(tmp_path / "project" / "data")
     lock = create(Dataset.open(str(tmp_path / "project" / "data")), Selection(modality=("US",)))

@@ -50,6 +50,7 @@ def test_a_fraction_of_each_group(dataset: Dataset, fraction: float, expected: t
     assert (counts["CT"], counts["US"], counts["Fundus"]) == expected
 
 
+@pytest.mark.slow
 def test_a_larger_fraction_contains_the_smaller(dataset: Dataset, tmp_path: Path) -> None:
     small = keys(create(dataset, Selection(fraction=0.2, seed=1)), tmp_path)
     large = keys(create(dataset, Selection(fraction=0.6, seed=1)), tmp_path)
@@ -63,6 +64,7 @@ def test_a_count_of_each_group(dataset: Dataset) -> None:
     assert create(dataset, Selection(count=25, per=())).num_samples == 25
 
 
+@pytest.mark.slow
 def test_a_lock_made_before_more_ingests_keeps_its_samples(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     lock = create(dataset, Selection(modality=("US",)))
@@ -74,6 +76,7 @@ def test_a_lock_made_before_more_ingests_keeps_its_samples(tmp_path: Path) -> No
     assert create(dataset, Selection(modality=("US",))).num_samples == 43
 
 
+@pytest.mark.slow
 def test_the_digest_is_about_samples_not_shards(tmp_path: Path) -> None:
     one, two = Dataset.create(str(tmp_path / "one")), Dataset.create(str(tmp_path / "two"))
     images = [jpeg(n) for n in range(20)]
@@ -84,6 +87,7 @@ def test_the_digest_is_about_samples_not_shards(tmp_path: Path) -> None:
     assert create(one, Selection()).digest != create(two, Selection()).digest
 
 
+@pytest.mark.slow
 def test_materialized_subsets_hold_the_same_samples(dataset: Dataset, tmp_path: Path) -> None:
     lock = create(dataset, Selection(fraction=0.4))
     copy = materialize(lock, str(tmp_path / "copy"))

@@ -27,6 +27,7 @@ def keys_of(dataset: Dataset, lock: Lock) -> set[str]:
     return set(dataset.query(f"SELECT key FROM samples WHERE {found.where}", version=found.version)["key"].to_pylist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "selection",
     [
@@ -50,6 +51,7 @@ def test_what_went_is_missing_and_nothing_new_is_in(dataset: Dataset, selection:
         assert keys_of(dataset, relock(old, dataset)) == held
 
 
+@pytest.mark.slow
 def test_nothing_left_or_another_dataset_is_an_error(dataset: Dataset, tmp_path: Path) -> None:
     old = create(dataset, Selection(source=("a",)))
     other = Dataset.create(str(tmp_path / "e"))
