@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_GUARD] = unit.Guard()
         for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"error::{kind}")
+        # pynrrd writes its headers with `datetime.utcnow`, which Python 3.12 deprecates
+        config.addinivalue_line("filterwarnings", "ignore:datetime.datetime.utcnow:DeprecationWarning:nrrd")
 
 
 @pytest.hookimpl(wrapper=True)
