@@ -7,6 +7,7 @@ TORCH := $(if $(filter aarch64 arm64,$(shell uname -m)),torch==2.9.1 torchvision
 EXTRAS := all,dev
 export BIOVFM_MEDMNIST_ROOT ?= $(abspath $(wildcard ../shared/data))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+unexport PYTHONDONTWRITEBYTECODE
 
 SECONDS ?= 60
 DEBIAN := gcc libc6-dev libjpeg62-turbo-dev libarchive13 chromium
