@@ -62,14 +62,14 @@ def yaml_value(text: str, *, where: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{where} is not valid YAML: {' '.join(str(error).split())}", hint="correct the file"
+            f"{where} is not valid YAML: {' '.join(str(error).split())}", hint="correct the value"
         ) from error
     except RecursionError as error:
-        raise ConfigError(f"{where} is not valid YAML: it is nested too deeply", hint="correct the file") from error
+        raise ConfigError(f"{where} is not valid YAML: it is nested too deeply", hint="correct the value") from error
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # The constructors of dates, numbers and tagged values raise what Python's own conversions raise.
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{where} is not valid YAML: a wrong value ({reason})", hint="correct the file") from error
+        raise ConfigError(f"{where} is not valid YAML: a wrong value ({reason})", hint="correct the value") from error
 
 
 def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Model:

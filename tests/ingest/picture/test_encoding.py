@@ -89,7 +89,7 @@ def test_a_dataset_keeps_its_policy(raw: Path, tmp_path: Path, capsys: pytest.Ca
         ("jpeg_quality=101", "jpeg_quality: Input should be less than or equal to 100"),
         ("format=webp", "format: Input should be 'auto', 'jpg' or 'png'"),
         ("resampler", "--encoding resampler: expected key=value"),
-        ("format=[", "--encoding format=[: the value is not valid YAML"),
+        ("format=[", "--encoding format=[ is not valid YAML"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_made(
