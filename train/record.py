@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import threading
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,7 @@ class Recorder:
             out.mkdir(parents=True, exist_ok=True)
             _keep_lines(self._path, start)
             self._lines = self._path.open("a", encoding="utf-8")
+            self._hook, threading.excepthook = threading.excepthook, _without_full_disk(threading.excepthook)
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
         self._extras = open_loggers(out, recipe)
 
@@ -116,9 +119,26 @@ class Recorder:
         """
         for logger in self._extras:
             logger.close()
-        with writing(self._path):
-            self._lines.close()
-            self._board.close()
+        try:
+            with writing(self._path):
+                self._lines.close()
+                self._board.close()
+        finally:
+            threading.excepthook = self._hook
+
+
+def _without_full_disk(
+    hook: Callable[[threading.ExceptHookArgs], object],
+) -> Callable[[threading.ExceptHookArgs], None]:
+    """A hook that leaves out what TensorBoard's thread cannot write: the next call into it raises that error here."""
+
+    def told(found: threading.ExceptHookArgs) -> None:
+        modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(found.exc_traceback)]
+        theirs = any(module.startswith("tensorboard.") for module in modules)
+        if not (theirs and issubclass(found.exc_type, OSError)):
+            hook(found)
+
+    return told
 
 
 def strict_json(flat: Mapping[str, Any]) -> str:

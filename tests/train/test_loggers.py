@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import struct
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ from shards.errors import ConfigError
 from tests.train.recipes import mae_recipe
 from train.loggers import open_loggers
 from train.recipe import Recipe
+from train.record import _without_full_disk
 
 
 def recipe(*loggers: str) -> Recipe:
@@ -120,3 +124,24 @@ def offline_history(path: Path) -> list[tuple[int, float]]:
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             rows.append((int(items["_step"]), float(items["loss"])))
     return rows
+
+
+def test_a_full_disk_in_tensorboards_thread_prints_no_traceback() -> None:
+    """Its thread fails as it would on a full disk; a thread of anybody else's is still told."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    class Full(io.RawIOBase):
+        def write(self, _data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def elsewhere() -> None:
+        raise OSError(errno.ENOSPC, "elsewhere")
+
+    told: list[str] = []
+    hook = _without_full_disk(lambda found: told.append(str(found.exc_value)))
+    for action in (lambda: RecordWriter(Full()).write(b"x"), elsewhere):
+        try:
+            action()
+        except OSError as error:
+            hook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+    assert told == ["[Errno 28] elsewhere"]

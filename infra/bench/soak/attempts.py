@@ -22,7 +22,7 @@ from infra.bench.soak.places import Place
 __all__ = ["Attempt", "CommandFailedError", "attempt", "reap", "undisturbed"]
 
 _LIMIT_SECONDS = 240.0
-_AFTER_SIGTERM = (0, 130, -15)  # -15: before Python could take the signal
+_AFTER_SIGTERM = (0, 130, -2, -15)  # shells show -2 as 130; -15: before Python could take the signal
 _ENVIRONMENT = {"BIOVFM_SECRET": "soak", "OMP_NUM_THREADS": "1", "BIOVFM_DEBUG": ""}
 
 
@@ -151,6 +151,8 @@ def _acting(
 def reap(attempts: Sequence[Attempt]) -> None:
     """End what these attempts have left running."""
     for one in attempts:
+        if not one.group:  # 0 would be this process's own group
+            continue
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(one.group, signal.SIGKILL)
 
