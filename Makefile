@@ -21,7 +21,7 @@ demo: setup
 test: setup lint
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --unit -n 2 -q --cov --cov-report= --cov-fail-under=0
-	$(BIN)/pytest --heavy --cov --cov-append --cov-report=term
+	$(BIN)/pytest --heavy -n 2 --dist loadfile -q --cov --cov-append --cov-report=term
 
 unit: setup
 	$(BIN)/pytest --unit -n 2 -q
