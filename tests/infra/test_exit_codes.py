@@ -104,10 +104,7 @@ def test_a_path_that_is_no_text_is_one_line(tmp_path: Path) -> None:
 def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
     dataset = small_dataset(tmp_path / "data")
     program = str(Path(sys.executable).parent / "biovfm")
-    calls = [
-        ["stream", dataset.url, "--bench", "--epochs", "100000", "--global-batch", "24", "--size", "32"],
-        ["s3-server", str(tmp_path / "s3")],
-    ]
+    calls = [["serve", dataset.url, "--port", "0"], ["s3-server", str(tmp_path / "s3")]]
     for call in calls:
         process = subprocess.Popen(
             [program, *call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
@@ -119,5 +116,5 @@ def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
             continue
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode in ({130} if "stream" in call else {0, 130}), errors
+        assert process.returncode in ({130} if "serve" in call else {0, 130}), errors
         assert "Traceback" not in errors
