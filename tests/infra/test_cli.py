@@ -90,6 +90,7 @@ def test_streams_can_be_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["stream", dataset.url, "--keys", "--weight", "CT=1"]) == 2
 
 
+@pytest.mark.slow
 def test_stream_measures_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")
     assert main(["stream", dataset.url, "--bench", "--json", "--global-batch", "24", "--size", "32"]) == 0

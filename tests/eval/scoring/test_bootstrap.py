@@ -19,6 +19,7 @@ def test_groups_are_drawn_as_a_whole() -> None:
     assert np.array_equal(resample_counts(6, 5, groups=np.arange(6)), resample_counts(6, 5))
 
 
+@pytest.mark.slow
 def test_copies_of_an_image_make_no_narrower_interval() -> None:
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 2, (60, 1)), rng.random((60, 2))

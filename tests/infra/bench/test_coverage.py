@@ -46,6 +46,7 @@ def test_slopes_of_four_sizes_with_three_seeds() -> None:
     assert rows["every run a point"].covered < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_seeds", [True, False])
 def test_means_over_seeds(*, same_seeds: bool) -> None:
     rows = covered(seed_coverage(repeats=REPEATS, num_seeds=3, same_seeds=same_seeds))

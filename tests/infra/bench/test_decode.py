@@ -18,6 +18,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_corpus_is_reproducible_and_of_the_stated_sizes(pictures: Path) -> None:
     blobs = make_corpus([pictures], 12, seed=3)
     assert blobs == make_corpus([pictures], 12, seed=3)

@@ -45,6 +45,7 @@ def test_the_same_seed_makes_the_same_files() -> None:
     assert b"no image" in files_of("alpha", range(12), seed=4)["0008.jpg"]
 
 
+@pytest.mark.slow
 def test_a_lost_image_and_another_byte_are_differences(tmp_path: Path) -> None:
     files = {f"{number}.png": encoded(photo(number)) for number in range(4)}
     ingest(write_folder(tmp_path / "raw", files), tmp_path / "whole")

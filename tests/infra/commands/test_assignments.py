@@ -16,6 +16,7 @@ def test_values_are_yaml_and_the_last_counts() -> None:
     assert read("a=1", "b=[x, 2]", "c=", "d=k=v", "a=off") == {"a": False, "b": ["x", 2], "c": None, "d": "k=v"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

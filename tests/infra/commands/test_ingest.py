@@ -22,6 +22,7 @@ def raw(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "raw", {f"{i}.png": encoded(photo(i)) for i in range(3)} | {"bad.png": b"x"})
 
 
+@pytest.mark.slow
 def test_ingest_prints_one_json_object(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "Fundus", "--deidentified", "--json"]
     assert main([*words, "--workers", "0"]) == 0
@@ -97,6 +98,7 @@ def code_of(words: list[str]) -> int:
     return int(failed.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_job_that_keeps_nothing_and_knows_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = write_folder(tmp_path / "raw", {"a.png": b"nothing", "b.png": b""})
     words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--deidentified", "--workers", "0"]
@@ -109,6 +111,7 @@ def test_a_job_that_keeps_nothing_and_knows_nothing_fails(tmp_path: Path, capsys
     assert main([*words, "--encoding", "short_side_px=32"]) == 0
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_now_fail_the_command_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

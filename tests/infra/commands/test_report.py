@@ -46,6 +46,7 @@ def test_an_out_that_cannot_be_written_is_one_line(
     assert "pass another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_answer_is_on_standard_output(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.html"
     assert main(["report", dataset, "--out", str(out)]) == 0
@@ -69,6 +70,7 @@ def test_probes_stand_beside_published_figures(
     assert "is no probe result" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_lock_whose_dataset_was_moved_is_described(dataset: str, tmp_path: Path) -> None:
     lock, out, moved = tmp_path / "ct.lock.yaml", tmp_path / "report.html", tmp_path / "elsewhere"
     assert main(["subset", "create", dataset, "--modality", "CT", "--out", str(lock)]) == 0

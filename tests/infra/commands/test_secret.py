@@ -20,6 +20,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "d")
 
 
+@pytest.mark.slow
 def test_a_backup_is_written_once_for_its_owner_and_belongs(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_backup_is_written_once_for_its_owner_and_belongs(
     assert main(["secret", "check", url]) == 0, "a copy of the backup is the secret"
 
 
+@pytest.mark.slow
 def test_explain_says_what_hangs_on_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["secret", "explain", url, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -71,6 +73,7 @@ def test_a_lost_secret_is_said_before_work_starts_and_no_new_one_is_made(
     assert not (tmp_path / "config" / "biovfm" / "secret").exists()
 
 
+@pytest.mark.slow
 def test_public_samples_get_their_columns_without_the_secret_and_a_note_says_what_is_left_out(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def add_empty_job(dataset: Dataset, job_id: str, *, state: str, items: int) -> N
     )
 
 
+@pytest.mark.slow
 def test_a_job_that_took_files_as_known_without_their_images_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_job_that_took_files_as_known_without_their_images_is_named(
     assert "1 problem: bring these objects back from a copy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_index_whose_newest_version_is_gone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "d")
     add_empty_job(dataset, "last", state="read", items=1)

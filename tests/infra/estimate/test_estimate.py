@@ -117,6 +117,7 @@ def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.Captu
     assert "figures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "batch"), [(64, 4096), (256, 4096), (1024, 16_384), (1024, 65_536)])
 def test_what_ranks_read_in_common_is_what_the_order_makes_them_read(ranks: int, batch: int) -> None:
     from infra.bench.billion import simulate

@@ -52,6 +52,7 @@ def test_the_page_shows_counts_times_and_pictures_of_kept_and_rejected(
     assert sorted(seen.picture_widths) == [96, 96, 96, 192, 576]
 
 
+@pytest.mark.slow
 def test_a_report_is_beside_the_dataset_and_a_second_run_changes_neither(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

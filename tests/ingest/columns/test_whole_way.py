@@ -60,6 +60,7 @@ def open_stream(lock: Path, **more: int) -> Stream:
     return Stream(lock, crops=CROPS, global_batch=4, seed=5, columns=["age", "label"], **more)
 
 
+@pytest.mark.slow
 def test_counted_and_pinned(lock: Path) -> None:
     wanted = [name for name, (sex, age, _) in PATIENTS.items() if sex == "w" and age > 60 and int(name[1:]) < 10]
     assert wanted == ["P07", "P08"]
@@ -78,6 +79,7 @@ def test_age_and_label_are_those_of_the_samples(lock: Path) -> None:
     assert sorted(by_group.values(), key=str) == [{(64, "malign")}, {(66, "benign")}]
 
 
+@pytest.mark.slow
 def test_two_ranks_see_what_one_sees_and_a_resumed_one_goes_on(lock: Path) -> None:
     whole = [facts(batch) for batch in take(open_stream(lock), 6)]
     ranks = [take(open_stream(lock, rank=rank, world_size=2), 6) for rank in range(2)]

@@ -142,6 +142,7 @@ def test_what_a_job_that_ended_within_its_commit_has_read_is_not_known(
     assert (grown.known, grown.read, grown.kept) == (7, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_job_that_was_never_completed_leaves_its_files_to_the_next_one(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,12 +162,14 @@ def test_a_job_that_was_never_completed_leaves_its_files_to_the_next_one(
     assert (report.known, report.read, report.kept) == (0, 8, 7)
 
 
+@pytest.mark.slow
 def test_other_rules_read_all_again(raw: Path, tmp_path: Path) -> None:
     ingest(raw, tmp_path / "d")
     report = ingest(raw, tmp_path / "d", quality={"min_side_px": 8})
     assert (report.known, report.read, report.kept) == (0, 7, 1)
 
 
+@pytest.mark.slow
 def test_rejects_are_tried_again_and_only_those(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         failing(broken, {"1.png"}, RejectError("unsupported"))

@@ -158,6 +158,7 @@ def test_workers_and_shares_make_the_same_bytes(volume: Any, tmp_path: Path) -> 
     assert not list((tmp_path / "shared" / "staging").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_neighbouring_slices_are_never_near_duplicates_where_files_are_groups(volume: Any, tmp_path: Path) -> None:
     doubled = np.repeat(volume[:20], 2, axis=0)
     doubled[1::2] += np.random.default_rng(1).integers(0, 2, doubled[1::2].shape).astype(np.int16)
@@ -165,6 +166,7 @@ def test_neighbouring_slices_are_never_near_duplicates_where_files_are_groups(vo
     assert ingest(raw, tmp_path / "d", SPEC).kept == 40
 
 
+@pytest.mark.slow
 def test_the_frame_rule_counts_slices_of_the_stack(volume: Any, tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", shuffled(volume))
     spec = public_spec("mr", "MR", layout={"reader": "dicom", "frames": {"every": 5}})
@@ -173,6 +175,7 @@ def test_the_frame_rule_counts_slices_of_the_stack(volume: Any, tmp_path: Path) 
     assert (report.items, report.reasons) == (24, {"not_chosen": 19})
 
 
+@pytest.mark.slow
 def test_gaps_copies_time_points_and_localizers_are_told_apart(volume: Any, tmp_path: Path) -> None:
     files = {f"a{z:02d}.dcm": dicom(volume[z], z=3.0 * z, number=z) for z in range(20) if z not in (7, 8, 13)}
     files["copy.dcm"] = dicom(volume[4][::-1], z=12.0, number=99)
@@ -223,6 +226,7 @@ def test_unequal_pixel_spacing_is_stretched(volume: Any, tmp_path: Path) -> None
     assert {(row["height"], row["width"]) for row in tables(tmp_path / "d")["index"]} == {(192, 128)}
 
 
+@pytest.mark.slow
 def test_a_killed_job_reads_no_header_twice(volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ingest.job.map as module
     import ingest.job.place as series
@@ -267,6 +271,7 @@ def test_files_that_are_no_slice_have_no_header() -> None:
     assert read_header(RawFile.of_bytes(whole[: len(whole) - 1000], "cut.dcm")) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both_at_once", [True, False])
 def test_a_volume_in_two_formats_is_kept_once(volume: Any, tmp_path: Path, *, both_at_once: bool) -> None:
     """Rows run to the left and columns to the back, as scanners store axial slices; NIfTI says the same in RAS."""

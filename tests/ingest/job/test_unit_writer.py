@@ -15,6 +15,7 @@ from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder
 
 
+@pytest.mark.slow
 def test_a_file_that_is_read_for_a_revived_duplicate_alone_is_noted_as_such(tmp_path: Path) -> None:
     raw = write_folder(tmp_path / "raw", {f"{n}.png": encoded(photo(n)) for n in range(3)})
     write_folder(raw, {"copy.bmp": encoded(photo(1), "BMP")})

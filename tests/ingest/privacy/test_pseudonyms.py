@@ -119,6 +119,7 @@ def leaks(data: bytes) -> list[str]:
     return [word for word in PLANTED if word.lower().encode() in lower]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_planted_identifier_reaches_any_byte_of_the_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, workers: int

@@ -24,6 +24,7 @@ ITEMS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(ITEMS, max_size=8, unique_by=lambda item: item.member))
 def test_items_come_back_in_the_order_asked_for(items: list[RawItem]) -> None:

@@ -45,6 +45,7 @@ def test_what_is_no_file_is_no_part() -> None:
     assert [(one.path, one.parts) for one in found] == [("x.zip.001", (("x.zip.001", 5),)), ("x.zip.002", ())]
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[xy]\.(zip|rar|z0[12]|r0[01]|zip\.00[123]|part[12]\.rar|tar\.a[ab])", fullmatch=True)))
 def test_every_file_is_in_one_archive_or_alone(names: list[str]) -> None:
     unique = sorted(set(names))

@@ -24,6 +24,7 @@ def test_each_job_is_a_version_with_its_size(tmp_path: Path) -> None:
     assert all(datetime.fromisoformat(one.committed).tzinfo for one in versions)
 
 
+@pytest.mark.slow
 def test_what_a_job_did_is_told_in_words(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     keys = dataset.query("SELECT key FROM samples LIMIT 3")["key"].to_pylist()

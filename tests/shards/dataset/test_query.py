@@ -57,6 +57,7 @@ def test_what_is_refused_is_not_asked_for_again(bucket: str, proxy: FaultProxy) 
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_an_end_comes_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIOVFM_STORE_BUDGET_SECONDS", "1")
     calls = []

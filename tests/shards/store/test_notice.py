@@ -50,6 +50,7 @@ def test_many_waits_at_once_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     assert "gives up" not in said
 
 
+@pytest.mark.slow
 def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with waiting("s3://bucket/data", limit_seconds=9):
         time.sleep(1.5)

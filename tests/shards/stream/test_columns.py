@@ -78,6 +78,7 @@ def test_every_type_comes_with_a_mask(dataset: Dataset) -> None:
         assert np.isnan(batch.columns["score"].values[missing]).all()
 
 
+@pytest.mark.slow
 def test_a_sparse_lock_and_a_mapped_file_give_the_same(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(dataset.url).parent / "a.lock.yaml"
     create(dataset, Selection(where="stage = 'T1'", fraction=0.8)).write(path)
@@ -108,6 +109,7 @@ def test_without_columns_nothing_is_different(dataset: Dataset) -> None:
     assert "columns" not in stream.digests.as_dict()
 
 
+@pytest.mark.slow
 def test_a_position_of_other_values_is_refused_and_its_version_can_be_asked_for(dataset: Dataset) -> None:
     state = Stream(dataset.url, global_batch=24, columns=["age", "stage"]).state_dict()
     assert state["columns_version"] == 0
@@ -123,6 +125,7 @@ def test_a_position_of_other_values_is_refused_and_its_version_can_be_asked_for(
         compare_ranks([earlier.digests.as_dict(), later.digests.as_dict()])
 
 
+@pytest.mark.slow
 def test_a_lock_gives_the_values_that_it_pins(dataset: Dataset) -> None:
     path = Path(dataset.url).parent / "a.lock.yaml"
     create(dataset, Selection(where="age > 100")).write(path)

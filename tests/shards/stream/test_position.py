@@ -141,6 +141,7 @@ def test_lanes_are_a_part_of_the_order_that_a_position_holds(dataset: Dataset, t
         many.load_state_dict(earlier)
 
 
+@pytest.mark.slow
 def test_an_epoch_of_more_lanes_has_the_same_samples_on_any_topology(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "many.lock.yaml"
     create(dataset, Selection(), most_lanes=128).write(path)

@@ -69,6 +69,7 @@ def zip_epoch(lock: Path) -> list[tuple[int, int, list[str]]]:
     return list(Stream(lock, global_batch=4, num_epochs=1).walk_keys())
 
 
+@pytest.mark.slow
 def test_nothing_that_hangs_on_a_secret_is_in_the_tars(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     copy = materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
     rows = {row["key"]: row for row in tables(tmp_path / "copy")["index"]}

@@ -185,6 +185,7 @@ def test_a_lock_that_does_not_say_has_64_lanes(dataset: Dataset, tmp_path: Path)
         Lock.read(path)
 
 
+@pytest.mark.slow
 def test_the_largest_run_decides_and_a_copy_keeps_it(dataset: Dataset, tmp_path: Path) -> None:
     from infra.cli import main
 

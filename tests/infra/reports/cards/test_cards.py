@@ -32,6 +32,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return data
 
 
+@pytest.mark.slow
 def test_markdown_counts_and_names_each_unknown(url: str) -> None:
     text = markdown(gather(url))
     assert "A dataset of 11 two-dimensional biomedical images of 2 sources (CT 7, US 4)." in text
@@ -76,6 +77,7 @@ def test_classes_of_licences(licence: str, terms: dict[str, str], found: str) ->
     assert found in CLASSES
 
 
+@pytest.mark.slow
 def test_the_command_writes_each_format(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("croissant", "hf", "md"):
         out = tmp_path / name
