@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ingest.job.run import run_job
 from ingest.job.sift import Mode
 from ingest.job.unit_writer import UnitWriter

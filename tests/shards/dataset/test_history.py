@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from shards.dataset.dataset import Dataset
 from shards.dataset.history import history, told
 from shards.dataset.removal import remove_samples
