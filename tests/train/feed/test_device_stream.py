@@ -90,7 +90,8 @@ def test_memory_is_used_again(dataset: Path) -> None:
 
 
 SCRIPT = """
-import sys, torch
+import signal, sys, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit that it is ignored
 from shards.dataset.columns import write_columns
 from shards.decode import Crops
 from shards.stream import Stream
@@ -113,7 +114,10 @@ def test_signals_end_a_loop_within_five_seconds(dataset: Path, number: signal.Si
         assert process.stdout.readline() == "going\n"
         began = time.perf_counter()
         process.send_signal(number)
-        ended = process.wait(30)
+        try:
+            ended = process.wait(30)
+        finally:
+            process.kill()
     assert time.perf_counter() - began < 5
     assert ended == -number
 
