@@ -522,7 +522,7 @@ def test_augmentation_frequencies(crop: str, row: int) -> None:
         purpose = Purpose.AUGMENT_LOCAL if row == 2 else Purpose.AUGMENT_GLOBAL
         out = augmentation.augment(images, share, config, purpose=purpose, chances=chances)
         changed = ((out - plain).abs().amax((1, 2, 3)) > 1e-5).view(2, num)[row % 2]
-        assert abs(changed.float().mean() - data[f"freq_{crop}_{operation}"]) < 0.04, operation
+        assert abs(float(changed.float().mean()) - data[f"freq_{crop}_{operation}"]) < 0.04, operation
 
 
 def normalized(images: torch.Tensor) -> torch.Tensor:
