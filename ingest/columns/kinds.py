@@ -102,7 +102,7 @@ def _of_arrow(header: str, values: pa.ChunkedArray, wanted: Kind | None) -> tupl
         raise ConfigError(f"{header} is of type {values.type}", hint="leave it out with --column, or write it as text")
     try:
         cast = values.cast(arrow_type(kind)).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:  # a wrong value; no cast between these types
         raise ConfigError(f"{header} holds values that are no {kind}", hint="choose another --type") from error
     array = cast if isinstance(cast, pa.Array) else pa.concat_arrays(cast.chunks)
     return _without_nan(array, kind), kind

@@ -22,7 +22,7 @@ from ingest.settings import LimitSettings
 
 BROKEN: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
-    *(NotImplementedError, KeyError, ValueError),
+    *(NotImplementedError, KeyError, ValueError),  # zipfile: a compression or version that it does not know, and names
 )
 """What broken archives make the libraries raise."""
 

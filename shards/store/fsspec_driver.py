@@ -205,7 +205,7 @@ _KINDS: tuple[tuple[type[Exception], Kind], ...] = (
     (NotADirectoryError, "missing"),
     (FileExistsError, "exists"),
     (PermissionError, "denied"),
-    (NotImplementedError, "unsupported"),
+    (NotImplementedError, "unsupported"),  # what file systems raise of an operation that they lack
     (ImportError, "fatal"),
     (ValueError, "fatal"),
 )

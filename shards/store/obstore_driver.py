@@ -205,7 +205,7 @@ def _failures() -> Iterator[None]:
         raise _explained(error, _kinds().get(type(error).__name__, "transient")) from None
     except (ConnectionError, TimeoutError, OSError) as error:
         raise _explained(error, "transient") from None
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what obstore raises of an operation that a store lacks
         raise _explained(error, "unsupported") from None
     except ValueError as error:
         raise _explained(error, "fatal") from None

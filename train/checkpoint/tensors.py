@@ -154,6 +154,7 @@ def _check_chunk(folder: Path, name: str, chunk: Chunk) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             bad = archive.testzip()
+    # zipfile raises NotImplementedError where damage has named a compression that it does not know
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError) as error:
         raise DamageError(f"{name} in {chunk.file} cannot be read ({type(error).__name__})") from error
     if bad is not None:

@@ -83,6 +83,7 @@ def parse(stream: BinaryIO, limits: LimitSettings) -> Any:
     _check_deflated(stream, limits)
     try:
         dataset = pydicom.dcmread(stream, force=True, specific_tags=_allowed_tags())
+    # pydicom raises NotImplementedError of transfer syntaxes and private encodings that it does not read
     except (InvalidDicomError, OSError, ValueError, AttributeError, NotImplementedError, KeyError, TypeError) as error:
         raise RejectError("unreadable", type(error).__name__) from error
     _add_transfer_syntax(dataset)

@@ -51,7 +51,7 @@ def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
                 yield Frame(wanted[met], _stored_bits(stored, dataset))
                 met, broken = met + 1, 0
             break  # fewer frames than wanted are there
-        except (NotImplementedError, RuntimeError, *_BROKEN) as error:
+        except (NotImplementedError, RuntimeError, *_BROKEN) as error:  # no decoder, or all of them have failed
             if not _is_for_turbo(dataset):
                 _require_plugin(dataset.file_meta.TransferSyntaxUID)
             reason = _reason(dataset, error)
@@ -93,6 +93,7 @@ def _check_codestreams(dataset: Any, count: int) -> None:
 
 def _reason(dataset: Any, error: BaseException) -> str:
     known = dataset.file_meta.TransferSyntaxUID
+    # pydicom raises NotImplementedError where it knows no decoder, RuntimeError where none is installed or all failed
     if isinstance(error, (NotImplementedError, RuntimeError)) and (known.is_private or not _has_decoder(known)):
         return "unsupported"
     return "undecodable"
@@ -118,12 +119,8 @@ def _plugin(syntax: Any) -> str:
 
     GDCM ends the process on some damaged JPEGs, so it decodes only what nothing else does.
     """
-    from pydicom.pixels.decoders.base import get_decoder
-
-    try:
-        there = get_decoder(syntax).available_plugins
-    except NotImplementedError:
-        return ""
+    decoder = _decoder(syntax)
+    there = () if decoder is None else decoder.available_plugins
     return next((name for name in ("pyjpegls", "pylibjpeg", "pillow") if name in there), "") if "gdcm" in there else ""
 
 
@@ -163,23 +160,25 @@ def _jpegs_by_turbo(dataset: Any, numbers: Sequence[int], count: int) -> Iterato
         yield pixels.view(f"i{pixels.dtype.itemsize}") if is_signed else pixels
 
 
-def _has_decoder(syntax: Any) -> bool:
+def _decoder(syntax: Any) -> Any:
+    """What pydicom decodes a transfer syntax by; None where it knows none."""
     from pydicom.pixels.decoders.base import get_decoder
 
     try:
-        return bool(get_decoder(syntax).is_available) or not syntax.is_encapsulated
-    except NotImplementedError:
-        return False
+        return get_decoder(syntax)
+    except NotImplementedError:  # what pydicom raises of a transfer syntax that it does not know
+        return None
+
+
+def _has_decoder(syntax: Any) -> bool:
+    decoder = _decoder(syntax)
+    return decoder is not None and (bool(decoder.is_available) or not syntax.is_encapsulated)
 
 
 def _require_plugin(syntax: Any) -> None:
     """Raise LibraryError where GDCM decodes a transfer syntax, nothing else here does, and it is not installed."""
-    from pydicom.pixels.decoders.base import get_decoder
-
-    try:
-        plugins = get_decoder(syntax).missing_dependencies
-    except NotImplementedError:
-        return
+    decoder = _decoder(syntax)
+    plugins = () if decoder is None else decoder.missing_dependencies
     if not _has_decoder(syntax) and any("gdcm" in plugin for plugin in plugins):
         library_for(f"DICOM in {syntax.name}", "gdcm", "gdcm")
 
