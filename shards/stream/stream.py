@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
@@ -33,8 +33,9 @@ from shards.decode.base import Blob
 from shards.errors import BiovfmError, ConfigError, SampleIndexError, ShardError, StoreError
 from shards.read.locations import Locations
 from shards.read.remote import open_reader
+from shards.stream.batch import Batch
 from shards.stream.buffers import BatchBuffers, Lender, Views
-from shards.stream.columns import ColumnValues, PlanColumns, check_columns, open_columns
+from shards.stream.columns import PlanColumns, check_columns, open_columns
 from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
 from shards.stream.order import EpochOrder, Last, Order, OrderSettings, default_lanes, rank_slots
@@ -48,33 +49,6 @@ CHUNK_IMAGES = 32
 RAW_CHUNK_IMAGES = 128
 """Likewise where nothing is decoded: the work is small, handing it over is what costs."""
 MAX_LOOKAHEAD_SAMPLES = 1 << 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """One rank's part of a global batch.
-
-    Attributes:
-        views: One array a group of crops, `(B, num, size_px, size_px, C)` uint8; empty where nothing is decoded.
-        blobs: The compressed images where nothing is decoded (bytes, or read-only views of bytes). With the decoder
-            `device`, those that the device is to decode into their slots of `views`, and empty bytes in place of the
-            others. Else empty.
-        keys: `B` sample keys.
-        seeds: `(B,)` uint64, the random key of each sample; the same on any topology.
-        epoch: Epoch, from 0.
-        index: Number of the global batch in its epoch, from 0.
-        substituted: Slots that hold a substitute for a bad sample.
-        columns: Name → values of each column of the user's own that was asked for.
-    """
-
-    views: tuple[NDArray[np.uint8], ...]
-    blobs: tuple[Blob, ...]
-    keys: tuple[str, ...]
-    seeds: NDArray[np.uint64]
-    epoch: int
-    index: int
-    substituted: tuple[int, ...]
-    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
 
 _Ahead = tuple[int, int, Order, Locations]
