@@ -6,17 +6,42 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
 
 from infra.console import LogFormat, log_as
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["Pulse", "operated", "rank_of"]
+__all__ = ["DEFAULTS", "Operating", "Pulse", "operated", "rank_of"]
 
 _PULSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingOptions:
+    """How a command is watched.
+
+    Attributes:
+        metrics_port: Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node
+            on the next port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
+        metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
+        log_format: `json` prints each line of standard error as an object with time, level, message, run, rank and
+            step.
+    """
+
+    metrics_port: int | None = None
+    metrics_file: Path | None = None
+    log_format: LogFormat = "text"
+
+
+Operating = Annotated[OperatingOptions, Parameter(name="*")]
+"""As a parameter of a command: each attribute is an option of its own."""
+DEFAULTS: Final = OperatingOptions()
 
 
 class Pulse:
@@ -40,15 +65,11 @@ def rank_of() -> int:
 
 
 @contextmanager
-def operated(
-    log_format: LogFormat, metrics_port: int | None, metrics_file: Path | None, *, run: str, rank: int
-) -> Iterator[CollectorRegistry | None]:
+def operated(options: OperatingOptions, *, run: str, rank: int) -> Iterator[CollectorRegistry | None]:
     """Log as asked for, and offer figures while the block lasts.
 
     Args:
-        log_format: Of the lines on standard error.
-        metrics_port: Port that Prometheus scrapes; None for none.
-        metrics_file: File for node_exporter; None for none.
+        options: What the user asked for.
         run: What the lines call this run.
         rank: Of this process.
 
@@ -59,13 +80,14 @@ def operated(
         ConfigError: prometheus_client is not installed, or the port is taken.
         StoreError: The file cannot be written.
     """
-    log_as(log_format, run=run, rank=rank)
-    if metrics_port is None and metrics_file is None:
+    log_as(options.log_format, run=run, rank=rank)
+    port, file = options.metrics_port, options.metrics_file
+    if port is None and file is None:
         yield None
         return
     from infra.metrics.exporter import Outlet, exporting, new_registry
 
-    outlet = Outlet(port=metrics_port, address=os.environ.get("BIOVFM_METRICS_ADDRESS", "127.0.0.1"), file=metrics_file)
+    outlet = Outlet(port=port, address=os.environ.get("BIOVFM_METRICS_ADDRESS", "127.0.0.1"), file=file)
     registry = new_registry()
     with exporting(registry, outlet):
         yield registry

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
-from infra.commands._operating import Pulse, operated
-from infra.console import LogFormat, emit, log_event, progress, stderr
+from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
+from infra.console import emit, log_event, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.memory import arrow_from_c
 
@@ -56,9 +56,7 @@ def ingest(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     report: Path | None = None,
-    metrics_port: int | None = None,
-    metrics_file: Path | None = None,
-    log_format: LogFormat = "text",
+    operating: Operating = DEFAULTS,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Ingest one source of raw images into a dataset; the dataset is made where there is none.
@@ -127,13 +125,6 @@ def ingest(
     report
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
-    metrics_port
-        Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node on the next
-        port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
-    metrics_file
-        Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
-    log_format
-        `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
     arrow_from_c()
     spec = _spec(
@@ -150,7 +141,7 @@ def ingest(
     if remap is not None:
         given = {**_policy_of(dataset), **given}
     with (
-        operated(log_format, metrics_port, metrics_file, run=spec.id, rank=task_index or 0) as registry,
+        operated(operating, run=spec.id, rank=task_index or 0) as registry,
         _engine(engine, address, _cores() if workers is None else workers, checked) as runner,
         _watch() as watcher,
     ):

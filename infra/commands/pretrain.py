@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
-from infra.commands._operating import Pulse, operated, rank_of
-from infra.console import LogFormat, answer, emit, log_as, log_event, progress, stderr
+from infra.commands._operating import DEFAULTS, Operating, Pulse, operated, rank_of
+from infra.console import answer, emit, log_as, log_event, progress, stderr
 from shards.errors import BiovfmError
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def pretrain(
     knn_task: str | None = None,
     knn_data: str | None = None,
     knn_every: int | None = None,
-    metrics_port: int | None = None,
-    metrics_file: Path | None = None,
-    log_format: LogFormat = "text",
+    operating: Operating = DEFAULTS,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Pretrain a Vision Transformer by DINOv2 or MAE on a dataset or a lock; the same command again goes on.
@@ -74,13 +72,6 @@ def pretrain(
         Folder of the MedMNIST archives; the medmnist cache, else a download, without it.
     knn_every
         Steps between measurements; only at the end without it.
-    metrics_port
-        Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node on the next
-        port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
-    metrics_file
-        Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
-    log_format
-        `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
     from train.recipe_files import load_recipe
 
@@ -98,7 +89,7 @@ def pretrain(
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
     first = rank_of() == 0
     with (
-        operated(log_format, metrics_port, metrics_file, run=Path(out).name, rank=rank_of()) as registry,
+        operated(operating, run=Path(out).name, rank=rank_of()) as registry,
         progress(disable=json_ or not first) as bar,
     ):
         if first:
@@ -109,7 +100,7 @@ def pretrain(
 
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
-            log_as(log_format, step=report.step)
+            log_as(operating.log_format, step=report.step)
             if figures is not None:
                 figures.step(report)
             if pulse.is_due() or report.step == report.steps:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from infra.commands._operating import Pulse, operated
-from infra.console import LogFormat, answer, emit, log_event, progress
+from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
+from infra.console import answer, emit, log_event, progress
 from shards.errors import ConfigError
 
 
@@ -39,9 +39,7 @@ def stream(
     temperature: float = 1.0,
     weight: tuple[str, ...] = (),
     cache: Path | None = None,
-    metrics_port: int | None = None,
-    metrics_file: Path | None = None,
-    log_format: LogFormat = "text",
+    operating: Operating = DEFAULTS,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Stream one epoch of a dataset or a lock: look at its order, or measure its speed.
@@ -92,13 +90,6 @@ def stream(
         A weight of `--mix`, `CT=2`; repeat for every group. Without weights a group weighs its samples.
     cache
         Folder that keeps blocks of remote shards for the next run.
-    metrics_port
-        Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node on the next
-        port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
-    metrics_file
-        Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
-    log_format
-        `json` prints each line of standard error as an object with time, level, message, run, rank and step.
     """
     from infra.measure import Meter
     from shards.stream.stream import Stream
@@ -132,7 +123,7 @@ def stream(
     meter = Meter()
     run = Path(dataset_or_lock).name
     with (
-        operated(log_format, metrics_port, metrics_file, run=run, rank=rank) as registry,
+        operated(operating, run=run, rank=rank) as registry,
         progress(disable=json_) as bar,
     ):
         if registry is not None:
