@@ -201,6 +201,7 @@ def _print_source(spec: SourceSpec) -> None:
         "Anatomy": ", ".join(spec.anatomy) or "unknown",
         "Images expected": _expected(spec),
         "Licence": f"{spec.licence} (confidence: {spec.licence_confidence}; read the terms at the source)",
+        "Licence known from": spec.licence_evidence or "-",
         "Terms": ", ".join(f"{name} {said}" for name, said in spec.terms),
         "Cite": spec.citation or "-",
         "Access": spec.access,

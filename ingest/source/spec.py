@@ -104,8 +104,8 @@ class Link(Frozen):
 
 
 _WORDS: Final = (
-    *("name", "terms", "licence_confidence", "access", "url", "host", "year", "citation", "expected_images"),
-    *("source_images", "count_note", "archive", "raw_format", "eval_overlap", "note", "links"),
+    *("name", "terms", "licence_confidence", "licence_evidence", "access", "url", "host", "year", "citation"),
+    *("expected_images", "source_images", "count_note", "archive", "raw_format", "eval_overlap", "note", "links"),
 )
 _WORDS_OF_LAYOUT: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("downloads", "images_per_file", "evidence", "confidence", "note"), True),
@@ -124,6 +124,7 @@ class SourceSpec(Frozen):
     licence: str = Field(UNKNOWN, description="SPDX identifier where there is one, else the licence's name.")
     terms: Terms = Terms()
     licence_confidence: Literal["high", "medium", "low", "unknown"] = "unknown"
+    licence_evidence: str = Field("", description="What states the licence, or what was searched in vain.")
     access: Literal["open", "registration", "credentialed", "gated", "mixed", "unknown"] = "unknown"
     url: str = Field("", description="Page from which the source is obtained, under its own terms.")
     links: tuple[Link, ...] = Field(
