@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, tombstones_of
 from shards.dataset.dataset import CONCEDED, Dataset
 from shards.dataset.removal import remove_samples
+from shards.dataset.table_files import log_kept
 from shards.schema import rejects_schema, withdrawn_schema
 
 
@@ -33,7 +34,7 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
         return 0
     dataset.reject(f"{job}-conceded", lost.select(rejects_schema().names))
     hashes = ", ".join(f"'{value}'" for value in lost["pixel_sha256"].to_pylist())
-    table.delete(f"job_id = '{job}' AND pixel_sha256 IN ({hashes})")
+    table.delete(f"job_id = '{job}' AND pixel_sha256 IN ({hashes})", post_commithook_properties=log_kept())
     return len(lost)
 
 

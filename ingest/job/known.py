@@ -19,6 +19,7 @@ from ingest.job.list import Listing
 from ingest.job.sift import Mode, frames_by_path
 from ingest.staging.context import Retry
 from shards.dataset.dataset import Dataset
+from shards.dataset.table_files import log_kept
 
 _ATTEMPT: Final = re.compile(r"(?<=-[0-9a-f]{16})-(retry)?\d+$")
 
@@ -133,7 +134,7 @@ def drop_retried(dataset: Dataset, attempts: Attempts) -> None:
     )["raw_path"].to_pylist()
     for start in range(0, len(read), 1000):
         paths = ", ".join(_literal(path) for path in read[start : start + 1000])
-        table.delete(f"job_id IN ({earlier}){reason} AND raw_path IN ({paths})")
+        table.delete(f"job_id IN ({earlier}){reason} AND raw_path IN ({paths})", post_commithook_properties=log_kept())
 
 
 def _literal(text: str) -> str:

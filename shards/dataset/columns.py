@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
+from shards.dataset.table_files import LOG_PROPERTIES, log_kept
 from shards.errors import ConfigError, SampleIndexError
 from shards.schema import INDEX_COLUMNS
 from shards.store import storage_options
@@ -338,6 +339,8 @@ def _overwrite(
         mode="overwrite" if old is not None else "error",
         schema_mode="overwrite" if old is not None else None,
         storage_options=storage_options(dataset.url) or None,
+        configuration=LOG_PROPERTIES,
+        post_commithook_properties=log_kept(),
         commit_properties=CommitProperties(
             custom_metadata={_NOTE: json.dumps(dict(note), sort_keys=True)},
             max_commit_retries=0,  # else a commit is rebased on what another writer made, and that one's columns go

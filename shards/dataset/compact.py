@@ -24,7 +24,7 @@ from shards.dataset.removal import PLACE, add_blocks, put_shard
 from shards.dataset.replace import Change, replace_files
 from shards.dataset.rewrite import read_rows, schema_of
 from shards.dataset.shard_file import ShardWriter, shard_path
-from shards.dataset.table_files import FILE_BYTES, add_actions, partition_of, write_files
+from shards.dataset.table_files import FILE_BYTES, add_actions, keep_log, partition_of, write_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +81,9 @@ def compact(
     under_way = next(iter(dataset.store.list("staging/")), None) is not None
     # A job tells the fingerprints that it has added by the names of their files.
     tables = [name for name in TABLES if not (name == "fingerprints" and under_way)]
+    for name in ("index", *TABLES):
+        if (table := dataset.table(name)) is not None:
+            keep_log(table)
     files = {name: _merge_files(dataset, name) for name in tables}
     compaction = _Compaction(dataset, shard_bytes, progress or _ignore)
     transaction = f"compact-{dataset.version()}"

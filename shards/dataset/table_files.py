@@ -29,7 +29,7 @@ from shards.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
     from deltalake.transaction import AddAction
 
 GROUP_BYTES = 2 << 20
@@ -37,6 +37,13 @@ GROUP_BYTES = 2 << 20
 FILE_BYTES = 128 << 20
 """A file ends with the row group that reaches this size."""
 _LONGEST_BOUND = 64  # a longer text bounds nothing that anyone asks for
+LOG_PROPERTIES: Mapping[str, str] = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+"""What keeps the log of a table whole, whoever writes to it: it is how an old version is opened and where the jobs are
+listed. By default a Delta writer that makes a checkpoint, at every hundredth commit, removes entries of more than
+thirty days."""
 
 Values = tuple[str, ...]
 
@@ -90,7 +97,7 @@ def add_files(
         CommitFailedError: deltalake's, where another writer came first (see `commit_once`).
         SampleIndexError: The table has other columns.
     """
-    from deltalake import PostCommitHookProperties, Schema
+    from deltalake import Schema
     from deltalake.exceptions import CommitFailedError, DeltaError
     from deltalake.transaction import create_table_with_add_actions
 
@@ -105,8 +112,7 @@ def add_files(
             columns,
             list(partition_by),
             commit_properties=properties,
-            # the log is how an old version is opened: without this it is cut after thirty days
-            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+            post_commithook_properties=log_kept(),
         )
         return
     try:
@@ -116,7 +122,9 @@ def add_files(
             list(actions),
             partition_by=list(partition_by),
             storage_options=dict(storage_options),
+            configuration=LOG_PROPERTIES,
             commit_properties=properties,
+            post_commithook_properties=log_kept(),
         )
     except DeltaError as error:
         if "already exists" not in str(error):
@@ -129,8 +137,24 @@ def add_columns(table: DeltaTable, wanted: Schema) -> None:
     known = {field.name for field in table.schema().fields}
     later = [field for field in wanted.fields if field.name not in known and field.nullable]
     if later and known < {field.name for field in wanted.fields}:
-        table.alter.add_columns(later)
+        table.alter.add_columns(later, post_commithook_properties=log_kept())
         table.update_incremental()
+        keep_log(table)
+
+
+def keep_log(table: DeltaTable) -> None:
+    """Give a table of an earlier release the properties that keep its log whole (`LOG_PROPERTIES`)."""
+    has = table.metadata().configuration
+    if any(has.get(name) != value for name, value in LOG_PROPERTIES.items()):
+        table.alter.set_table_properties(dict(LOG_PROPERTIES), post_commithook_properties=log_kept())
+        table.update_incremental()
+
+
+def log_kept() -> PostCommitHookProperties:
+    """For every commit by deltalake: it may make a checkpoint, and removes nothing of the log."""
+    from deltalake import PostCommitHookProperties
+
+    return PostCommitHookProperties(cleanup_expired_logs=False)
 
 
 def add_actions(table: DeltaTable) -> list[dict[str, Any]]:
