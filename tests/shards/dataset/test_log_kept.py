@@ -1,4 +1,4 @@
-"""The log of a table outlives its thirty days: old versions open and the jobs are listed, whoever makes a checkpoint."""
+"""The log of a table outlives its thirty days: old versions open and jobs are listed, whoever makes a checkpoint."""
 
 from __future__ import annotations
 
