@@ -25,7 +25,7 @@ def own_array(file: Any, name: str, *, steps: int = _MOST_STEPS) -> Any:
         steps: Links and virtual datasets that may still be followed.
 
     Raises:
-        RejectError: Its values lie in another file.
+        RejectError: Its values lie in another file, or in chunks of another number of axes, on which libhdf5 hangs.
     """
     import h5py
 
@@ -45,6 +45,8 @@ def own_array(file: Any, name: str, *, steps: int = _MOST_STEPS) -> Any:
         return None
     if place.external:
         raise RejectError("unsupported", "values in another file (external storage)")
+    if place.chunks is not None and len(place.chunks) != len(place.shape):
+        raise RejectError("unreadable", f"chunks of {len(place.chunks)} axes in an array of {len(place.shape)}")
     for source in place.virtual_sources() if place.is_virtual else ():
         if source.file_name != "." or own_array(file, source.dset_name, steps=steps // 2) is None:
             raise RejectError("unsupported", "values in another file (virtual dataset)")

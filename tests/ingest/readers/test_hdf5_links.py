@@ -100,3 +100,18 @@ def test_virtual_datasets_that_form_a_circle_end(tmp_path: Path) -> None:
             file.create_virtual_dataset(name, layout)
     with h5py.File(tmp_path / "a.h5") as file, pytest.raises(RejectError):
         own_array(file, "a")
+
+
+def test_chunks_of_another_number_of_axes_are_refused(tmp_path: Path) -> None:
+    """A dataspace whose number of axes was damaged: libhdf5 does not return from reading it."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=np.zeros((6, 48, 64), np.int16), compression="gzip", chunks=(2, 48, 64))
+    sizes = b"".join(size.to_bytes(8, "little") for size in (6, 48, 64))
+    data = path.read_bytes()
+    at = data.index(sizes) - 8
+    assert data[at : at + 2] == b"\x01\x03"  # the version of the message, and the number of axes
+    unlimited = b"\xff" * 8  # else the sizes contradict the limits, which follow them
+    path.write_bytes(data[: at + 1] + b"\x02" + data[at + 2 : at + 32] + unlimited + data[at + 40 :])
+    with h5py.File(path) as file, pytest.raises(RejectError, match="unreadable"):
+        own_array(file, "images")
