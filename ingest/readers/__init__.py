@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
-from ingest.raw.items import RejectError
+from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import RawImage, Reader, ReadOptions
+from ingest.readers.content import CONTENT_BYTES, reader_by_content
 
 __all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for", "reader_name"]
 
@@ -28,6 +31,7 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
 """Reader → the extensions it takes when the spec says `auto`."""
 
 _BY_EXTENSION = {extension: reader for reader, extensions in EXTENSIONS.items() for extension in extensions}
+_NOT_MINE = ("unreadable", "undecodable", "unsupported", "no_image")
 _MODULES = {reader: f"ingest.readers.{reader}" for reader in EXTENSIONS}
 
 
@@ -41,7 +45,7 @@ def handles(reader: str, name: str) -> bool:
 
 
 def reader_for(reader: str, name: str) -> Reader:
-    """The reader for a file.
+    """The reader for a file; under `auto` it follows the content where the name promises another format.
 
     Args:
         reader: Name of a reader, or `auto`.
@@ -53,7 +57,27 @@ def reader_for(reader: str, name: str) -> Reader:
     chosen = reader_name(reader, name)
     if not chosen:
         raise RejectError("unsupported", "no reader for this extension")
-    return cast("Reader", importlib.import_module(_MODULES[chosen]).read)
+    return _loaded(chosen) if chosen == reader else partial(_by_name_else_content, chosen)
+
+
+def _loaded(reader: str) -> Reader:
+    return cast("Reader", importlib.import_module(_MODULES[reader]).read)
+
+
+def _by_name_else_content(chosen: str, raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+    """What the reader for the name gives; where it cannot make anything of the file, what its content asks for."""
+    images = _loaded(chosen)(raw, options)
+    try:
+        first = next(images, None)
+    except RejectError as error:
+        other = reader_by_content(raw.head(CONTENT_BYTES)) if error.reason in _NOT_MINE else ""
+        if other in ("", chosen):
+            raise
+        yield from _loaded(other)(raw, options)
+        return
+    if first is not None:
+        yield first
+        yield from images
 
 
 def reader_name(reader: str, name: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from ingest.settings import LimitSettings
 from ingest.source.layout import FrameRule, Window
 
 Pixels = NDArray[Any]
+
+_MASK_WORD: Final = re.compile(r"mask|label|seg|target|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
 
 
 class BurnedIn(NamedTuple):
@@ -148,6 +151,11 @@ def wanted_arrays(rule: FrameRule, there: Collection[str]) -> list[str]:
     if names and not found:
         raise RejectError("no_image", "no such array")
     return found[:1]
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether the name of an array says that it holds masks or labels, not pictures."""
+    return _MASK_WORD.search(name) is not None
 
 
 def chosen_frames(count: int, rule: FrameRule) -> range | list[int]:

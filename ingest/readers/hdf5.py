@@ -18,7 +18,15 @@ import numpy as np
 
 from ingest.raw.budget import claim_array
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range, wanted_arrays
+from ingest.readers.base import (
+    Pixels,
+    RawImage,
+    ReadOptions,
+    chosen_frames,
+    is_mask_name,
+    percentile_range,
+    wanted_arrays,
+)
 from ingest.readers.hdf5_links import own_array
 from ingest.readers.stacks import array_images
 
@@ -62,12 +70,8 @@ def _choose(h5py: Any, file: Any) -> str:
     for name in (*_FIRST, "kspace"):
         if name in found:
             return name
-    images = {name: item for name, item in found.items() if item.dtype.kind in "uif" and not _is_mask(name)}
+    images = {name: item for name, item in found.items() if item.dtype.kind in "uif" and not is_mask_name(name)}
     return max(sorted(images), key=lambda name: images[name].size, default="")
-
-
-def _is_mask(name: str) -> bool:
-    return re.search(r"mask|label|seg", name, re.IGNORECASE) is not None
 
 
 def _patient(file: Any) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 
 from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import RawImage, ReadOptions, wanted_arrays
+from ingest.readers.base import RawImage, ReadOptions, is_mask_name, wanted_arrays
 from ingest.readers.stacks import array_images
 
 _BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, SyntaxError)
 
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
-    """The images of an array, or of the named (else every image-like) array of an archive."""
+    """The images of an array, or of the named array of an archive, else of all its arrays but masks and labels."""
     data = raw.read()
     if data.startswith(np.lib.format.MAGIC_PREFIX):
         _check_array(data, options)
@@ -33,9 +33,12 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         wanted = wanted_arrays(options.frames, loaded.files)
         names = wanted or sorted(loaded.files)
         for name in names:
+            if not wanted and is_mask_name(name):
+                continue
             _check_member(loaded.zip, name, len(data), options)
             array = loaded[name]
-            if wanted or (array.ndim >= 2 and min(array.shape[-3:-1] or (0,)) > 1 and array.dtype.kind in "uifb"):
+            sides = array.shape[-3:-1] if array.ndim > 2 else array.shape
+            if wanted or (array.ndim >= 2 and min(sides) > 1 and array.dtype.kind in "uifb"):
                 yield from array_images(array, options, prefix=f"{_word(name)}-" if len(names) > 1 else "")
 
 

@@ -1,9 +1,10 @@
 """TIFF files: every page that is an image of its own, in the colours that it shows.
 
 tifffile reads; pages of YCbCr that are no JPEG and of Lab go to Pillow, which converts them. Reduced-resolution copies
-(pyramids, thumbnails) are no images of their own. The label and macro pictures that scanners of slides store beside the
-tissue may show a name: each is a `slide_label`. Stacks whose planes follow a single directory (ImageJ over 4 GB,
-MetaMorph) give all planes. Gray pages of a stack that are deeper than 8 bits share one range (`tiff_ranges`).
+(pyramids, thumbnails) and masks of other pages are no images of their own. The label and macro pictures that scanners
+of slides store beside the tissue may show a name: each is a `slide_label`. Stacks whose planes follow a single
+directory (ImageJ over 4 GB, MetaMorph) give all planes. Gray pages of a stack that are deeper than 8 bits share one
+range (`tiff_ranges`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
         if stack is not None:
             yield from _stack_planes(data, tiff, stack, options)
             return
-        images = [page for page in pages if page.index not in labels and not getattr(page, "is_reduced", False)]
+        images = [page for page in pages if page.index not in labels and not _is_derived(page)]
         ranges = StackRanges(tiff, images, lambda page: _planes(data, page), options)
         for number in chosen_frames(len(images), options.frames):
             frame = f"p{number:04d}" if len(images) > 1 else ""
@@ -93,6 +94,11 @@ def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str, range
     for plane, pixels in enumerate(planes):
         name = frame + (f"z{plane:04d}" if len(planes) > 1 else "")
         yield raw_picture(pixels, options, frame=name, volume=bool(name), shared=ranges.of(page))
+
+
+def _is_derived(page: Any) -> bool:
+    """Whether a page is a smaller copy or a transparency mask of another (`NewSubfileType`, TIFF 6.0 section 8)."""
+    return bool(getattr(page, "is_reduced", False) or getattr(page, "is_mask", False))
 
 
 def _label_pages(tiff: Any, pages: list[Any]) -> dict[int, str]:

@@ -29,6 +29,28 @@ class Frame(NamedTuple):
     detail: str = ""
 
 
+def lower_bits(dataset: Any) -> None:
+    """Move samples that lie in the upper bits of their words down to bit 0, as older devices stored them.
+
+    `HighBit` is `BitsStored - 1` in all that is written today; earlier editions of PS3.5 8.1.1 let it be more, and
+    decoders of uncompressed data do not look at it.
+
+    Raises:
+        RejectError: The words are compressed as they are (RLE).
+    """
+    allocated, stored = number_of(dataset, "BitsAllocated", 0), number_of(dataset, "BitsStored", 0)
+    low = number_of(dataset, "HighBit", stored - 1) + 1 - stored
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not 0 < low <= allocated - stored or allocated not in (8, 16, 32) or "PixelData" not in dataset:
+        return
+    if syntax == "1.2.840.10008.1.2.5":
+        raise RejectError("unsupported", "RLE of samples in the upper bits of their words")
+    if not syntax.is_encapsulated:
+        order = "<" if syntax.is_little_endian else ">"
+        words = np.frombuffer(dataset.PixelData, f"{order}u{allocated // 8}", len(dataset.PixelData) * 8 // allocated)
+        dataset.PixelData = (words >> low).astype(words.dtype).tobytes()
+
+
 def stored_frames(dataset: Any, numbers: Sequence[int]) -> Iterator[Frame]:
     """The frames of these numbers, in order, one in memory at a time.
 

@@ -34,7 +34,7 @@ from ingest.readers.dicom.attributes import (
     parse,
     pixel_size,
 )
-from ingest.readers.dicom.frames import Frame, stored_frames
+from ingest.readers.dicom.frames import Frame, lower_bits, stored_frames
 from ingest.readers.dicom.objects import MODALITY_TAGS, burned_in, is_capture, object_fault, ultrasound_region
 from ingest.readers.dicom.values import (
     apply_window,
@@ -72,6 +72,7 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         if fault:
             raise RejectError(*fault)
         check_image(dataset, options.limits)
+        lower_bits(dataset)
         count = num_frames(dataset)
         facts = _Facts.of(dataset, options, several=count > 1)
         if is_video(dataset):
@@ -95,6 +96,7 @@ def gray_values(raw: RawFile, options: ReadOptions) -> Pixels:
     with raw.open() as stream:
         dataset = parse(stream, options.limits)
         check_image(dataset, options.limits)
+        lower_bits(dataset)
         stored = next(stored_frames(dataset, range(1))).stored
         if stored is None:
             raise RejectError("undecodable")

@@ -342,6 +342,25 @@ def test_bits_above_those_stored_are_no_values_even_where_a_codec_returns_them()
             np.testing.assert_array_equal(image.pixels, values[0])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_samples_in_the_upper_bits_of_their_words_are_moved_down(count: int) -> None:
+    values = np.stack([np.arange(2048, dtype=np.uint16).reshape(32, 64) + 7 * number for number in range(count)])
+    words = values << 4 | 3
+    data = made(words[0] if count == 1 else words, BitsStored=12, HighBit=15)
+    found = images(data)
+    assert [image.bit_depth for image in found] == [12] * count
+    for image, expected in zip(found, values, strict=True):
+        np.testing.assert_array_equal(image.pixels, expected)
+    signed = RAMP << 4
+    np.testing.assert_array_equal(images(made(signed, BitsStored=12, HighBit=15))[0].pixels, RAMP)
+    packed = pydicom.dcmread(io.BytesIO(data))
+    packed.compress("1.2.840.10008.1.2.5")
+    buffer = io.BytesIO()
+    packed.save_as(buffer)
+    with pytest.raises(RejectError, match="unsupported"):
+        images(buffer.getvalue())
+
+
 def lut_item(first: int, entries: Any, bits: int) -> Dataset:
     item = Dataset()
     item.add_new(0x00283002, "US" if first >= 0 else "SS", [len(entries) & 0xFFFF, first, bits])

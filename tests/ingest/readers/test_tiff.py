@@ -98,6 +98,19 @@ def test_label_and_macro_pages_of_philips() -> None:
     assert told(data) == [("p0001", "slide_label macro"), ("p0002", "slide_label label"), ("", "")]
 
 
+def test_smaller_copies_and_masks_of_a_page_are_no_pictures() -> None:
+    """`NewSubfileType` 1 and 4 (TIFF 6.0, section 8)."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tiff:
+        tiff.write(photo(1), photometric="rgb", metadata=None)
+        tiff.write(photo(1)[::4, ::4], photometric="rgb", metadata=None, subfiletype=1)
+        tiff.write(photo(2, channels=1) > 127, photometric="minisblack", metadata=None, subfiletype=4)
+        tiff.write(photo(3), photometric="rgb", metadata=None, subfiletype=2)
+    found = images(buffer.getvalue())
+    assert [image.frame for image in found] == ["p0000", "p0001"]
+    np.testing.assert_array_equal(found[1].pixels, photo(3))
+
+
 def test_named_images_of_ome() -> None:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as tiff:

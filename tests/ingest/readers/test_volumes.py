@@ -196,8 +196,10 @@ def test_npy_and_npz_and_never_a_pickle() -> None:
     found = read(buffer.getvalue(), "a.npy", frames=FrameRule(max_frames=2))
     assert [image.frame for image in found] == ["f000001", "f000003"]
     packed = io.BytesIO()
-    np.savez_compressed(packed, train_images=stack, labels=np.arange(4))
-    assert len(read(packed.getvalue(), "a.npz")) == 4
+    more = {"labels": np.ones((40, 14)), "train_masks": stack > 40, "y": np.ones((40, 1)), "gt": stack}
+    np.savez_compressed(packed, train_images=stack, **more)
+    assert [image.frame for image in read(packed.getvalue(), "a.npz")] == [f"train_images-f{n:06d}" for n in range(4)]
+    assert len(read(packed.getvalue(), "a.npz", frames=FrameRule(dataset="train_masks"))) == 4
     objects = io.BytesIO()
     np.save(objects, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(RejectError):
