@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from infra import s3_server as servers
 from shards.errors import ConfigError
 from tests import unit
+
+if not Path("/dev/nvidiactl").exists():
+    # Without a GPU, Triton's kernels run in its interpreter, which has to be asked for before anything imports Triton.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

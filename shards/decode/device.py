@@ -1,4 +1,4 @@
-"""Decoding on a device: a library decodes a batch of JPEGs there, torch cuts and resizes the crops there.
+"""Decoding on a device: a library decodes a batch of JPEGs there, a kernel or torch cuts and resizes the crops there.
 
 The same boxes and the same rules for what can be decoded as on the CPU. There is no reduction while decoding, so both
 modes give the pixels of `exact`, as far as the library's chroma upsampling goes: a measured difference, not a promise.
@@ -9,15 +9,16 @@ fails on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Blob, Crops, Decoder, Mode, Status, slot_channels
-from shards.decode.boxes import crop_boxes
 from shards.decode.engines import EngineName, open_engine
 from shards.decode.header import ImageHeader, read_header
+from shards.decode.kernels.choice import kernels_for
+from shards.decode.kernels.cut import write_crops
 from shards.decode.library import upright_size
 from shards.errors import ConfigError
 
@@ -79,6 +80,7 @@ class DeviceDecoder:
         engine: Library; `auto` takes the preferred one of those installed.
 
     Attributes:
+        kernels: What cuts the crops, and why.
         num_on_host: Images that were decoded on the host after all.
 
     Raises:
@@ -101,6 +103,7 @@ class DeviceDecoder:
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"there is no CUDA device for decoding on {device}", hint="use the decoder auto")
         self.engine = open_engine(self.device, engine)
+        self.kernels = kernels_for(self.device)
         self._host = _host_decoder()
 
     def decode(
@@ -118,18 +121,24 @@ class DeviceDecoder:
         direct = [row for row, header in enumerate(headers) if is_for_device(header)]
         left = set(np.flatnonzero(status == Status.OK).tolist()) - set(direct)
         for rows in _by_pixels(direct, headers):
+            self._drain()
             images = self.engine.decode([blobs[row] for row in rows], channels)
-            for row, image in zip(rows, images, strict=True):
-                header = headers[row]
-                assert isinstance(header, ImageHeader)
-                if image is None or tuple(image.shape[1:]) != upright_size(header)[::-1]:
-                    left.add(row)
-                else:
-                    slots = [array[row] for array in out]
-                    write_crops(image, seeds[row : row + 1], crops, slots, turned=header.orientation >= 5)
+            made = {row: image for row, image in zip(rows, images, strict=True) if _is_whole(image, headers[row])}
+            left |= set(rows) - set(made)
+            turned = np.array([_is_turned(headers[row]) for row in made], np.bool_)
+            write_crops(
+                list(made.values()), seeds[list(made)], crops, out, list(made), turned=turned, by=self.kernels.name
+            )
         for row in sorted(left):
             status[row] = self._on_host(blobs[row], seeds[row : row + 1], crops, [array[row] for array in out])
         return status
+
+    def _drain(self) -> None:
+        """Wait for the crops of the images before: a GPU's engine writes at once, whatever is queued."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.current_stream(self.device).synchronize()
 
     def _on_host(self, blob: Blob, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any]) -> int:
         import torch
@@ -144,6 +153,16 @@ class DeviceDecoder:
                 else:
                     slot.copy_(torch.from_numpy(array[0]))
         return status
+
+
+def _is_whole(image: torch.Tensor | None, header: ImageHeader | Status) -> TypeGuard[torch.Tensor]:
+    """Whether a library gave the image of this header."""
+    assert isinstance(header, ImageHeader)
+    return image is not None and tuple(image.shape[1:]) == upright_size(header)[::-1]
+
+
+def _is_turned(header: ImageHeader | Status) -> bool:
+    return isinstance(header, ImageHeader) and header.orientation >= 5
 
 
 def _host_decoder() -> Decoder:
@@ -166,47 +185,3 @@ def _by_pixels(rows: Sequence[int], headers: Sequence[ImageHeader | Status]) -> 
         pixels += size
     if group:
         yield group
-
-
-def write_crops(
-    image: torch.Tensor, seed: NDArray[np.uint64], crops: Sequence[Crops], slots: Sequence[Any], *, turned: bool
-) -> None:
-    """Cut all crops of one image.
-
-    Args:
-        image: `(C, H, W)` uint8, upright.
-        seed: `(1,)` uint64, of its boxes.
-        crops: The groups.
-        slots: One `(num, size_px, size_px, C)` uint8 a group.
-        turned: Whether EXIF has it lie on its side: then the host resizes down before across.
-    """
-    size = np.array([image.shape[2]]), np.array([image.shape[1]])
-    for group, (wanted, slot) in enumerate(zip(crops, slots, strict=True)):
-        boxes = crop_boxes(seed, group, wanted, *size).row(0)
-        for number, (box, flip) in enumerate(zip(boxes.box, boxes.flip, strict=True)):
-            crop = _resize(image, box, wanted, turned=turned)
-            made = (crop.flip(2) if flip else crop).permute(1, 2, 0)
-            if isinstance(slot, np.ndarray):
-                slot[number] = made.cpu().numpy()
-            else:
-                slot[number].copy_(made)
-
-
-def _resize(image: torch.Tensor, box: NDArray[np.float64], crops: Crops, *, turned: bool) -> torch.Tensor:
-    import torch
-    from torch.nn.functional import interpolate
-
-    size = crops.size_px
-    left, top, width, height = box.tolist()
-    target, corner = (size, size), (0, 0)
-    if crops.kind == "random":
-        part = image[:, int(top) : int(top + height), int(left) : int(left + width)]
-    else:
-        part = image
-        target = (round(image.shape[1] * size / height), round(image.shape[2] * size / width))
-        corner = (round(top * size / height), round(left * size / width))
-    first = (target[0], part.shape[2]) if turned else (part.shape[1], target[1])
-    pixels = part[None].float()
-    for shape in (first, target):  # rounded between the two passes, as on the host
-        pixels = interpolate(pixels, shape, mode=crops.interpolation, antialias=True).round().clamp(0, 255)
-    return pixels[0, :, corner[0] : corner[0] + size, corner[1] : corner[1] + size].to(torch.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shards.decode import Crops, Decoder, Status, open_decoder
+from shards.decode.kernels.choice import Kernels
 from shards.errors import ConfigError
 from tests.shards.decode.images import blank, decode, jpeg, jpeg_kinds, picture, psnr
 
@@ -146,3 +147,24 @@ def test_deferring_judges_all_and_decodes_what_the_device_does_not_take() -> Non
     status = DeferringDecoder(open_decoder("auto", "exact")).decode(blobs, np.arange(3, dtype=np.uint64), CROPS, out)
     assert status.tolist() == [Status.DEFERRED, Status.OK, Status.CORRUPT]
     assert [(array == 33).all(axis=(1, 2, 3, 4)).tolist() for array in out] == [[True, False, True]] * len(CROPS)
+
+
+def test_the_kernel_cuts_whole_batches_and_agrees_with_torch(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_crop = pytest.importorskip("shards.decode.kernels.triton_crop", reason="Triton is not installed")
+    crops = [Crops(num=2, size_px=16), Crops(size_px=12, kind="center")]
+    blobs = [jpeg(picture(20, 30, seed)) for seed in range(3)] + [jpeg(picture(20, 30), mode="CMYK")]
+    seeds = np.arange(len(blobs), dtype=np.uint64)
+    want, got = blank(len(blobs), crops), blank(len(blobs), crops)
+    assert device.kernels.name == "torch"
+    device.decode(blobs, seeds, crops, want)
+    device.kernels = Kernels(name="triton", reason="for this test")
+    launches = []
+    launch = triton_crop._launch
+    monkeypatch.setattr(
+        triton_crop, "_launch", lambda table, *rest, **more: launches.append(len(table)) or launch(table, *rest, **more)
+    )
+    status = device.decode(blobs, seeds, crops, got)
+    assert not status.any()
+    assert launches == [6, 3]
+    for mine, theirs in zip(got, want, strict=True):
+        assert np.abs(mine.astype(int) - theirs).max() <= 1

@@ -1,0 +1,70 @@
+"""Whether a device's work is done by Triton kernels or by torch: decided once, with the reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import util
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["KernelName", "Kernels", "kernels_for"]
+
+KernelName = Literal["torch", "triton"]
+_SETTING: Final = "BIOVFM_KERNELS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """What does the work.
+
+    Attributes:
+        name: `triton` on a GPU where Triton compiles, else `torch`, the reference.
+        reason: For the user.
+    """
+
+    name: KernelName
+    reason: str
+
+
+def kernels_for(device: torch.device) -> Kernels:
+    """What crops and augments on a device; `BIOVFM_KERNELS=torch` takes the reference everywhere.
+
+    Raises:
+        ConfigError: The setting is another word, or asks for Triton where it cannot be used.
+    """
+    wanted = os.environ.get(_SETTING, "auto")
+    if wanted not in {"auto", *get_args(KernelName)}:
+        raise ConfigError(f"{_SETTING}={wanted!r} is no choice of kernels", hint="use auto, torch or triton")
+    if wanted == "torch":
+        return Kernels(name="torch", reason=f"{_SETTING}=torch")
+    found = _found(device)
+    if wanted == "triton" and found.name != "triton":
+        raise ConfigError(f"{_SETTING}=triton: {found.reason}", hint=f"use {_SETTING}=auto")
+    return found
+
+
+@cache
+def _found(device: torch.device) -> Kernels:
+    if device.type != "cuda":
+        return Kernels(name="torch", reason=f"{device.type} is no GPU")
+    if util.find_spec("triton") is None:
+        return Kernels(name="torch", reason="Triton is not installed (pip install triton)")
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return Kernels(name="torch", reason="TRITON_INTERPRET is set")
+    from shards.decode.kernels.triton_crop import try_on
+
+    try:
+        try_on(device)
+    except Exception as error:  # noqa: BLE001 - a missing compiler, header or driver shows in many ways
+        lines = str(error).splitlines()
+        detail = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return Kernels(name="torch", reason=f"Triton does not work here ({detail})")
+    return Kernels(name="triton", reason=f"Triton {triton.__version__}")
