@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -259,6 +259,10 @@ def _text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
+def _warn(line: str) -> None:
+    stderr().print(f"warning: {line}", soft_wrap=True)
+
+
 @contextmanager
 def _engine(name: str, address: str | None, workers: int, settings: IngestSettings) -> Iterator[Engine]:
     """Where the job runs; local processes start at once."""
@@ -269,7 +273,8 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
     if name == "ray":
         from ingest.engines.ray import RayEngine
 
-        yield RayEngine(address=address, rules=rules)
+        with redirect_stdout(sys.stderr):  # Ray prints there what becomes of its nodes
+            yield RayEngine(address=address, rules=rules, tell=_warn)
         return
     with LocalEngine(workers, rules) as engine:
         engine.start("ingest.job.map")

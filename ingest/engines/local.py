@@ -45,7 +45,7 @@ class _Worker:
     pipe: Connection
     begun: ctypes.c_longlong
     ticks: ctypes.c_longlong
-    work: object = None
+    work: tuple[Function, Any] | None = None
     task: Task | None = None
     alone: bool = False
     beats: int = 0
@@ -185,7 +185,7 @@ def _give(worker: _Worker, run: _Run, task: Task, *, alone: bool = False) -> Non
     worker.task, worker.alone, worker.beats, worker.since = task, alone, 0, time.monotonic()
     worker.begun.value, worker.ticks.value = -1, 0
     with suppress(BrokenPipeError, ConnectionError):  # a dead worker is noticed on its pipe
-        if worker.work is not run.work:
+        if worker.work is None or any(had is not new for had, new in zip(worker.work, run.work, strict=True)):
             worker.pipe.send(("work", run.work))
             worker.work = run.work
         ledger = run.ledger

@@ -1,20 +1,66 @@
 """A Ray cluster as engine: the same functions, the same bytes.
 
-A task is a Ray task that supervises one local process (`LocalEngine`) on its node, so a crashing decoder is isolated
-there as it is on one machine; Ray adds retries when a node is lost. At most two tasks a CPU are in flight, which is
-the back-pressure: nothing piles up in the object store. Install with the extra `ray`.
+Each CPU of the cluster gets a worker (`RayWorker`, an actor) that runs one task at a time, so a node that is lost costs
+at most as many tasks as it has CPUs; they go to other nodes. Actors are used, not Ray's tasks: Ray ends the calls of an
+actor as soon as the cluster has given its node up, but those of a task only when the connection breaks, which takes
+seven minutes where a host vanishes without a word. Install with the extra `ray`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import logging
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final
 
 from ingest.engines.base import Function, Supervision, Task, TaskEvent
-from ingest.engines.local import LocalEngine
-from shards.errors import EngineError
+from ingest.engines.ray_worker import Outcome, Place, RayWorker
+from shards.errors import EngineError, LibraryError
 
-_IN_FLIGHT_PER_CPU = 2
+__all__ = ["RayEngine"]
+
+_POLL_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 5.0
+"""From one look at the cluster's nodes to the next."""
+_QUIET_SECONDS: Final = 15.0
+"""A wait for a free CPU is not worth a word before."""
+_WORKERS_PER_CPU: Final = 2
+"""Those that find no CPU wait for one: this is the demand that an autoscaler sees."""
+_STARTS: Final = 3
+"""Workers that may fail to start before any has started."""
+_AGAIN: Final = "run the same command again; finished units are kept"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"biovfm: {line}\n")
+    sys.stderr.flush()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Worker:
+    """An actor; `answer` is what it will answer next: where it is, then the outcome of `task`."""
+
+    actor: Any
+    answer: Any
+    place: Place | None = None
+    task: Task | None = None
+    prepared: Any = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """Tasks under way; `lost` counts how often each went down with its worker."""
+
+    work: Any
+    todo: deque[Task]
+    lost: Counter[int] = field(default_factory=Counter)
+    alive_at: float = field(default_factory=time.monotonic)
+    waiting: bool = False
 
 
 class RayEngine:
@@ -23,13 +69,23 @@ class RayEngine:
     Args:
         address: Of the cluster, e.g. `ray://head:10001` or `auto`; None starts or finds one as Ray does.
         rules: How failures are met.
-        node_retries: Times a task is run again when its node was lost.
+        node_retries: Times a task is run again whose node or worker was lost.
+        patience_seconds: How long a job may be without any worker.
+        tell: Is given a line about each node that is lost or fails, and about what becomes of its tasks.
 
     Raises:
         EngineError: Ray is not installed, or the cluster cannot be reached.
     """
 
-    def __init__(self, *, address: str | None = None, rules: Supervision | None = None, node_retries: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        rules: Supervision | None = None,
+        node_retries: int = 3,
+        patience_seconds: float = 600.0,
+        tell: Callable[[str], None] = _say,
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -37,53 +93,225 @@ class RayEngine:
         self._ray = ray
         self._rules = rules or Supervision()
         self._node_retries = node_retries
+        self._patience = patience_seconds
+        self._tell = tell
         self._address = address
         self._joined = False
+        self._workers: list[_Worker] = []
+        self._barred: set[str] = set()
+        self._failed_starts = 0
+        self._looked_at = 0.0
+        self._cpus = 0
         self._join()
 
     def _join(self) -> None:
-        if not self._ray.is_initialized():
+        ray = self._ray
+        if not ray.is_initialized():
             alone = False if self._address is None else None
             try:
-                self._ray.init(address=self._address, log_to_driver=False, include_dashboard=alone)
-            except (ConnectionError, RuntimeError) as error:
+                ray.init(
+                    address=self._address, log_to_driver=False, include_dashboard=alone, logging_level=logging.WARNING
+                )
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 raise EngineError(f"no Ray cluster at {self._address}: {error}", hint="check --address") from error
             self._joined = True
 
     def release(self) -> None:
-        """Leave the cluster, where this engine joined it."""
+        """End the workers, and leave the cluster where this engine joined it."""
+        for worker in self._workers:
+            self._end(worker)
+        self._workers.clear()
         if self._joined:
             self._ray.shutdown()
             self._joined = False
 
     def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         """Run the tasks; see `Engine`. Steps inside a task are not reported."""
-        ray = self._ray
         self._join()
-        remote = ray.remote(num_cpus=1, max_retries=self._node_retries)(_supervised)
-        shared = ray.put((function, context, self._rules))
-        most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _IN_FLIGHT_PER_CPU
-        todo = list(reversed(tasks))
-        running: dict[Any, int] = {}
-        while todo or running:
-            while todo and len(running) < most:
-                task = todo.pop()
-                running[remote.remote(shared, task)] = task.index
-            ready, _ = ray.wait(list(running), num_returns=1)
-            for reference in ready:
-                index = running.pop(reference)
-                try:
-                    result = ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    raise EngineError(
-                        f"unit {index} failed on the cluster: {str(error).splitlines()[-1]}",
-                        hint="remove the cause and run the same command again; finished units are kept",
-                    ) from error
-                yield TaskEvent(index=index, done=True, result=result)
+        run = _Run(work=self._ray.put((function, context)), todo=deque(tasks))
+        self._looked_at = 0.0
+        try:
+            while run.todo or any(worker.task for worker in self._workers):
+                self._look_at_nodes(run)
+                self._recruit(run)
+                self._hand_out(run)
+                yield from self._collect(run)
+        finally:
+            for worker in [worker for worker in self._workers if worker.task]:
+                self._end(worker)
+                self._workers.remove(worker)
+
+    def _look_at_nodes(self, run: _Run) -> None:
+        """Every few seconds: how many CPUs there are, and whether the nodes of the workers are alive."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        nodes = self._ray.nodes()
+        self._cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]))
+        dead = {node["NodeID"] for node in nodes if not node["Alive"]}
+        self._lose({worker: "" for worker in self._workers if worker.place and worker.place.node in dead}, run)
+        self._check_patience(run, now)
+
+    def _check_patience(self, run: _Run, now: float) -> None:
+        if any(worker.place for worker in self._workers):
+            run.alive_at, run.waiting = now, False
+            return
+        waited = now - run.alive_at
+        if waited > self._patience:
+            raise EngineError(
+                f"no node of the Ray cluster had a free CPU for {self._patience:.0f} s",
+                hint=f"`ray status` shows its nodes; {_AGAIN}",
+            )
+        if waited > _QUIET_SECONDS and not run.waiting:
+            run.waiting = True
+            self._tell(f"no node of the Ray cluster has a free CPU; waiting up to {self._patience:.0f} s for one")
+
+    def _recruit(self, run: _Run) -> None:
+        """Start workers, no more than there is work for."""
+        busy = sum(worker.task is not None for worker in self._workers)
+        usable = [worker for worker in self._workers if worker.place is None or worker.place.node not in self._barred]
+        most = max(1, self._cpus) * _WORKERS_PER_CPU - (len(self._workers) - len(usable))
+        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
+        for _ in range(min(len(run.todo) + busy, most) - len(usable)):
+            actor = remote.remote(self._rules)
+            self._workers.append(_Worker(actor=actor, answer=actor.place.remote()))
+
+    def _hand_out(self, run: _Run) -> None:
+        for worker in self._workers:
+            if not run.todo:
+                return
+            if worker.place is None or worker.task is not None or worker.place.node in self._barred:
+                continue
+            if worker.prepared is not run.work:
+                worker.actor.prepare.remote(run.work)
+                worker.prepared = run.work
+            worker.task = run.todo.popleft()
+            worker.answer = worker.actor.run.remote(worker.task)
+
+    def _collect(self, run: _Run) -> Iterator[TaskEvent]:
+        """Wait a moment for answers, and take those that are there."""
+        asked = {worker.answer: worker for worker in self._workers if worker.answer is not None}
+        ready, others = self._ray.wait(list(asked), num_returns=1, timeout=_POLL_SECONDS)
+        if ready and others:
+            ready += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
+        lost: dict[_Worker, str] = {}
+        for worker in map(asked.__getitem__, ready):
+            got, reason = self._answer_of(worker)
+            if got is None:
+                lost[worker] = reason
+                continue
+            worker.answer = None
+            if worker.place is None:
+                self._arrived(worker, got)
+            elif event := self._finished(worker, got, run):
+                yield event
+        self._lose(lost, run)
+
+    def _answer_of(self, worker: _Worker) -> tuple[Any, str]:
+        """What a worker has answered; None and the reason where it is lost."""
+        faults = self._ray.exceptions
+        try:
+            return self._ray.get(worker.answer), ""
+        except faults.RayTaskError as error:
+            return Outcome(error=_last_line(error)), ""
+        except faults.OutOfMemoryError:
+            return None, "the node ran out of memory"
+        except faults.RayError as error:
+            return None, _last_line(error)
+
+    def _arrived(self, worker: _Worker, got: Place | Outcome) -> None:
+        """A worker has started."""
+        if isinstance(got, Outcome):
+            raise EngineError(f"a worker cannot start on the Ray cluster: {got.error}", hint=_same_release())
+        if got.release != version("biovfm"):
+            raise EngineError(f"node {got.address} has biovfm {got.release}", hint=_same_release())
+        worker.place = got
+        self._failed_starts = 0
+
+    def _finished(self, worker: _Worker, got: Outcome, run: _Run) -> TaskEvent | None:
+        """A task has ended, well or not."""
+        task, place = worker.task, worker.place
+        assert task is not None
+        assert place is not None
+        worker.task = None
+        if got.absent:
+            raise LibraryError(f"node {place.address}: {got.error}", hint=got.hint)
+        if got.error:
+            self._barred.add(place.node)
+            if not self._has_another_node():
+                hint = got.hint or f"remove the cause, then {_AGAIN}"
+                raise EngineError(f"node {place.address}: {got.error}", hint=hint)
+            self._tell(f"node {place.address}: {got.error}; it gets no more units, and another node takes this one")
+            run.todo.appendleft(task)
+            return None
+        if run.lost[task.index]:
+            self._tell(f"unit {task.index}, which was lost, is done on node {place.address}")
+        return TaskEvent(index=task.index, done=True, result=got.result)
+
+    def _has_another_node(self) -> bool:
+        """Whether the cluster has a node with CPUs on which no task has failed."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        return any(node["NodeID"] not in self._barred for node in nodes)
+
+    def _lose(self, lost: Mapping[_Worker, str], run: _Run) -> None:
+        """Give up workers, and with one whose node is dead all of that node; their tasks are to be done first."""
+        if not lost:
+            return
+        dead = {node["NodeID"] for node in self._ray.nodes() if not node["Alive"]}
+        gone = dict(lost) | {worker: "" for worker in self._workers if worker.place and worker.place.node in dead}
+        losses: dict[str, list[Task]] = {}
+        for worker, reason in gone.items():
+            self._workers.remove(worker)
+            self._end(worker)
+            if worker.place is None:
+                self._count_start(reason)
+            else:
+                held = losses.setdefault(_loss(worker.place, reason, is_dead=worker.place.node in dead), [])
+                held += [worker.task] if worker.task else []
+        for loss, tasks in losses.items():
+            self._tell(f"{loss}; {_will_be_done(tasks)}")
+            for task in tasks:
+                self._count_loss(task, run, loss)
+            run.todo.extendleft(reversed(tasks))
+
+    def _count_start(self, reason: str) -> None:
+        """Give up where workers fail to start, one after the other."""
+        self._failed_starts += 1
+        if self._failed_starts >= _STARTS:
+            raise EngineError(f"no worker starts on the Ray cluster: {reason}", hint=_same_release())
+
+    def _count_loss(self, task: Task, run: _Run, loss: str) -> None:
+        """Give up a job one of whose tasks went down with its worker too often."""
+        run.lost[task.index] += 1
+        if run.lost[task.index] > self._node_retries:
+            raise EngineError(
+                f"unit {task.index} was lost {run.lost[task.index]} times with its worker: {loss}",
+                hint=f"a node that is short of memory ends its workers: give it more, or fewer CPUs; then {_AGAIN}",
+            )
+
+    def _end(self, worker: _Worker) -> None:
+        with suppress(Exception):  # dead already, or out of reach
+            self._ray.kill(worker.actor)
 
 
-def _supervised(shared: tuple[Function, Any, Supervision], task: Task) -> Any:
-    """On a worker node: one task in a supervised process of its own."""
-    function, context, rules = shared
-    with LocalEngine(1, rules) as engine:
-        return next(event.result for event in engine.run(function, context, [task]) if event.done)
+def _loss(place: Place, reason: str, *, is_dead: bool) -> str:
+    if is_dead:
+        return f"node {place.address} of the Ray cluster is lost"
+    return f"a worker on node {place.address} is lost ({reason})"
+
+
+def _will_be_done(tasks: Sequence[Task]) -> str:
+    if not tasks:
+        return "no unit was under way there"
+    names = ", ".join(str(task.index) for task in tasks)
+    return f"{'units' if len(tasks) > 1 else 'unit'} {names} will be done elsewhere"
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _same_release() -> str:
+    return f"install biovfm {version('biovfm')} with the same extras on each node"
