@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -84,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         only where `BIOVFM_DEBUG=1` is set.
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    words = sys.argv[1:] if argv is None else list(argv)
     log_as("text")
+    if _asks_for_json_lines(words):
+        log_as("json")  # also where the command line is wrong
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    words = sys.argv[1:] if argv is None else list(argv)
     try:
         app = build(words[0] if words else "")
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
@@ -103,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{' '.join(str(error).split())[:300]} — check the limits of open files and memory (`ulimit -a`)", 1
         )
     return result if isinstance(result, int) else 0
+
+
+def _asks_for_json_lines(words: Sequence[str]) -> bool:
+    return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
 
 
 def _told(error: BaseException) -> tuple[str, int]:

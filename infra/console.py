@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from shards.files import json_text
 
@@ -24,14 +24,16 @@ LogFormat = Literal["text", "json"]
 
 
 class _JsonLines(io.TextIOBase):
-    """Turns lines of text into JSON objects, one a line, on standard error.
+    """Stands in for standard error: lines of text, whoever writes them, become JSON objects, one a line.
 
     Attributes:
         fields: What each object holds beside `time`, `level` and `message`.
+        target: Standard error as it was.
     """
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any], target: TextIO) -> None:
         self.fields = fields
+        self.target = target
         self._rest = ""
 
     def write(self, text: str) -> int:
@@ -45,8 +47,12 @@ class _JsonLines(io.TextIOBase):
         """One object."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": now, "level": level, "message": message, **self.fields, **more}
-        sys.stderr.write(json.dumps(record, default=str) + "\n")
-        sys.stderr.flush()
+        self.target.write(json.dumps(record, default=str) + "\n")
+        self.target.flush()
+
+    def fileno(self) -> int:
+        """That of standard error, for what writes there beside Python."""
+        return self.target.fileno()
 
 
 _json_lines: list[_JsonLines] = []
@@ -54,18 +60,21 @@ _json_lines: list[_JsonLines] = []
 
 
 def log_as(log_format: LogFormat, **fields: object) -> None:
-    """How lines on standard error look from now on.
+    """How lines on standard error look from now on, those of libraries too.
 
     Args:
         log_format: `json`: one object per line with time, level, message and the fields.
         fields: Such as run, rank and step; a later call changes those that it names.
     """
     if log_format == "text":
+        if _json_lines and sys.stderr is _json_lines[0]:
+            sys.stderr = _json_lines[0].target
         _json_lines.clear()
     elif _json_lines:
         _json_lines[0].fields.update(fields)
     else:
-        _json_lines.append(_JsonLines(dict(fields)))
+        _json_lines.append(_JsonLines(dict(fields), sys.stderr))
+        sys.stderr = _json_lines[0]
 
 
 def logs_json() -> bool:

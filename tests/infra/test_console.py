@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from infra import cli
 from infra.cli import main
-from infra.console import answer_table, stderr
+from infra.console import answer_table, log_as, stderr
 from ingest.source.spec import catalogue_ids
 from shards.dataset.dataset import Dataset
 from shards.files import write_bytes
@@ -122,3 +123,20 @@ def test_exported_lines_are_strict_json(dataset: Dataset, capsys: pytest.Capture
     rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert len(rows) == 120
     assert all(row["window_center"] is None for row in rows)
+
+
+def test_in_json_logs_every_line_is_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log_as("json", run="a")
+    sys.stderr.write("biovfm: waiting for a store")  # as libraries write, in pieces
+    sys.stderr.write(" for 5 s\nwarning: slow\n\n")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["message"], line["run"]) for line in lines] == [
+        ("info", "biovfm: waiting for a store for 5 s", "a"),
+        ("warning", "warning: slow", "a"),
+    ]
+    assert main(["ingest", "nosuch", str(tmp_path), str(tmp_path / "data"), "--log-format", "json"]) == 1
+    assert main(["ingest", "nosuch", "--bogus", "1", "--log-format=json"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in lines] == ["error", "error"]
+    assert main(["ingest", "nosuch", str(tmp_path), str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err.startswith("biovfm: no source 'nosuch'")
