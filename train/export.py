@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from train.backbone import timm_settings
+from train.methods import Method
 from train.output import write_file, writing
 from train.recipe import Recipe
 
-__all__ = ["timm_config", "timm_model", "timm_weights", "write_export"]
+__all__ = ["timm_config", "timm_model", "timm_weights", "whole_weights", "write_export"]
 
 MEAN_OF_PATCHES: Final = {"global_pool": "avg", "fc_norm": False}
 """What the exported timm model returns for an image: the mean of the normed patch tokens, as the probe reads it. With
@@ -35,12 +39,20 @@ def write_export(weights: dict[str, Tensor], recipe: Recipe, folder: Path, *, st
         dataset: What it was trained on, for the model card.
     """
     config = timm_config(recipe, step=step)
+    tensors = save(timm_weights(weights, recipe), metadata={"format": "pt"})
+    config["biovfm"]["weights_sha256"] = hashlib.sha256(tensors).hexdigest()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.safetensors").write_bytes(save(timm_weights(weights, recipe), metadata={"format": "pt"}))
+        (folder / "model.safetensors").write_bytes(tensors)
     write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_file(folder / "README.md", _card(recipe, step, dataset))
     return folder
+
+
+def whole_weights(method: Method) -> dict[str, Tensor]:
+    """The exported backbone's tensors, gathered where they are sharded (so every rank must call it)."""
+    state: Mapping[str, Tensor] = method.export_backbone().state_dict()
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
 def timm_model(weights: dict[str, Tensor], recipe: Recipe) -> nn.Module:

@@ -15,10 +15,10 @@ import re
 from pathlib import Path
 
 from shards.errors import AlreadyExistsError
-from shards.store import join_url, open_store
+from shards.store import Store, join_url, open_store
 from train.output import write_file
 
-__all__ = ["RemoteFolder", "is_remote"]
+__all__ = ["RemoteFolder", "is_remote", "upload_folder"]
 
 _METRICS = re.compile(r"metrics/(\d+)\.jsonl")
 
@@ -70,7 +70,7 @@ class RemoteFolder:
         if not path.is_file():
             return
         name = f"metrics/{step:08d}.jsonl"
-        self._replace(name, path)
+        _replace(self._store, name, path)
         older = [item.path for item in self._store.list("metrics/") if item.path < name]
         if older:
             self._store.delete(older)
@@ -81,18 +81,29 @@ class RemoteFolder:
         Raises:
             StoreError: The store cannot be written.
         """
-        exported = sorted(path for path in (self.local / "export").rglob("*") if path.is_file())
-        for path in [self.local / "recipe.yaml", *exported]:
-            if path.is_file():
-                self._replace(path.relative_to(self.local).as_posix(), path)
+        upload_folder(self._store, self.local / "export", below="export/")
+        if (self.local / "recipe.yaml").is_file():
+            _replace(self._store, "recipe.yaml", self.local / "recipe.yaml")
 
     def _newest_metrics(self) -> str | None:
         names = [item.path for item in self._store.list("metrics/") if _METRICS.fullmatch(item.path)]
         return max(names, default=None)
 
-    def _replace(self, name: str, path: Path) -> None:
-        try:
-            self._store.put_if_absent(name, path)
-        except AlreadyExistsError:
-            self._store.delete([name])
-            self._store.put_if_absent(name, path)
+
+def upload_folder(store: Store, folder: Path, *, below: str = "") -> None:
+    """Copy an exported backbone; `config.json`, which a reader opens first, comes last.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    files = (path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: (path.name == "config.json", path)):
+        _replace(store, below + path.relative_to(folder).as_posix(), path)
+
+
+def _replace(store: Store, name: str, path: Path) -> None:
+    try:
+        store.put_if_absent(name, path)
+    except AlreadyExistsError:
+        store.delete([name])
+        store.put_if_absent(name, path)

@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from shards.errors import CheckpointError, ConfigError
+from shards.errors import ConfigError
 from shards.store import LocalStore, Store, open_store
 from train.checkpoint import (
     Checkpoint,
@@ -44,10 +42,10 @@ from train.distributed import (
     join_world,
     on_first_rank,
 )
-from train.export import timm_model, write_export
+from train.export import timm_model, whole_weights, write_export
 from train.feed.choice import choose_decode
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
-from train.methods import Method, build_method
+from train.methods import build_method
 from train.optim import build_optimizer
 from train.output import write_file, writing
 from train.pictures import save_reconstructions
@@ -57,7 +55,7 @@ from train.record import Recorder, StepReport
 from train.remote_folder import RemoteFolder
 from train.usage import check_usage
 
-__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "export_run", "export_start", "load_recipe", "pretrain"]
+__all__ = ["Monitor", "PretrainResult", "Recipe", "StepReport", "load_recipe", "pretrain"]
 
 OpenStream = Callable[[Recipe, str, int, int], ImageStream]
 
@@ -286,59 +284,6 @@ def _train(
         return monitor(timm_model(weights, loop.recipe).to(loop.world.device).eval(), step=step)
 
     return loop.run(recorder, stop=stop, progress=progress, monitor=measure)
-
-
-def whole_weights(method: Method) -> dict[str, Tensor]:
-    """The exported backbone's tensors, gathered where they are sharded (so every rank must call it)."""
-    state: Mapping[str, Tensor] = method.export_backbone().state_dict()
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
-
-
-def export_run(
-    run: Path, *, step: int | None = None, out: Path | None = None, say: Callable[[str], None] = _to_stderr
-) -> Path:
-    """Write the backbone of one of a run's checkpoints as a timm folder.
-
-    Args:
-        run: The output folder of `pretrain`.
-        step: Which checkpoint; the newest whole one where not given. 0 is the network as training began, which needs
-            none: what a trained one is to be compared with, since each method initialises its own way.
-        out: Folder to write; `<run>/export` where not given.
-        say: Takes one line for the user: a damaged checkpoint.
-
-    Raises:
-        CheckpointError: There is no such run or checkpoint, or it is damaged.
-    """
-    if not (run / "recipe.yaml").is_file():
-        raise CheckpointError(
-            f"{run} is no run folder: it has no recipe.yaml", hint="give the --out of biovfm pretrain"
-        )
-    recipe = load_recipe(run / "recipe.yaml", of_earlier_run=True)
-    if step == 0:
-        return export_start(recipe, out or run / "export")
-    with join_world():
-        local = recipe.checkpoint.model_copy(update={"url": None})
-        checkpoints = Checkpoints(run / "checkpoints", local, say=say)
-        found = _chosen(checkpoints, step)
-        method = build_method(recipe)
-        checkpoints.load(found.step, method)
-    return write_export(whole_weights(method), recipe, out or run / "export", step=found.step)
-
-
-def _chosen(checkpoints: Checkpoints, step: int | None) -> Checkpoint:
-    steps = checkpoints.steps()
-    if step is None and (found := checkpoints.latest()) is not None:
-        return found
-    if step is None or step not in steps:
-        there = ", ".join(map(str, steps)) or "none"
-        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        raise CheckpointError(f"{checkpoints.folder} has {wanted}", hint=f"there are: {there}")
-    return checkpoints.check(step)
-
-
-def export_start(recipe: Recipe, out: Path) -> Path:
-    """Write the backbone as training by a recipe begins, with the weights that its seed gives, as a timm folder."""
-    return write_export(whole_weights(build_method(recipe)), recipe, out, step=0)
 
 
 def _finish(loop: Loop, out: Path, data: str) -> Path:

@@ -1,6 +1,7 @@
 """Load any backbone by a short name, frozen and in eval mode.
 
     runs/demo/  or  runs/demo/export/      a training run of ours, or its export (timm's config.json + safetensors)
+    s3://bucket/runs/demo                  the same on object storage, as every other folder here and every weights file
     vit_small_patch16_224.dino             a timm name; its weights come from timm's cache or its hub
     vit_small_patch16_224@weights.safetensors   an architecture and a bare weights file in timm's names
     path/to/RAD-DINO/  path/to/BiomedCLIP/ a Hugging Face or OpenCLIP folder; its names are mapped to timm's
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from eval.encoders.remote_weights import fetch_file, fetch_folder, is_remote
 from shards.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -224,7 +226,8 @@ def _load(spec: str) -> Backbone:
     if "@" in spec:
         architecture, _, file = spec.partition("@")
         loaded = _from_timm(architecture, pretrained=False)
-        _fill(loaded.model, _read_weights(Path(file).expanduser()), file)
+        weights = fetch_file(file) if is_remote(file) else Path(file).expanduser()
+        _fill(loaded.model, _read_weights(weights), file)
         return replace(loaded, spec=spec)
     path = _as_path(spec)
     if path is None:
@@ -235,6 +238,8 @@ def _load(spec: str) -> Backbone:
 
 
 def _as_path(spec: str) -> Path | None:
+    if is_remote(spec):
+        return fetch_folder(spec)
     path = Path(spec).expanduser()
     if path.exists():
         return path
@@ -258,6 +263,7 @@ def _from_folder(spec: str, path: Path) -> Backbone:
         raise CheckpointError(f"{path} holds no config.json", hint=hint)
     config = json.loads(file.read_text(encoding="utf-8"))
     if "architecture" in config:
+        _check_sum(path / "model.safetensors", config, spec)
         return _build(spec, config, _read_weights(path / "model.safetensors"), path)
     config, weights = read_huggingface(path, config)
     return _build(spec, config, weights, path)
@@ -274,6 +280,20 @@ def _build(spec: str, config: dict[str, Any], weights: dict[str, Tensor], path: 
     _fill(loaded.model, weights, str(path))
     notes = dict(config.get("biovfm") or {})
     return replace(loaded, spec=spec, metadata=notes | _run_notes(path.parent, notes.get("step")))
+
+
+def _check_sum(file: Path, config: dict[str, Any], spec: str) -> None:
+    """Compare the weights with the checksum that their export states; earlier releases stated none."""
+    stated = (config.get("biovfm") or {}).get("weights_sha256")
+    if stated is None or not file.is_file():
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != stated:
+        raise CheckpointError(
+            f"{spec}: the weights are not those that config.json describes: their checksum is another",
+            hint="biovfm export writes both again",
+        )
 
 
 def _run_notes(run: Path, step: int | None) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 A line is written by one call, under a lock of the file and after a line break where the last line lacks one: a job
 that was killed in the middle of its line costs that line alone. A result that is in the file already is not written
 again. Numbers that are not finite are null.
+
+On object storage, where nothing can be appended, results lie in a folder with an object per result, named after what it
+says: any number of jobs add to it at once, and the same result again adds nothing.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -21,8 +26,9 @@ from typing import Any
 
 from eval.scoring.bootstrap import Interval
 from eval.scoring.delong import Bounds
-from shards.errors import ConfigError
+from shards.errors import AlreadyExistsError, ConfigError
 from shards.files import json_text
+from shards.store import Store, open_store
 
 _UNLIKE_IN_REPEATS = frozenset({"seconds"})
 """Fields in which the same probe differs when it is run again."""
@@ -96,20 +102,24 @@ class ProbeResult:
         return cls(**known)
 
 
-def append_results(path: Path, results: Iterable[ProbeResult]) -> int:
+def append_results(place: Path | str, results: Iterable[ProbeResult]) -> int:
     """Append one line per result that the file does not hold yet; makes the folder where it is missing.
 
     Args:
-        path: The file.
+        place: The file, or the URL of a folder of results.
         results: New results.
 
     Returns:
-        Lines written.
+        Lines (or objects) written.
 
     Raises:
         ConfigError: The file cannot be written.
+        StoreError: The folder of results cannot.
     """
     lines = [json_text(result.record()).encode() for result in results]
+    if is_url(place):
+        return _put(open_store(str(place)), lines)
+    path = Path(place)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
@@ -124,6 +134,21 @@ def append_results(path: Path, results: Iterable[ProbeResult]) -> int:
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint="pass another --out FILE") from error
     return len(new)
+
+
+def is_url(place: Path | str) -> bool:
+    """Whether results are kept on object storage."""
+    return isinstance(place, str) and "://" in place
+
+
+def _put(store: Store, lines: Iterable[bytes]) -> int:
+    written = 0
+    for line in lines:
+        name = f"{hashlib.sha256(_identity(line).encode()).hexdigest()[:24]}.jsonl"
+        with suppress(AlreadyExistsError):
+            store.put_if_absent(name, line + b"\n")
+            written += 1
+    return written
 
 
 def _write_whole(file: FileIO, data: bytes, before: int) -> None:
@@ -148,22 +173,36 @@ def _identity(line: bytes) -> str:
         return line.decode(errors="replace")
 
 
-def read_results(path: Path) -> list[ProbeResult]:
-    """All results of a file; a line that is no result is named in a warning and left out.
-
-    Args:
-        path: JSON lines of `biovfm probe`.
-
-    Raises:
-        ConfigError: The file cannot be read, or none of its lines is a result.
-    """
+def _lines_of(place: Path | str) -> list[bytes]:
+    """The lines of a file, or those of all objects of a folder of results in the order in which they were written."""
+    hint = "biovfm probe CHECKPOINT --out results.jsonl writes one"
+    if is_url(place):
+        store = open_store(str(place))
+        items = sorted(store.list(), key=lambda item: (item.modified, item.path))
+        lines = [line for item in items if item.path.endswith(".jsonl") for line in store.read(item.path).splitlines()]
+        if not lines:
+            raise ConfigError(f"there are no results in {place}", hint=hint)
+        return lines
+    path = Path(place)
     try:
-        lines = path.read_bytes().splitlines()
+        return path.read_bytes().splitlines()
     except FileNotFoundError as error:
-        hint = "biovfm probe CHECKPOINT --out results.jsonl writes one"
         raise ConfigError(f"there is no {path}", hint=hint) from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+
+
+def read_results(place: Path | str) -> list[ProbeResult]:
+    """All results of a file; a line that is no result is named in a warning and left out.
+
+    Args:
+        place: JSON lines of `biovfm probe`, or the URL of a folder of results.
+
+    Raises:
+        ConfigError: The file cannot be read, or none of its lines is a result.
+        StoreError: The folder of results cannot be read.
+    """
+    lines = _lines_of(place)
     results: list[ProbeResult] = []
     bad: list[str] = []
     for number, line in enumerate(lines, start=1):
@@ -172,7 +211,7 @@ def read_results(path: Path) -> list[ProbeResult]:
         try:
             results.append(ProbeResult.from_record(json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            bad.append(f"{path}:{number} is no probe result ({error})")
+            bad.append(f"{place}:{number} is no probe result ({error})")
     if bad and not results:
         raise ConfigError(bad[0], hint="biovfm probe CHECKPOINT --out results.jsonl writes another file")
     for mistake in bad:

@@ -24,7 +24,8 @@ from eval.encoders.encoder import POOLINGS, Pooling, load_backbone
 from eval.medmnist.data import Task, load_task, task_names
 from eval.probes.linear import probe
 from eval.probes.results import ProbeResult
-from train.run import Recipe, export_start, load_recipe, pretrain
+from train.run import Recipe, load_recipe, pretrain
+from train.run_export import export_start
 
 
 def main() -> None:

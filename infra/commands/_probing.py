@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ class ProbeOptions:
         batch_size: Images per forward pass.
         device: auto, cpu or cuda.
         cache: Folder of cached features; ~/.cache/biovfm/features without it.
-        out: JSON lines to append results to.
+        out: JSON lines to append results to; a URL is a folder on object storage with an object per result.
         page: HTML page to write.
         published: Show published figures of frozen backbones beside the results.
         json_: One JSON object on standard output instead of tables.
@@ -43,7 +44,7 @@ class ProbeOptions:
     batch_size: int = 256
     device: str = "auto"
     cache: Path | None = None
-    out: Path | None = None
+    out: str | None = None
     page: Path | None = None
     published: bool = False
     json_: Annotated[bool, Parameter(name="--json")] = False
@@ -63,6 +64,7 @@ class ProbeOptions:
 
         Raises:
             ConfigError: A number is not positive, or a file cannot be written.
+            StoreError: The folder of results cannot be written.
         """
         numbers = {"--resamples": self.choice.resamples, "--batch-size": self.batch_size}
         for name, value in numbers.items():
@@ -70,8 +72,11 @@ class ProbeOptions:
                 raise ConfigError(f"{name} {value} is not positive", hint=f"pass {name} 1 or more")
         if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
             raise ConfigError(f"there is no device {self.device!r}", hint="pass --device auto, cpu or cuda")
-        for name, path in (("--out", self.out), ("--page", self.page)):
-            check_writable(path, option=name)
+        if self.out is not None and "://" in self.out:
+            _check_store(self.out)
+        else:
+            check_writable(Path(self.out) if self.out else None, option="--out")
+        check_writable(self.page, option="--page")
 
 
 Options = Annotated[ProbeOptions, Parameter(name="*")]
@@ -103,6 +108,16 @@ def check_writable(path: Path | None, *, option: str) -> None:
             path.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint=f"pass another {option}") from error
+
+
+def _check_store(url: str) -> None:
+    """See whether a folder on object storage can be written."""
+    from shards.store import open_store
+    from shards.store.base import HIDDEN
+
+    store, name = open_store(url), f"{HIDDEN}{secrets.token_hex(6)}"
+    store.put_if_absent(name, b"")
+    store.delete([name])
 
 
 def probe_all(
@@ -197,7 +212,7 @@ def find_tasks(
 
 
 def run_all(
-    checkpoints: Sequence[str], load: Loaders, classify: Classify, *, out: Path | None, quiet: bool
+    checkpoints: Sequence[str], load: Loaders, classify: Classify, *, out: str | None, quiet: bool
 ) -> list[ProbeResult]:
     """Every checkpoint on every task, one task in memory at a time; results are kept as they come."""
     from eval.probes.results import append_results

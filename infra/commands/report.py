@@ -21,7 +21,7 @@ def report(
     out: Path = Path("report.html"),
     lock: Path | None = None,
     run: Path | None = None,
-    results: Path | None = None,
+    results: str | None = None,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Write one self-contained page: counts, contact sheets, rejects and, where given, a training run and its probes.
@@ -41,7 +41,7 @@ def report(
     run
         A run folder of `biovfm pretrain`.
     results
-        JSON lines of `biovfm probe`.
+        JSON lines of `biovfm probe`, or the URL that it was given as --out.
     """
     from infra.reports.dataset import build_report
     from infra.reports.probe_rows import result_rows

@@ -107,7 +107,7 @@ def probe_both(export: Path) -> list[dict[str, Any]]:
     from eval.medmnist.data import load_task
     from eval.probes.linear import probe
     from infra.reports.probe_rows import result_row
-    from train.run import export_run
+    from train.run_export import export_run
 
     root = os.environ.get("BIOVFM_MEDMNIST_ROOT")
     task = load_task(TASK, root=root if root and (Path(root) / f"{TASK}.npz").is_file() else None)

@@ -38,7 +38,7 @@ def show(
     *,
     missing: Sequence[str],
     page: Path | None,
-    out: Path | None,
+    out: str | None,
     json_: bool,
     published: bool = False,
 ) -> None:
@@ -64,7 +64,7 @@ def show(
                 "comparisons": [comparison.record() for comparison in comparisons],
                 "missing_tasks": list(missing),
                 "published": _published_records(results) if published else [],
-                "results_file": str(out) if out else None,
+                "results_file": out,
                 "page": str(page) if page else None,
             }
         )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eval.probes.results import ProbeResult
 
 
-def result_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file that `biovfm probe` wrote.
+def result_rows(place: str) -> list[dict[str, Any]]:
+    """The rows of what `biovfm probe --out` wrote: a file of JSON lines, or a folder on object storage.
 
     Raises:
         ConfigError: It cannot be read, or holds something else.
     """
     from eval.probes.results import read_results
 
-    return [result_row(result) for result in read_results(path)]
+    return [result_row(result) for result in read_results(place)]
 
 
 def result_row(result: ProbeResult) -> dict[str, Any]:

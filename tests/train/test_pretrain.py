@@ -26,7 +26,8 @@ from train.loop import stop_on_signals
 from train.methods import build_method
 from train.recipe import Recipe
 from train.recipe_files import load_recipe
-from train.run import PretrainResult, StepReport, export_run, pretrain
+from train.run import PretrainResult, StepReport, pretrain
+from train.run_export import export_run
 from train.watch import Watch
 
 pytestmark = pytest.mark.torch

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from shards.errors import AlreadyExistsError
+from shards.errors import AlreadyExistsError, CheckpointError
 from shards.store import Store
-from train.checkpoint.record import META
+from train.checkpoint.record import META, Checkpoint, read_record
+from train.checkpoint.tensors import DamageError
 
-__all__ = ["fetch", "mirrored_steps", "remove", "upload"]
+__all__ = ["fetch", "fetch_record", "mirrored_steps", "remove", "upload"]
 
 _META = re.compile(r"step-(\d+)/meta\.json")
 
@@ -51,6 +53,21 @@ def fetch(store: Store, folder: Path, step: int) -> None:
         (temporary / Path(item.path).name).write_bytes(store.read(item.path))
     shutil.rmtree(folder / name, ignore_errors=True)
     temporary.rename(folder / name)
+
+
+def fetch_record(store: Store, step: int) -> Checkpoint:
+    """The description of a copy.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    name = f"step-{step:08d}"
+    with TemporaryDirectory() as folder:
+        (Path(folder) / META).write_bytes(store.read(f"{name}/{META}"))
+        try:
+            return read_record(Path(folder))
+        except DamageError as damage:
+            raise CheckpointError(f"{store.url}/{name} is damaged: {damage}", hint="choose another step") from damage
 
 
 def remove(store: Store, step: int) -> None:

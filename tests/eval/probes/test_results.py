@@ -126,3 +126,13 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         append_results(tmp_path / "file" / "results.jsonl", [result()])
     with pytest.raises(ConfigError, match="cannot read"):
         read_results(tmp_path)
+
+
+@pytest.mark.s3
+def test_results_on_object_storage(bucket: str) -> None:
+    url = f"{bucket}/run/probes"
+    with pytest.raises(ConfigError, match="no results"):
+        read_results(url)
+    assert append_results(url, [result(0), result(1)]) == 2
+    assert append_results(url, [replace(result(1), seconds=9.0), result(2)]) == 1
+    assert sorted(found.seed for found in read_results(url)) == [0, 1, 2]
