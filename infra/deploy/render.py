@@ -6,7 +6,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Any
 
@@ -78,6 +78,7 @@ def _files(values: Values) -> Iterator[tuple[str, str]]:
     facts["kubernetes.settings"] = "\n".join(f"      - {name}={value}" for name, value in _settings(values).items())
     role = values.kubernetes.role_arn
     facts["kubernetes.annotations"] = f'{{eks.amazonaws.com/role-arn: "{role}"}}' if role else "{}"
+    facts |= _prefixes(values)
     facts["slurm.submissions"] = "\n".join(_submissions(values))
     for path in sorted(_TEMPLATES.rglob("*")):
         name = path.relative_to(_TEMPLATES).as_posix()
@@ -104,6 +105,17 @@ def _settings(values: Values) -> dict[str, str]:
     """Environment variables of every pod; an empty endpoint would not be AWS but an error."""
     endpoint = {"AWS_ENDPOINT_URL": values.storage.endpoint} if values.storage.endpoint else {}
     return {"AWS_REGION": values.storage.region, **endpoint, "BIOVFM_METRICS_ADDRESS": "0.0.0.0"}  # noqa: S104 - in a pod
+
+
+def _prefixes(values: Values) -> dict[str, str]:
+    """Where in the bucket the dataset and the runs lie: what the roles reach."""
+    bucket = f"s3://{values.storage.bucket}/"
+    dataset, out = values.storage.dataset, values.pretrain.out
+    run = PurePosixPath(out.removeprefix(bucket)) if out.startswith(bucket) else PurePosixPath("runs/any")
+    return {
+        "prefix.dataset": dataset.removeprefix(bucket).strip("/") if dataset.startswith(bucket) else "data",
+        "prefix.runs": str(run.parent if run.parent.name else run),
+    }
 
 
 def _submissions(values: Values) -> Iterator[str]:

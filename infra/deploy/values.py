@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import PurePosixPath
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 __all__ = ["Values"]
 
 Plain = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./:@=+,\-]*$", max_length=300)]
 """Text that means the same in YAML, shell and HCL: no blanks, quotes or expansions."""
+Given = Annotated[Plain, StringConstraints(min_length=1)]
+"""Text that may not be empty."""
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9\-]{0,40}[a-z0-9])?$")]
 """A name that Kubernetes takes."""
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
@@ -33,12 +36,12 @@ class Image(_Section):
         ray: Version of Ray, the same in the image and on the cluster.
     """
 
-    repository: Plain = "registry.example.org/biovfm"
-    tag: Plain = "0.1.0"
-    base: Plain = "python:3.11.14-slim-bookworm"
-    torch: Plain = "2.14.1"
-    torchvision: Plain = "0.29.1"
-    ray: Plain = "2.60.0"
+    repository: Given = "registry.example.org/biovfm"
+    tag: Given = "0.1.0"
+    base: Given = "python:3.11.14-slim-bookworm"
+    torch: Given = "2.14.1"
+    torchvision: Given = "0.29.1"
+    ray: Given = "2.60.0"
 
 
 class Storage(_Section):
@@ -46,14 +49,14 @@ class Storage(_Section):
 
     Attributes:
         bucket: Name of the bucket.
-        dataset: URL of the dataset.
+        dataset: URL of the dataset; `data` in the bucket where it is left out.
         region: Of the bucket.
         endpoint: Of a store that is not AWS; empty for AWS.
     """
 
     bucket: Word = "biovfm"
-    dataset: Plain = "s3://biovfm/data"
-    region: Plain = "us-east-1"
+    dataset: Plain = ""
+    region: Given = "us-east-1"
     endpoint: Plain = ""
 
 
@@ -61,7 +64,7 @@ class Source(_Section):
     """A source to ingest: its id in the catalogue, and the URL of its raw files."""
 
     source: Word
-    raw: Plain
+    raw: Given
 
 
 class Ingest(_Section):
@@ -86,18 +89,18 @@ class Pretrain(_Section):
     """A pretraining run.
 
     Attributes:
-        data: URL of the dataset, or path of a lock that the nodes see.
+        data: URL of the dataset, or path of a lock that the nodes see; `storage.dataset` where it is left out.
         recipe: Name or path of a recipe.
-        out: Folder of the run; a URL where nodes share no file system.
+        out: Folder of the run; a URL where nodes share no file system, `runs/RECIPE` in the bucket by default.
         nodes: Machines.
         gpus: Of each.
         cpus: Of each.
         memory: Of each.
     """
 
-    data: Plain = "s3://biovfm/data"
-    recipe: Plain = "dinov2-short"
-    out: Plain = "s3://biovfm/runs/dinov2"
+    data: Plain = ""
+    recipe: Given = "dinov2-short"
+    out: Plain = ""
     nodes: Count = 1
     gpus: Count = 8
     cpus: Count = 64
@@ -114,7 +117,7 @@ class Probe(_Section):
     """
 
     checkpoints: tuple[Plain, ...] = ()
-    tasks: Plain = "all"
+    tasks: Given = "all"
     grid: Plain = ""
 
 
@@ -126,8 +129,8 @@ class Compose(_Section):
         raw: Folder of raw files.
     """
 
-    s3_image: Plain = "chrislusf/seaweedfs:4.48"
-    raw: Plain = "./raw"
+    s3_image: Given = "chrislusf/seaweedfs:4.48"
+    raw: Given = "./raw"
 
 
 class Kubernetes(_Section):
@@ -158,8 +161,8 @@ class Slurm(_Section):
         environment: File to source before anything else, such as a virtual environment's `activate`.
     """
 
-    partition: Plain = "cpu"
-    gpu_partition: Plain = "gpu"
+    partition: Given = "cpu"
+    gpu_partition: Given = "gpu"
     account: Plain = ""
     time: Time = "12:00:00"
     pretrain_time: Time = "24:00:00"
@@ -178,6 +181,25 @@ class Values(_Section):
     compose: Compose = Compose()
     kubernetes: Kubernetes = Kubernetes()
     slurm: Slurm = Slurm()
+
+    @model_validator(mode="after")
+    def _in_the_bucket(self) -> Self:
+        """Fill what is left out, and refuse what the roles of the bucket would not reach."""
+        bucket = f"s3://{self.storage.bucket}"
+        dataset = self.storage.dataset or f"{bucket}/data"
+        data = self.pretrain.data or dataset
+        out = self.pretrain.out or f"{bucket}/runs/{PurePosixPath(self.pretrain.recipe).stem}"
+        for key, url in {"storage.dataset": dataset, "pretrain.out": out}.items():
+            if url.startswith("s3://") and not url.startswith(f"{bucket}/"):
+                raise ValueError(f"{key} is {url}, which is not in a folder of storage.bucket ({self.storage.bucket})")
+        if "://" not in dataset and not dataset.startswith("/"):
+            raise ValueError(f"storage.dataset is {dataset}: give a URL, as pods and nodes have folders of their own")
+        filled = {
+            "storage": self.storage.model_copy(update={"dataset": dataset}),
+            "pretrain": self.pretrain.model_copy(update={"data": data, "out": out}),
+        }
+        self.__dict__.update(filled)
+        return self
 
     @field_validator("ingest")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import yaml
 from infra.cli import main
 from infra.deploy.render import render
 from infra.deploy.values import Values
+from shards.errors import ConfigError
 from shards.settings import load_yaml, parse
 
 BEGINNING = Path(__file__).parents[3] / "infra" / "deploy" / "values.yaml"
@@ -191,6 +193,90 @@ def test_terraform_is_formatted(out: Path) -> None:
     command = [tool("terraform"), "fmt", "-check", "-diff", str(out / "terraform")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def changed(**changes: dict[str, Any]) -> Values:
+    beginning = load_yaml(BEGINNING)
+    return values(**{section: {**beginning.get(section, {}), **keys} for section, keys in changes.items()})
+
+
+def test_roles_reach_the_dataset_and_the_runs_that_the_values_name(tmp_path: Path) -> None:
+    storage = {"bucket": "ours", "dataset": "s3://ours/sets/v1"}
+    pretrain = {"data": "locks/a.lock.yaml", "out": "s3://ours/trained/2026/a"}
+    render(changed(storage=storage, pretrain=pretrain), tmp_path)
+    text = (tmp_path / "terraform" / "main.tf").read_text()
+    assert 'ingest   = { read = ["*"], write = ["sets/v1/*"] }' in text
+    assert 'training = { read = ["sets/v1/*", "trained/2026/*"], write = ["trained/2026/*"] }' in text
+    assert 'prefix = "sets/v1/staging/"' in text
+
+
+def test_what_is_left_out_follows_the_bucket() -> None:
+    found = parse(Values, {"storage": {"bucket": "ours"}}, where="test")
+    assert found.storage.dataset == found.pretrain.data == "s3://ours/data"
+    assert found.pretrain.out == "s3://ours/runs/dinov2-short"
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "message"),
+    [
+        ("storage", {"dataset": "s3://others/data"}, "not in a folder of storage.bucket"),
+        ("storage", {"dataset": "s3://biovfm"}, "not in a folder of storage.bucket"),
+        ("storage", {"bucket": "ours"}, "storage.dataset is s3://biovfm/data"),
+        ("storage", {"dataset": "./data"}, "give a URL"),
+        ("storage", {"dataset": "--help"}, "give a URL"),
+        ("pretrain", {"out": "s3://others/runs/a"}, "pretrain.out"),
+        ("pretrain", {"recipe": ""}, "recipe"),
+        ("image", {"repository": ""}, "repository"),
+    ],
+)
+def test_values_that_would_not_work_are_refused(section: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        changed(**{section: keys})
+
+
+@pytest.mark.parametrize("engine", ["job", "ray"])
+@pytest.mark.parametrize("word", ["123", "no", "null", "1e3", "0x10"])
+def test_names_that_yaml_would_read_as_something_else_stay_text(word: str, engine: str, tmp_path: Path) -> None:
+    sources = [{"source": word, "raw": "s3://biovfm/raw"}]
+    keys = {"namespace": word, "secret": word}
+    render(
+        changed(ingest={"engine": engine, "sources": sources}, kubernetes=keys, pretrain={"recipe": f"{word}:"}),
+        tmp_path,
+    )
+    for manifest in manifests(tmp_path):
+        for one in plain_objects(manifest):
+            kubernetes_validate.validate(one, KUBERNETES, strict=True)
+        assert manifest["metadata"].get("namespace", word) == word
+    (job,) = [one for one in manifests(tmp_path) if one["metadata"]["name"].endswith(f"-{word}")]
+    assert word in (job["spec"]["entrypoint"].split() if engine == "ray" else pods(job)[0]["containers"][0]["args"])
+
+
+def test_a_long_source_leaves_kuberay_room_for_its_suffixes(tmp_path: Path) -> None:
+    render(changed(ingest={"engine": "ray", "sources": [{"source": "a" * 42, "raw": "s3://b/r"}]}), tmp_path)
+    (job,) = [one for one in manifests(tmp_path) if one["kind"] == "RayJob"]
+    assert len(job["metadata"]["name"]) <= 47
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("BIOVFM_TERRAFORM_PLUGINS" not in os.environ, reason="no folder with Terraform's AWS provider")
+def test_terraform_validates_and_plans_it(out: Path, tmp_path: Path) -> None:
+    """Against the schema of the real provider, which is asked for nothing else: no account is needed to plan."""
+    folder = shutil.copytree(out / "terraform", tmp_path / "terraform")
+    skips = ("skip_credentials_validation", "skip_requesting_account_id", "skip_metadata_api_check")
+    lines = "".join(f"  {name} = true\n" for name in skips)
+    (folder / "offline_override.tf").write_text(f'provider "aws" {{\n{lines}}}\n')
+    env = {**os.environ, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+
+    def terraform(*words: str) -> str:
+        command = [tool("terraform"), f"-chdir={folder}", *words, "-no-color"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    terraform("init", "-input=false", f"-plugin-dir={os.environ['BIOVFM_TERRAFORM_PLUGINS']}")
+    assert json.loads(terraform("validate", "-json"))["valid"] is True
+    principal = "trusted_principal=arn:aws:iam::111111111111:role/nodes"
+    assert "Plan: 10 to add, 0 to change, 0 to destroy" in terraform("plan", "-input=false", "-var", principal)
 
 
 def test_compose_is_yaml_with_every_service_confined(out: Path) -> None:

@@ -5,7 +5,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = "~> 6.0"
+      version = ">= 5.70, < 7.0"
     }
   }
 }
@@ -23,9 +23,9 @@ locals {
   reads  = ["s3:GetObject", "s3:GetObjectAttributes"]
   writes = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
   roles = {
-    ingest   = { read = ["*"], write = ["data/*"] }
-    training = { read = ["data/*", "runs/*"], write = ["runs/*"] }
-    pages    = { read = ["data/*"], write = [] }
+    ingest   = { read = ["*"], write = ["@{prefix.dataset}/*"] }
+    training = { read = ["@{prefix.dataset}/*", "@{prefix.runs}/*"], write = ["@{prefix.runs}/*"] }
+    pages    = { read = ["@{prefix.dataset}/*"], write = [] }
   }
 }
 
@@ -69,7 +69,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "data" {
     id     = "staging"
     status = "Enabled"
     filter {
-      prefix = "data/staging/"
+      prefix = "@{prefix.dataset}/staging/"
     }
     expiration {
       days = 30
