@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Blob, Crops, Decoder, Mode, Status, slot_channels
+from shards.decode.check import Checked, check_images
 from shards.decode.engines import EngineName, open_engine
-from shards.decode.header import ImageHeader, read_header
 from shards.decode.kernels.choice import kernels_for
 from shards.decode.kernels.cut import write_crops
-from shards.decode.library import upright_size
 from shards.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,13 +30,16 @@ _BATCH_PIXELS: Final = 1 << 27
 """Pixels decoded by a call, 384 MiB of RGB: bounds the memory that whole images take on the device."""
 
 
-def is_for_device(header: ImageHeader | Status) -> bool:
-    """Whether the libraries of a device take an image: a JPEG of one or three components."""
-    return isinstance(header, ImageHeader) and header.codec == "jpeg" and header.components != 4
+def is_for_device(checked: Checked) -> NDArray[np.bool_]:
+    """`(B,)` bool, whether the libraries of a device take an image: a good JPEG of one or three components."""
+    return (checked.status == Status.OK) & checked.is_jpeg & (checked.components != 4)
 
 
 class DeferringDecoder:
     """Judges every image on the host and decodes there what the device does not take; the rest is `DEFERRED`.
+
+    Whether an image is bad is decided here, before a device sees it: by the check for a JPEG, which promises pixels in
+    every decoder, and by the host's decoder for all others.
 
     Args:
         host: Decodes on the host.
@@ -57,14 +59,12 @@ class DeferringDecoder:
         out: Sequence[NDArray[np.uint8]],
     ) -> NDArray[np.int32]:
         """See `shards.decode.base.Decoder.decode`."""
-        status = np.full(len(blobs), Status.DEFERRED, np.int32)
-        for row, blob in enumerate(blobs):
-            header = read_header(blob)
-            if isinstance(header, Status):
-                status[row] = header
-            elif not is_for_device(header):
-                here = slice(row, row + 1)
-                status[row] = self._host.decode([blob], seeds[here], crops, [array[here] for array in out])[0]
+        checked = check_images(blobs)
+        direct = is_for_device(checked)
+        status = np.where(direct, np.int32(Status.DEFERRED), checked.status)
+        for row in np.flatnonzero(status == Status.OK).tolist():
+            here = slice(row, row + 1)
+            status[row] = self._host.decode([blobs[row]], seeds[here], crops, [array[here] for array in out])[0]
         return status
 
 
@@ -116,19 +116,19 @@ class DeviceDecoder:
         """Decode every blob once and write all its crops; see `shards.decode.base.Decoder.decode`."""
         channels = slot_channels(len(blobs), crops, out)
         seeds = np.asarray(seeds, np.uint64)
-        headers = [read_header(blob) for blob in blobs]
-        status = np.array([one if isinstance(one, Status) else Status.OK for one in headers], np.int32)
-        direct = [row for row, header in enumerate(headers) if is_for_device(header)]
-        left = set(np.flatnonzero(status == Status.OK).tolist()) - set(direct)
-        for rows in _by_pixels(direct, headers):
+        checked = check_images(blobs)
+        status = checked.status
+        direct = is_for_device(checked)
+        left = set(np.flatnonzero((status == Status.OK) & ~direct).tolist())
+        for rows in _by_pixels(np.flatnonzero(direct).tolist(), checked):
             self._drain()
             images = self.engine.decode([blobs[row] for row in rows], channels)
-            made = {row: image for row, image in zip(rows, images, strict=True) if _is_whole(image, headers[row])}
+            given = zip(rows, images, strict=True)
+            made = {row: image for row, image in given if _is_whole(image, checked.upright[row])}
             left |= set(rows) - set(made)
-            turned = np.array([_is_turned(headers[row]) for row in made], np.bool_)
-            write_crops(
-                list(made.values()), seeds[list(made)], crops, out, list(made), turned=turned, by=self.kernels.name
-            )
+            places = list(made)
+            turned = checked.turned[places]
+            write_crops(list(made.values()), seeds[places], crops, out, places, turned=turned, by=self.kernels.name)
         for row in sorted(left):
             status[row] = self._on_host(blobs[row], seeds[row : row + 1], crops, [array[row] for array in out])
         return status
@@ -155,14 +155,9 @@ class DeviceDecoder:
         return status
 
 
-def _is_whole(image: torch.Tensor | None, header: ImageHeader | Status) -> TypeGuard[torch.Tensor]:
-    """Whether a library gave the image of this header."""
-    assert isinstance(header, ImageHeader)
-    return image is not None and tuple(image.shape[1:]) == upright_size(header)[::-1]
-
-
-def _is_turned(header: ImageHeader | Status) -> bool:
-    return isinstance(header, ImageHeader) and header.orientation >= 5
+def _is_whole(image: torch.Tensor | None, size: NDArray[np.int32]) -> TypeGuard[torch.Tensor]:
+    """Whether a library gave an image of this width and height."""
+    return image is not None and [image.shape[2], image.shape[1]] == size.tolist()
 
 
 def _host_decoder() -> Decoder:
@@ -171,13 +166,12 @@ def _host_decoder() -> Decoder:
     return open_decoder("auto", "exact")
 
 
-def _by_pixels(rows: Sequence[int], headers: Sequence[ImageHeader | Status]) -> Iterator[list[int]]:
+def _by_pixels(rows: Sequence[int], checked: Checked) -> Iterator[list[int]]:
     """Rows in groups of at most `_BATCH_PIXELS`, at least one row each."""
     group: list[int] = []
     pixels = 0
     for row in rows:
-        header = headers[row]
-        size = header.width * header.height if isinstance(header, ImageHeader) else 0
+        size = int(checked.upright[row].prod(dtype=np.int64))
         if group and pixels + size > _BATCH_PIXELS:
             yield group
             group, pixels = [], 0

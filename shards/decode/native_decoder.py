@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shards.decode.base import Blob, Crops, Mode, slot_channels
 from shards.native.build import HERE, LIBRARY, source_digest
 
-__all__ = ["NativeDecoder", "NativeUnavailableError", "group_array", "load"]
+__all__ = ["NativeDecoder", "NativeUnavailableError", "addresses_of", "group_array", "load"]
 
 _JPEG: Final = b"\xff\xd8"
 Instructions = Literal["best", "portable", "avx2"]
@@ -85,6 +85,13 @@ def load() -> ctypes.CDLL:
     return library
 
 
+def addresses_of(blobs: Sequence[Blob]) -> tuple[list[NDArray[np.uint8]], NDArray[np.uintp], NDArray[np.uint64]]:
+    """Images as C reads them: views that keep their bytes in place, `(B,)` addresses, `(B,)` numbers of bytes."""
+    views = [np.frombuffer(blob, np.uint8) for blob in blobs]
+    addresses = np.array([view.__array_interface__["data"][0] for view in views], np.uintp)
+    return views, addresses, np.array([len(view) for view in views], np.uint64)
+
+
 def group_array(crops: Sequence[Crops]) -> ctypes.Array[_Group]:
     """The groups as C reads them."""
     return (_Group * len(crops))(
@@ -139,14 +146,12 @@ class NativeDecoder:
         if seeds.shape != (len(blobs),):
             raise ValueError(f"{seeds.shape} seeds for {len(blobs)} images")
         status = np.empty(len(blobs), np.int32)
-        views = [np.frombuffer(blob, np.uint8) for blob in blobs]
-        addresses = np.array([view.__array_interface__["data"][0] for view in views], np.uintp)
-        sizes = np.array([len(view) for view in views], np.uint64)
+        views, addresses, sizes = addresses_of(blobs)
         slots = np.array([array.__array_interface__["data"][0] for array in out], np.uintp)
         context = self._take()
         self._library.bv_decode(
             context,
-            len(blobs),
+            len(views),
             addresses.ctypes.data,
             sizes.ctypes.data,
             seeds.ctypes.data,

@@ -1,7 +1,8 @@
 /* Decode JPEG images into antialiased crops: what the files of this extension share.
  *
  *   crops.c      Philox, crop boxes and flips: the twin of shards/decode/boxes.py, equal in every bit
- *   header.c     size, orientation, fitness of a JPEG: the twin of shards/decode/header.py
+ *   header.c     size, orientation, fitness of a JPEG: the twin of shards/decode/jpeg.py
+ *   tables.c     whether libjpeg can begin each of its scans: the twin of shards/decode/tables.py
  *   filter.c     antialiasing filters as fixed-point tables
  *   resample.c   the two resampling passes in portable C and NEON, and their dispatch
  *   resample_x86.c   the same in AVX2 and AVX-512
@@ -24,7 +25,7 @@
 #define BV_API __attribute__((visibility("default")))
 #endif
 
-enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2 };
+enum { BV_OK = 0, BV_CORRUPT = 1, BV_UNSUPPORTED = 2, BV_OTHER = 4 };
 enum { BV_MAX_PIXELS = 1 << 26, BV_MAX_SCANS = 100, BV_TRIES = 10, BV_SLACK = 64 };
 enum { BV_STRIP = 8, BV_GRAY_STRIP = 32, BV_PAIR_BYTES = 64, BV_PAIR_SLACK = 16, BV_OVERRUN = 32 };
 enum { BV_RED = 9798, BV_GREEN = 19235, BV_BLUE = 3735, BV_LUMA_SHIFT = 15, BV_LANES = 16 };
@@ -45,6 +46,18 @@ typedef struct {
 typedef struct {
     int32_t width, height, components, orientation, inverted;
 } bv_header;
+
+typedef struct {
+    uint8_t id, h, v, quant; /* its sampling factors and its quantisation table */
+} bv_component;
+
+/* What the segments of a JPEG have defined so far; bit n of a mask stands for table n. */
+typedef struct {
+    int frame, precision; /* marker of the frame, 0 before it */
+    unsigned quant;
+    unsigned there[2], sound[2]; /* Huffman tables for DC and AC: defined, and fit to decode with */
+    bv_component parts[4];
+} bv_tables;
 
 /* Filter of one axis: output i is the sum over k < taps of weight[i * taps + k] * input[first[i] + k], >> shift. */
 typedef struct {
@@ -138,6 +151,12 @@ typedef struct {
 void bv_draw(uint64_t seed, int32_t group_index, const bv_group *group, int32_t crop, double width, double height,
              bv_box *box);
 int bv_read_header(const uint8_t *data, size_t size, bv_header *header);
+int bv_read_quant(bv_tables *t, const uint8_t *body, size_t n);
+int bv_read_huffman(bv_tables *t, const uint8_t *body, size_t n);
+int bv_read_arithmetic(const uint8_t *body, size_t n);
+int bv_read_frame(bv_tables *t, bv_header *header, uint8_t marker, const uint8_t *body, size_t n);
+int bv_judge_frame(const bv_tables *t, const bv_header *header);
+int bv_read_scan(const bv_tables *t, const bv_header *header, const uint8_t *body, size_t n, int *several);
 int bv_axis_taps(double length, int size, int bicubic);
 void bv_axis_fill(bv_axis *axis, double start, double length, int clip_low, int clip_high, int bicubic, int mirror,
                   float *scratch);

@@ -1,4 +1,4 @@
-/* What the markers of a JPEG say. Keep in step with shards/decode/header.py. */
+/* What the markers of a JPEG say. Keep in step with shards/decode/jpeg.py. */
 #include "biovfm_decode.h"
 
 #include <string.h>
@@ -50,58 +50,98 @@ static int is_frame(uint8_t marker) {
     return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
 }
 
-static int judge(const bv_header *header, int frame, int precision, int tables, int scans) {
-    if (!frame || !tables || scans == BV_CORRUPT) return BV_CORRUPT;
-    int parts = header->components;
-    if (frame < 0xC0 || frame > 0xC2 || precision != 8 || (parts != 1 && parts != 3 && parts != 4) || scans != BV_OK)
-        return BV_UNSUPPORTED;
-    if (header->width < 1 || header->height < 1) return BV_CORRUPT;
-    return (int64_t)header->width * header->height <= BV_MAX_PIXELS ? BV_OK : BV_UNSUPPORTED;
+static int stands_alone(uint8_t marker) { return marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7); }
+
+/* One segment before or between scans, except the start of a scan. */
+static int read_segment(bv_tables *t, bv_header *header, uint8_t marker, const uint8_t *body, size_t n) {
+    if (is_frame(marker)) return bv_read_frame(t, header, marker, body, n);
+    switch (marker) {
+    case 0xC4: return bv_read_huffman(t, body, n);
+    case 0xCC: return bv_read_arithmetic(body, n);
+    case 0xDB: return bv_read_quant(t, body, n);
+    case 0xDD: return n == 2 ? BV_OK : BV_CORRUPT;
+    case 0xDC: case 0xFE: return BV_OK;
+    }
+    if (marker < 0xE0 || marker > 0xEF) return BV_CORRUPT;
+    if (marker == 0xE1 && header->orientation == 1) header->orientation = exif_orientation(body, n);
+    if (marker == 0xEE && n >= 5 && memcmp(body, "Adobe", 5) == 0) header->inverted = 1;
+    return BV_OK;
+}
+
+/* Where the next marker of a segment begins, past the data of a scan; `size` where none is left. */
+static size_t next_segment(const uint8_t *data, size_t size, size_t at) {
+    while (at + 1 < size) {
+        const uint8_t *found = memchr(data + at, 0xFF, size - 1 - at);
+        if (!found) break;
+        at = (size_t)(found - data);
+        uint8_t marker = data[at + 1];
+        if (marker != 0 && marker != 0xFF && !stands_alone(marker)) return at;
+        at += marker == 0xFF ? 1 : 2;
+    }
+    return size;
+}
+
+/* The segments behind the first scan, up to the end of the image. */
+static int read_later_scans(bv_tables *t, bv_header *header, const uint8_t *data, size_t size, size_t at) {
+    int several = 1;
+    for (;;) {
+        at = next_segment(data, size, at);
+        if (at == size) return BV_CORRUPT;
+        uint8_t marker = data[at + 1];
+        if (marker == 0xD9) return BV_OK;
+        if (at + 4 > size) return BV_CORRUPT;
+        size_t length = (size_t)data[at + 2] << 8 | data[at + 3];
+        if (length < 2 || at + 2 + length > size) return BV_CORRUPT;
+        const uint8_t *body = data + at + 4;
+        int status = marker == 0xDA ? bv_read_scan(t, header, body, length - 2, &several)
+                                    : read_segment(t, header, marker, body, length - 2);
+        if (status != BV_OK) return status;
+        at += 2 + length;
+    }
+}
+
+/* What is decided where the first scan begins, at `at`. */
+static int judge(bv_tables *t, bv_header *header, const uint8_t *data, size_t size, size_t at, size_t length) {
+    int scans = scans_fit(data, size, at), several = 0;
+    if (!t->frame || !t->quant || scans == BV_CORRUPT) return BV_CORRUPT;
+    int status = bv_judge_frame(t, header);
+    if (status == BV_OK) status = scans;
+    if (status == BV_OK) status = bv_read_scan(t, header, data + at + 4, length - 2, &several);
+    if (status != BV_OK || !several) return status;
+    bv_header unchanged = *header;
+    status = read_later_scans(t, header, data, size, at + 2 + length);
+    *header = unchanged;
+    return status;
 }
 
 int bv_read_header(const uint8_t *data, size_t size, bv_header *header) {
     *header = (bv_header){0, 0, 0, 1, 0};
-    int frame = 0, precision = 0, tables = 0;
+    bv_tables tables = {0};
     if (size < 2 || data[0] != 0xFF || data[1] != 0xD8) return size < 8 ? BV_CORRUPT : BV_UNSUPPORTED;
     for (size_t at = 2; at + 4 <= size;) {
         if (data[at] != 0xFF) return BV_CORRUPT;
         uint8_t marker = data[at + 1];
-        if (marker == 0xFF) {
-            at++;
-            continue;
-        }
-        if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) {
-            at += 2;
+        if (marker == 0xFF || stands_alone(marker)) {
+            at += marker == 0xFF ? 1 : 2;
             continue;
         }
         size_t length = (size_t)data[at + 2] << 8 | data[at + 3];
         if (length < 2 || at + 2 + length > size) return BV_CORRUPT;
-        const uint8_t *body = data + at + 4;
-        if (marker == 0xDB) tables = 1;
-        if (is_frame(marker) && length >= 8) {
-            if (frame) return BV_CORRUPT;
-            frame = marker;
-            precision = body[0];
-            header->height = body[1] << 8 | body[2];
-            header->width = body[3] << 8 | body[4];
-            header->components = body[5];
-        } else if (marker == 0xE1 && header->orientation == 1) {
-            header->orientation = exif_orientation(body, length - 2);
-        } else if (marker == 0xEE && length >= 7 && memcmp(body, "Adobe", 5) == 0) {
-            header->inverted = 1;
-        } else if (marker == 0xDA) {
-            return judge(header, frame, precision, tables, scans_fit(data, size, at));
-        }
+        if (marker == 0xDA) return judge(&tables, header, data, size, at, length);
+        int status = read_segment(&tables, header, marker, data + at + 4, length - 2);
+        if (status != BV_OK) return status;
         at += 2 + length;
     }
     return BV_CORRUPT;
 }
 
-/* For tests: the header of one image as five numbers; returns its status. */
-BV_API int32_t bv_inspect(const uint8_t *data, uint64_t size, int32_t out[5]) {
-    bv_header header;
-    int status = bv_read_header(data, (size_t)size, &header);
-    out[0] = header.width, out[1] = header.height, out[2] = header.components;
-    out[3] = header.orientation, out[4] = header.inverted;
-    return status;
+/* The check of n images: status, width, height, components, orientation and inks of each; no JPEG is BV_OTHER. */
+BV_API void bv_check(int32_t n, const uint8_t *const *data, const uint64_t *sizes, int32_t (*out)[6]) {
+    for (int32_t i = 0; i < n; i++) {
+        bv_header header;
+        out[i][0] = bv_read_header(data[i], (size_t)sizes[i], &header);
+        if (sizes[i] < 2 || data[i][0] != 0xFF || data[i][1] != 0xD8) out[i][0] = BV_OTHER;
+        out[i][1] = header.width, out[i][2] = header.height, out[i][3] = header.components;
+        out[i][4] = header.orientation, out[i][5] = header.inverted;
+    }
 }

@@ -12,6 +12,7 @@ from shards.decode import Crops, Decoder, Status, open_decoder
 from shards.decode.kernels.choice import Kernels
 from shards.errors import ConfigError
 from tests.shards.decode.images import blank, decode, jpeg, jpeg_kinds, picture, psnr
+from tests.shards.decode.mutations import damaged_anywhere
 
 pytestmark = pytest.mark.torch
 
@@ -69,6 +70,15 @@ def test_a_bad_image_costs_only_itself_and_is_bad_for_every_decoder(device: Deco
     for row in np.flatnonzero(status):
         assert all((array[row] == 33).all() for array in out)
     assert not (out[0][4] == 33).all()
+
+
+@pytest.mark.slow
+def test_damaged_files_have_the_hosts_status(device: Decoder) -> None:
+    kinds = [*jpeg_kinds(picture(33, 47, 3)).values()]
+    blobs = [damaged_anywhere(kinds[seed % len(kinds)], seed) for seed in range(120)]
+    want = exact(blobs)[1]
+    assert 30 < np.count_nonzero(want == Status.OK) < 90
+    assert np.array_equal(decode(device, blobs, CROPS)[1] == Status.OK, want == Status.OK)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

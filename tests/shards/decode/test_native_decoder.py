@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import mmap
 import pickle
@@ -16,7 +15,6 @@ from PIL import Image, ImageOps
 
 from shards.decode import Crops, Status, open_decoder
 from shards.decode.base import MAX_SCANS
-from shards.decode.header import ImageHeader, read_header
 from shards.decode.native_decoder import NativeDecoder, NativeUnavailableError, load
 from tests.shards.decode.images import (
     SIZES,
@@ -255,27 +253,6 @@ def test_an_image_without_tables_does_not_borrow_those_of_the_last_one() -> None
     bare = BLOB.replace(b"\xff\xdb", b"\xff\xed")
     _, status = decode(NativeDecoder(), [BLOB, bare, BLOB], [Crops(size_px=16)])
     assert status.tolist() == [Status.OK, Status.CORRUPT, Status.OK]
-
-
-def test_headers_are_read_alike_in_c_and_python(zoo: list[bytes]) -> None:
-    library = load()
-    library.bv_inspect.argtypes = [ctypes.c_char_p, ctypes.c_uint64, ctypes.c_void_p]
-    rng = np.random.default_rng(1)
-    blobs = [*zoo, *(blob for blob, _ in BAD.values())]
-    for turn in range(4000):
-        damaged = bytearray(blobs[turn % len(blobs)][:2000])
-        for at in rng.integers(0, max(min(len(damaged), 300), 1), 2):
-            if damaged:
-                damaged[at] = rng.integers(256)
-        blob = bytes(damaged) + b"\xff\xd9"
-        numbers = np.zeros(5, np.int32)
-        status = library.bv_inspect(blob, len(blob), numbers.ctypes.data)
-        python = read_header(blob)
-        if isinstance(python, ImageHeader) and python.codec == "jpeg":
-            fields = [python.width, python.height, python.components, python.orientation, int(python.inverted)]
-            assert (status, numbers.tolist()) == (Status.OK, fields)
-        elif blob[:2] == b"\xff\xd8":
-            assert status == python
 
 
 def test_other_codecs_share_the_interface() -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from shards.dataset.dataset import Dataset
 from shards.decode import Crops
-from shards.decode.engines import engine_names
+from shards.decode.engines import EngineName, engine_names
 from shards.errors import ConfigError, ShardError
 from shards.stream import Stream
 from tests.shards.builders import add_source
 from tests.shards.decode.images import jpeg, jpeg_kinds, picture, psnr
+from tests.shards.decode.mutations import damaged_anywhere
 from tests.train.feed.test_device_stream import CopyingSide
 from train.feed.device_stream import DeviceStream
 from train.feed.side import HostSide
@@ -88,6 +89,31 @@ def test_substitutes_are_the_same_in_fast_mode_and_with_other_crops(dataset: Pat
             decoder=decoder,  # type: ignore[arg-type]
         )
         assert [(batch.keys, batch.substituted) for batch in other] == wanted
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of every kind with bytes changed, missing and put in; half of them cannot be decoded: 192 images."""
+    files = [*jpeg_kinds(picture(40, 52, 60)).values(), png(7), cv2.imencode(".bmp", picture(9, 9))[1].tobytes()]
+    images = [damaged_anywhere(files[seed % len(files)], 1000 + seed) for seed in range(128)]
+    images += [jpeg(picture(30, 40, seed)) for seed in range(64)]
+    folder = tmp_path_factory.mktemp("damaged") / "dataset"
+    add_source(Dataset.create(str(folder)), "damaged", "CT", list(dict.fromkeys(images)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", engine_names())
+def test_damaged_files_have_the_same_substitutes_on_every_library(
+    damaged: Path, engine: EngineName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.decode.engines.engine_names", lambda: [engine])
+    wanted = [(batch.keys, batch.substituted) for batch in stream(damaged)]
+    feed = DeviceStream(stream(damaged, decoder="device"), CopyingSide())
+    assert feed._decoder is not None
+    assert feed._decoder.engine.name == engine
+    assert [(batch.keys, batch.substituted) for batch in feed] == wanted
+    assert sum(len(substituted) for _, substituted in wanted) > 50
 
 
 def _new_arrays(shapes: Any) -> Any:
