@@ -32,7 +32,8 @@ _BATCH_PIXELS: Final = 1 << 27
 
 def is_for_device(checked: Checked) -> NDArray[np.bool_]:
     """`(B,)` bool, whether the libraries of a device take an image: a good JPEG of one or three components."""
-    return (checked.status == Status.OK) & checked.is_jpeg & (checked.components != 4)
+    taken: NDArray[np.bool_] = (checked.status == Status.OK) & checked.is_jpeg & (checked.components != 4)
+    return taken
 
 
 class DeferringDecoder:
