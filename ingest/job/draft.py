@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from ingest.job.select import path_of
+from ingest.job.select import mask_ending, path_of
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RejectError
 from ingest.raw.listing import all_items
@@ -32,7 +32,6 @@ _MASKS: Final = re.compile(
     r"(?:[^a-z].*)?",
     re.IGNORECASE,
 )
-_MASK_STEM: Final = re.compile(r"[-_](?:mask|seg|segmentation|label|gt|groundtruth)s?\d*$", re.IGNORECASE)
 _SPLITS: Final = re.compile(r"(?:.*[^a-z])?(?:test|testing|val|valid|validation)(?:[^a-z].*)?", re.IGNORECASE)
 _PATIENTS: Final = (
     r"(?i)(?:^|[/_-])((?:patient|subject|subj|case|pat|sub|pt)[-_ ]?\d+)(?=[/_. -])",
@@ -95,11 +94,11 @@ def _look(root: RawRoot, settings: IngestSettings) -> _Seen:
             continue
         stem, _, extension = file.rpartition(".")
         masks = [folder for folder in folders if _MASKS.fullmatch(folder)]
-        ending = _MASK_STEM.search(stem.removesuffix(".nii"))
+        ending = mask_ending(file)
         if masks:
             seen.mask_folders[masks[0]] += 1
         elif ending:
-            seen.mask_endings[re.sub(r"\d+$", "", ending[0])] += 1
+            seen.mask_endings[re.sub(r"\d+$", "", ending)] += 1
         else:
             seen.formats[reader, extension.lower() if stem else ""] += 1
             seen.split_folders.update({folder for folder in folders if _SPLITS.fullmatch(folder)})

@@ -24,10 +24,12 @@ from ingest.raw.names import archive_kind
 from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.globs import any_of
-from ingest.source.spec import SourceSpec
+from ingest.source.spec import SourceSpec, catalogue_ids
 from ingest.staging.unit import Unit
+from shards.errors import SourceError
 
 UNOPENED = "unopened"
+_LISTS = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,18 @@ class Listing:
     digest: str
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamps: str = ""
+
+
+def nothing_found(raw_url: str, spec: SourceSpec) -> SourceError:
+    """The error where a raw folder holds nothing that the source asks for."""
+    wanted = ", ".join(spec.layout.include) or f"the files that the {spec.layout.reader} reader takes"
+    if raw_url.lower().endswith(_LISTS) and spec.layout.reader != "list":
+        hint = "`--reader list` reads a table as a list of files"
+    elif spec.id in catalogue_ids():
+        hint = f"`biovfm sources check {spec.id} {raw_url}` says what is there and what is missing"
+    else:
+        hint = f"`biovfm sources new {raw_url}` says what is there"
+    return SourceError(f"{raw_url} holds none of {wanted}", hint=hint)
 
 
 def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listing:

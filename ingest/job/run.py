@@ -24,7 +24,7 @@ from ingest.job.commit import commit
 from ingest.job.concede import concede_duplicates, concede_withdrawn
 from ingest.job.identity import PIPELINE_VERSION, rules_of
 from ingest.job.known import Attempts, attempts_at, attempts_for, attempts_of, drop_retried, rejects_to_retry
-from ingest.job.list import Listing, cut_units, list_raw
+from ingest.job.list import Listing, cut_units, list_raw, nothing_found
 from ingest.job.map import map_units
 from ingest.job.outgoing import Leaving, clear_after, num_revived
 from ingest.job.place import place_series
@@ -47,7 +47,7 @@ from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from shards.dataset.dataset import Dataset
 from shards.dataset.removal import Removal
-from shards.errors import BiovfmError, ConfigError, SourceError
+from shards.errors import BiovfmError, ConfigError
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
 
@@ -185,8 +185,7 @@ class _Job:
 def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listing:
     listing = list_raw(raw_url, spec, settings)
     if not listing.items:
-        wanted = ", ".join(spec.layout.include) or f"files of the {spec.layout.reader} reader"
-        raise SourceError(f"{raw_url} holds none of {wanted}", hint=f"`biovfm sources show {spec.id}` shows the layout")
+        raise nothing_found(raw_url, spec)
     check_libraries(readers_of(spec, listing))
     check_text_finder(settings)
     return listing

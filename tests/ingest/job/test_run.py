@@ -18,6 +18,7 @@ from ingest.job.run import JobReport, run_job
 from ingest.raw.items import RawFile
 from ingest.readers.base import RawImage, ReadOptions
 from ingest.settings import IngestSettings
+from ingest.source.spec import load_spec
 from shards.dataset.dataset import Dataset
 from shards.dataset.shard_file import read_samples
 from shards.errors import ConfigError, EngineError, MachineError, SourceError
@@ -204,8 +205,13 @@ def test_a_promoted_but_uncommitted_job_leaves_no_orphan(raw: Path, tmp_path: Pa
 
 def test_an_empty_or_wrong_raw_folder_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    with pytest.raises(SourceError, match="holds none of"):
+    with pytest.raises(SourceError, match=r"holds none of .*sources new"):
         ingest(tmp_path / "raw", tmp_path / "d")
+    with pytest.raises(SourceError, match=r"holds none of .*sources check drive"):
+        ingest(tmp_path / "raw", tmp_path / "d", load_spec("drive"))
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+    with pytest.raises(SourceError, match="--reader list"):
+        ingest(tmp_path / "list.csv", tmp_path / "d")
     with pytest.raises(SourceError, match="no raw data"):
         ingest(tmp_path / "nowhere", tmp_path / "d")
 
