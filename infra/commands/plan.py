@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
@@ -14,6 +14,9 @@ from infra.estimate.constants import Constants, read_constants
 from infra.estimate.figures import Figure, Job, estimate
 from infra.reports.probe import text_table
 from shards.errors import ConfigError
+
+_MOST: Final = 1e15
+"""Beyond any number of images or steps."""
 
 
 def plan(
@@ -98,9 +101,20 @@ def plan(
 def _steps(steps: int | None, epochs: float | None, *, images: float, batch: int) -> int:
     if steps is not None and epochs is not None:
         raise ConfigError("--steps and --epochs say the same thing", hint="give one of them")
-    if epochs is not None and epochs > 0 and batch > 0:
-        return max(round(epochs * images / batch), 1)
-    return 125_000 if steps is None and epochs is None else steps or 0
+    if epochs is None:
+        return 125_000 if steps is None else steps
+    _check_positive("epochs", epochs)
+    if batch < 1 or not images > 0:
+        return 1  # those are named
+    return max(round(min(epochs * images / batch, 2 * _MOST)), 1)
+
+
+def _check_positive(name: str, value: float) -> None:
+    option = f"--{name.replace('_', '-')}"
+    if not value > 0:
+        raise ConfigError(f"{option} {value} is not positive", hint="biovfm plan --help")
+    if value > _MOST:
+        raise ConfigError(f"{option} {value} is more than any run has", hint=f"give at most {_MOST:g}")
 
 
 def _check(job: Job) -> None:
@@ -112,8 +126,8 @@ def _check(job: Job) -> None:
     numbers = ("images", "nodes", "gpus", "batch", "steps", "image_px", "patch_px", "images_per_second")
     for name in numbers:
         value = getattr(job, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ConfigError(f"--{name.replace('_', '-')} {value} is not positive", hint="biovfm plan --help")
+        if value is not None:
+            _check_positive(name, value)
     if job.image_px % job.patch_px:
         hint = f"use --image-px {-(-job.image_px // job.patch_px) * job.patch_px}"
         raise ConfigError(f"{job.image_px} px is no whole number of {job.patch_px} px patches", hint=hint)

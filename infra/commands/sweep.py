@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,8 @@ def sweep(
             submit_slurm(script) if submit else f"submit it with: sbatch {script}", markup=False, soft_wrap=True
         )
     elif ray:
-        failed = run_on_ray(planned, ray, tell=_tell)
+        with redirect_stdout(sys.stderr):  # Ray prints there what becomes of its nodes
+            failed = run_on_ray(planned, ray, tell=_tell)
     elif not plan and not collect:
         failed = run_pending(planned, tell=_tell)
     results = collect_results(planned)

@@ -75,6 +75,8 @@ def read_constants(path: Path | None, **chosen: float | None) -> Constants:
             raise ConfigError(f"{name} is {value!r}", hint="give a number, 0 or more")
         if value == 0 and not name.endswith("_price"):
             raise ConfigError(f"{name} is 0", hint="give a positive number")
+        if name == "utilisation" and value > 1:
+            raise ConfigError(f"utilisation is {value:g}", hint="give a share, 0.3 for 30 %")
     return replace(Constants(), **{name: float(value) for name, value in values.items()})
 
 

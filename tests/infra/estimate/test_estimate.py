@@ -78,6 +78,12 @@ def test_every_figure_and_constant_is_printed_with_its_origin(
         (["--batch", "100"], "use a multiple of 8"),
         (["--image-px", "225"], "use --image-px 240"),
         (["--utilisation", "-1"], "utilisation is -1"),
+        (["--utilisation", "30"], "give a share"),
+        (["--epochs", "0"], "--epochs 0.0 is not positive"),
+        (["--epochs", "inf"], "--epochs inf is more than any run has"),
+        (["--images", "nan", "--epochs", "1"], "--images nan is not positive"),
+        (["--images", "1e15", "--epochs", "1e15"], "more than any run has"),
+        (["--batch", "0", "--epochs", "1"], "--batch 0 is not positive"),
         (["--measured", "nothing.json"], "cannot read nothing.json"),
     ],
 )
