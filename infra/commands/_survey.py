@@ -36,6 +36,11 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
         lines += _row("table", f"{_path(path, 40)}: {number(rows, 'row')}")
     for path, columns in found.unused.items():
         lines += _one_line("not used", f"columns of {_path(path, 24)}: {', '.join(columns)}")
+    for column in found.columns:
+        counts = f"{column.filled:,} filled, {column.missing:,} missing"
+        lines += _one_line(
+            "column", f"{column.name} ({column.kind}), {column.header} of {_path(column.table, 24)}: {counts}"
+        )
     lines += _row("groups", _groups(found, spec))
     lines += _row("images", _images(found, spec))
     lines += _row("disk, time", _cost(found, spec))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from infra.commands._own_columns import read_types
 from infra.console import answer, answer_table, emit, stderr
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def add(
         on=on,
         columns={name or plain_name(header): header for name, _, header in pairs},
         allow=allow,
-        types=_types(type_),
+        types=read_types(type_),
         source=source,
         encoding=encoding,
         replace=replace,
@@ -158,20 +159,6 @@ def remove(dataset: str, name: str, /, *more: str, json_: Json = False) -> None:
         emit({"version": version, "removed": names})
     else:
         answer(f"removed {', '.join(names)}: version {version} of the columns")
-
-
-def _types(words: tuple[str, ...]) -> dict[str, Literal["bool", "int", "float", "category", "date", "timestamp"]]:
-    from ingest.columns.kinds import KINDS
-    from shards.errors import ConfigError
-
-    found = {}
-    for word in words:
-        name, _, kind = word.rpartition("=")
-        known = next((one for one in KINDS if one == kind), None)
-        if not name or known is None:
-            raise ConfigError(f"--type {word}: expected NAME=TYPE", hint=f"the types are {', '.join(KINDS)}")
-        found[name] = known
-    return found
 
 
 def _counts(added: Added) -> dict[str, object]:

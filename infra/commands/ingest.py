@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
+from infra.commands._own_columns import column_lines, own_columns
 from infra.console import emit, log_event, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.memory import arrow_from_c
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ingest.engines import Engine
     from ingest.job.run import JobReport, Progress, Share
     from ingest.settings import IngestSettings
+    from ingest.source.layout import OwnColumn
     from ingest.source.spec import SourceSpec
 
 
@@ -50,6 +52,9 @@ def ingest(
     rehash: bool = False,
     settings: Path | None = None,
     only_listed: Path | None = None,
+    column: tuple[str, ...] = (),
+    allow: tuple[str, ...] = (),
+    type_: Annotated[tuple[str, ...], Parameter(name="--type")] = (),
     workers: int | None = None,
     num_tasks: int | None = None,
     task_index: int | None = None,
@@ -112,6 +117,13 @@ def ingest(
         YAML file with ingest settings.
     only_listed
         A data list (`biovfm subset export --format tsv`): take exactly the raw files and frames that it names.
+    column
+        A column of the list (--only-listed, or the list that RAW is) to have beside the index, HEADER or NEW=HEADER;
+        repeat for several. Those of a source's own tables stand in its YAML under `columns`.
+    allow
+        A column to take although it looks like names, dates or identifiers; repeat for several.
+    type
+        NAME=TYPE where the values do not say it: bool, int, float, category, date or timestamp.
     workers
         Processes on this machine; by default one per core that this command may use. 0 works without any.
     num_tasks
@@ -136,6 +148,9 @@ def ingest(
         grouping=None if group is None else {"by": group},
         deidentified=deidentified,
     )
+    own = own_columns(column, allow=allow, types=type_)
+    if own and only_listed is None:
+        spec = _with_columns(spec, own)
     checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
     given = read_assignments("--encoding", encoding, example="short_side_px=256")
     if remap is not None:
@@ -147,7 +162,7 @@ def ingest(
     ):
         from ingest.job.run import run_job
         from ingest.job.sift import Mode
-        from ingest.source.data_list import load_list  # while the engine's processes import theirs
+        from ingest.source.data_list import list_columns, load_list  # while the engine's processes import theirs
 
         figures = _figures(registry, spec)
         clock = StageClock(_both(watcher, figures))
@@ -159,6 +174,7 @@ def ingest(
             engine=runner,
             share=_share(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
+            list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
             encoding=given,
             keep_pipeline=keep_pipeline,
             remapped=None if remap is None else dataset,
@@ -313,6 +329,19 @@ def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
     return load_spec(source)
 
 
+def _with_columns(spec: SourceSpec, own: Mapping[str, OwnColumn]) -> SourceSpec:
+    """A source that is a list, with columns of it to have beside the index."""
+    from shards.errors import ConfigError
+
+    if spec.layout.reader != "list":
+        raise ConfigError(
+            "--column takes columns of a list: of --only-listed, or of RAW with --reader list",
+            hint="name those of the source's tables in its YAML, or add them later with `biovfm columns add`",
+        )
+    wanted = {**spec.layout.columns, **own}
+    return spec.model_copy(update={"layout": spec.layout.model_copy(update={"columns": wanted})})
+
+
 def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSettings:
     """The job's settings with the secret; one is made on first use, unless a dataset was made with another."""
     from ingest.job.secret_check import needs_no_other
@@ -388,6 +417,7 @@ def report_lines(report: JobReport) -> Iterator[str]:
     yield from (f"{count:>10,}  kept: {modality}" for modality, count in report.modalities.items())
     yield from (f"{count:>10,}  rejected: {reason}" for reason, count in report.reasons.items())
     yield from (f"{count:>10,}  ignored: {kind}" for kind, count in report.ignored.items())
+    yield from column_lines(report.columns)
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):
             yield f"{report.volumes[name]:>10,}  DICOM series: {name.replace('_', ' ')}"

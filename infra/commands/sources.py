@@ -239,5 +239,6 @@ def _table(table: Table) -> str:
     """What a table of the source is for."""
     says = [word for word in ("group", "modality", "licence", "anatomy", "label") if getattr(table, word)]
     selects = {"listed": "selects the files that it lists", "unlisted": "leaves out the files that it lists"}
-    uses = [*([f"says {', '.join(says)}"] if says else []), *filter(None, [selects.get(table.select)])]
+    brings = f"brings {', '.join(table.columns)} beside the index" if table.columns else ""
+    uses = [*([f"says {', '.join(says)}"] if says else []), *filter(None, [selects.get(table.select), brings])]
     return f"{table.path} {' and '.join(uses) or 'is joined'}" + (" (optional)" if table.optional else "")

@@ -20,6 +20,7 @@ from ingest.columns.guard import why_refused
 from ingest.columns.kinds import typed
 from ingest.columns.matching import By, match_ids
 from ingest.columns.reading import GivenTable, read_given
+from ingest.columns.settling import AMBIGUOUS, ID, ROW, settle_rows
 from ingest.privacy.pseudonyms import KeyedNames
 from ingest.raw.list_file import GROUP_COLUMNS, PATH_COLUMNS
 from shards.dataset.columns import Kind, check_name, write_columns
@@ -36,12 +37,6 @@ _ID_COLUMNS: Final[Mapping[By, tuple[str, ...]]] = {
     "raw-path": (*PATH_COLUMNS, "datei", "dateiname", "fichier", "archivo"),
 }
 """Headers by which the column of identifiers is known, in small letters."""
-NO_ID, UNMATCHED, AMBIGUOUS, CONTRADICTED = (
-    "no identifier",
-    "matches nothing",
-    "matches several groups or files",
-    "contradicts another row",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,59 +153,31 @@ def join(
 
     text = pc.utf8_trim_whitespace(ids)
     encoded = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text).dictionary_encode().combine_chunks()
-    rows = pa.table({"row": range(1, len(ids) + 1), "id": encoded.indices.cast(pa.int64()), **columns})
+    rows = pa.table({ROW: range(1, len(ids) + 1), ID: encoded.indices.cast(pa.int64()), **columns})
     distinct = encoded.dictionary.to_pylist()
-    dataset.samples_table()  # there are none yet: said before anything else
-    with dataset.database("samples", rows=rows) as database:
-        sources = _sources(database, wish.source)
-        match_ids(database, distinct, wish.by, sources=sources, secret=secret)
-        _settle(database, list(columns))
-        counted = dict(database.sql("SELECT reason, count(*) FROM fates WHERE reason != '' GROUP BY 1").fetchall())
-        left_out = {reason: counted[reason] for reason in sorted(counted)}
-        result = database.sql("SELECT * FROM result ORDER BY key").to_arrow_table()
-        listed = [
-            (row, reason, _pseudonym(distinct[number], secret) if number is not None else "")
-            for row, reason, number in database.sql(
-                "SELECT row, reason, id FROM fates WHERE reason != '' ORDER BY row"
-            ).fetchall()
-        ]
-        here = "source IN (SELECT unnest($1))"
-        sql = f"SELECT count(*) FROM samples WHERE {here} AND key NOT IN (SELECT key FROM result)"  # noqa: S608
-        ((without,),) = database.execute(sql, [sources]).fetchall()
-    if not len(result):
-        raise _nothing(where, wish, left_out, secret)
-    given = result.cast(pa.schema([("key", pa.string()), *((name, columns[name].type) for name in columns)]))
-    note = {"added": dict(kinds), "by": wish.by, "rows": len(rows), "samples": len(given), "left_out": left_out}
-    version = write_columns(dataset, given, replace=wish.replace, note=note)
+
+    def match(database: duckdb.DuckDBPyConnection) -> None:
+        match_ids(database, distinct, wish.by, sources=_sources(database, wish.source), secret=secret)
+
+    settled = settle_rows(dataset, rows, match, sources=lambda database: _sources(database, wish.source))
+    if not len(settled.values):
+        raise _nothing(where, wish, settled.left_out, secret)
+    note: dict[str, Any] = {"added": dict(kinds), "by": wish.by, "rows": len(rows), "samples": len(settled.values)}
+    note["left_out"] = dict(settled.left_out)
+    version = write_columns(dataset, settled.values, replace=wish.replace, note=note)
     return Added(
         version=version,
         kinds=kinds,
         rows=len(rows),
-        matched=len(rows) - sum(left_out.values()),
-        left_out=left_out,
-        samples=len(given),
-        without=without,
+        matched=len(rows) - sum(settled.left_out.values()),
+        left_out=settled.left_out,
+        samples=len(settled.values),
+        without=settled.without,
         encoding=encoding,
-        listed=listed,
-    )
-
-
-def _settle(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
-    """From `rows` and `hits`: the fate of each row in `fates`, and the values of each sample in `result`."""
-    values = ", ".join(f'rows."{name}"' for name in names)
-    database.execute(
-        f"""CREATE TEMP TABLE places AS SELECT id, count(DISTINCT place) AS num FROM hits GROUP BY id;
-        CREATE TEMP TABLE pairs AS SELECT rows.row, hits.key, hash({values}) AS said
-            FROM rows JOIN hits USING (id) JOIN places USING (id) WHERE places.num = 1;
-        CREATE TEMP TABLE torn AS SELECT key FROM pairs GROUP BY key HAVING count(DISTINCT said) > 1;
-        CREATE TEMP TABLE fates AS SELECT rows.row, rows.id, CASE
-                WHEN rows.id IS NULL THEN '{NO_ID}' WHEN places.num IS NULL THEN '{UNMATCHED}'
-                WHEN places.num > 1 THEN '{AMBIGUOUS}' WHEN contradicted.row IS NOT NULL THEN '{CONTRADICTED}'
-                ELSE '' END AS reason
-            FROM rows LEFT JOIN places USING (id)
-            LEFT JOIN (SELECT DISTINCT row FROM pairs SEMI JOIN torn USING (key)) AS contradicted USING (row);
-        CREATE TEMP TABLE result AS SELECT key, {", ".join(f'any_value(rows."{name}") AS "{name}"' for name in names)}
-            FROM pairs JOIN rows USING (row) JOIN fates USING (row) WHERE fates.reason = '' GROUP BY key"""  # noqa: S608
+        listed=[
+            (row, reason, "" if number is None else _pseudonym(distinct[number], secret))
+            for row, reason, number in settled.listed
+        ],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,8 @@ _TRUE_FALSE: Final = (
 )
 _INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
 _FLOAT: Final = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d{1,3})?")
+_YEARS: Final = re.compile(r"\d{1,3}Y")
+"""An age as DICOM writes it."""
 _CODE: Final = re.compile(r"[+-]?0\d+")
 """Digits after a leading zero are a code, not a number."""
 _DATE_FORMATS: Final = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%d/%m/%Y", "%m/%d/%Y")
@@ -59,6 +62,42 @@ def typed(header: str, values: pa.ChunkedArray, wanted: Kind | None = None) -> t
     return pa.array(parsed, arrow_type(kind)).take(encoded.indices), kind
 
 
+def typed_as(
+    header: str, values: pa.ChunkedArray, wanted: Kind | None, there: Kind | None, *, hint: str
+) -> tuple[pa.Array, Kind]:
+    """A column in the type that is wanted, else in that of the column of its name that is there, where it fits.
+
+    Args:
+        header: For messages.
+        values: As for `typed`.
+        wanted: The type to take.
+        there: The type of the column that is there.
+        hint: What to do where it fits neither.
+
+    Raises:
+        ConfigError: As `typed`; or the column that is there has another type.
+    """
+    if wanted is None and there is not None:
+        with suppress(ConfigError):
+            return typed(header, values, there)
+    found, kind = typed(header, values, wanted)
+    if there == "int" and kind == "float":
+        found, kind = _whole(found)
+    if there not in (None, kind):
+        raise ConfigError(f"{header} is {kind}, the column that is there {there}", hint=hint)
+    return found, kind
+
+
+def _whole(numbers: pa.Array) -> tuple[pa.Array, Kind]:
+    """Numbers as integers where all of them are."""
+    import pyarrow as pa
+
+    try:
+        return numbers.cast(pa.int64()), "int"
+    except pa.ArrowInvalid:
+        return numbers, "float"
+
+
 def kind_of_words(words: list[str]) -> Kind:
     """The type that all of these distinct texts have."""
     tests: Mapping[Kind, Callable[[list[str]], object]] = {
@@ -68,6 +107,8 @@ def kind_of_words(words: list[str]) -> Kind:
         "date": lambda words: _parser_of_dates(words, "date"),
         "timestamp": lambda words: _parser_of_dates(words, "timestamp"),
     }
+    if words and all(_YEARS.fullmatch(word) for word in words):
+        return "int"
     if not words or any(_CODE.fullmatch(word) for word in words):
         return "category"
     return next((kind for kind, test in tests.items() if test(words)), "category")
@@ -146,7 +187,7 @@ def _parser(words: list[str], kind: Kind) -> Parse | None:
 
 
 def _integer(word: str) -> int:
-    found = int(word)
+    found = int(word.removesuffix("Y") if _YEARS.fullmatch(word) else word)
     if not -(2**63) <= found < 2**63:
         raise ValueError(word)
     return found

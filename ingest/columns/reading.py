@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
-from ingest.raw.table_rows import encoding_of, read_header
+from ingest.raw.table_rows import CODE_PAGE, encoding_of, read_header
 from shards.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CODE_PAGE: Final = "cp1252"
 _CHUNK_BYTES: Final = 1 << 20
 _CHUNK_ROWS: Final = 1 << 16
 _TEXT: Final = frozenset({"csv", "tsv", "tab", "txt"})

@@ -12,17 +12,17 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
 
+from ingest.columns.own_rows import Cells, OwnRows, hash_key
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import path_of
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RejectError, Stated
 from ingest.raw.root import RawRoot
-from ingest.raw.table_rows import NAME_COLUMN, Row, table_rows
+from ingest.raw.table_rows import NAME_COLUMN, Row, plain_text, table_rows
 from ingest.readers import EXTENSIONS
 from ingest.settings import LimitSettings
 from ingest.source.globs import any_of
@@ -48,6 +48,7 @@ class Join:
         rows: How many rows count.
         name: Path of the table; of several files, that of the first.
         unused: Its columns of which nothing is taken.
+        own: What it says in columns of the user's own.
     """
 
     table: Table
@@ -59,6 +60,7 @@ class Join:
     rows: int = 0
     name: str = ""
     unused: tuple[str, ...] = ()
+    own: OwnRows | None = None
 
     def __call__(self, item: RawItem) -> RawItem | None:
         """The file with what the table says of it; None where the table leaves it out."""
@@ -74,7 +76,7 @@ class Join:
 
     def _stated(self, path: str) -> Stated | None:
         for key in _keys_of_file(path, self.table):
-            hashed = _hash(key)
+            hashed = hash_key(key)
             at = bisect_left(self.keys, hashed)
             if at < len(self.keys) and self.keys[at] == hashed:
                 return self.statements[self.numbers[at]]
@@ -167,11 +169,16 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
     statements: list[Stated] = []
     frames: list[Stated] = []  # equal ones are one object: a file may have a quarter of a million frames
     columns: dict[str, None] = {}
+    cells = Cells(table.columns, table.values) if table.columns else None
     for row in (row for item in files for row in _rows(root, table, item, limits)):
         if not columns:
             columns = dict.fromkeys(str(name) for name in row if name)
+            if cells is not None:
+                cells.check(columns, where=files[0].inner_path, complete=not table.records)
         if not all(_word(row.get(column)) in values for column, values in table.where.items()):
             continue
+        if cells is not None:
+            cells.add(row, () if table.per_frame else _keys_of_row(row, table))
         stated = _statement(row, table)
         number = known.setdefault(stated, len(known))
         if number == len(statements):
@@ -180,23 +187,38 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
             frames.append(statements[number])
             continue
         for key in _keys_of_row(row, table):
-            keys.append(_hash(key))
+            keys.append(hash_key(key))
             numbers.append(number)
     if not keys and table.select == "listed":
         where = " with " + ", ".join(f"{name} {'/'.join(v)}" for name, v in table.where.items()) if table.where else ""
         raise SourceError(f"{files[0].inner_path} lists no file{where}", hint="get the complete table from the source")
+    taken = {*table.keys, *table.stating, *(column.header for column in table.columns.values())}
     order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable") if keys else np.zeros(0, np.int64)
+    of = any_of(table.of) if table.of else None
     return Join(
         table=table,
-        of=any_of(table.of) if table.of else None,
+        of=of,
         keys=array("Q", np.frombuffer(keys, np.uint64)[order].tobytes() if keys else b""),
         numbers=array("I", np.frombuffer(numbers, np.uint32)[order].tobytes() if keys else b""),
         statements=statements,
         per_frame=tuple(frames),
         rows=len(keys) or len(frames),
         name=files[0].inner_path,
-        unused=tuple(name for name in columns if name not in {*table.keys, *table.columns}),
+        unused=tuple(name for name in map(plain_text, columns) if name not in taken),
+        own=None if cells is None else _own_rows(cells, table, files[0].inner_path, of),
     )
+
+
+def _own_rows(cells: Cells, table: Table, name: str, of: re.Pattern[str] | None) -> OwnRows:
+    """What a table says in columns of the user's own; a row that names one file is about that file alone."""
+
+    def keys_of(item: RawItem) -> Iterator[str]:
+        path = path_of(item)
+        if of is None or of.fullmatch(path):
+            yield from ("",) if table.per_frame else _keys_of_file(path, table)
+
+    many = table.match == "pattern" or len(table.keys) > 1 or bool(table.records)
+    return cells.done(name, "number" if table.per_frame else "file", many=many, keys_of=keys_of)
 
 
 def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> Iterator[Row]:
@@ -214,11 +236,12 @@ def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> 
 
 
 def _check_columns(row: Row, table: Table, item: RawItem) -> None:
-    needed = (*table.keys, *table.columns)
+    needed = (*table.keys, *table.stating)
     missing = [name for name in needed if name not in row]
     if missing and not table.records:  # records of JSON may lack what they have nothing to say of
-        near = difflib.get_close_matches(missing[0], [str(name) for name in row], 1)
-        there = f"did you mean {near[0]}?" if near else "it has " + ", ".join(str(name) for name in list(row)[:8])
+        names = [plain_text(name) for name in row]
+        near = difflib.get_close_matches(missing[0], names, 1)
+        there = f"did you mean {near[0]}?" if near else "it has " + ", ".join(names[:8])
         raise SourceError(f"{item.inner_path} has no column {missing[0]}", hint=there)
 
 
@@ -274,7 +297,3 @@ def _keys_of_file(path: str, table: Table) -> Iterator[str]:
 def _shortened(path: str, table: Table) -> str:
     name = path.rpartition("/")[2] if table.match in ("name", "stem") else path
     return _KNOWN.sub("", name) if table.match == "stem" else name
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ingest.columns.own_rows import Cells, OwnRows
 from ingest.job.join import Join, joined_files, read_tables
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import TABLE, Sieve
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem
-from ingest.raw.list_file import listed_items
+from ingest.raw.list_file import listed_items, same_path
 from ingest.raw.listing import SLOW_ARCHIVES, all_items
 from ingest.raw.names import archive_kind
 from ingest.raw.root import RawRoot
@@ -44,6 +45,7 @@ class Listing:
         digest: SHA-256 (hex) of paths, sizes and, in zips, checksums.
         unused: The list that the source is → its columns that say nothing of a file.
         stamps: SHA-256 (hex) of the times of change and entity tags.
+        own: What the source's tables, or the list that it is, say in columns of the user's own.
     """
 
     items: Sequence[RawItem]
@@ -51,6 +53,7 @@ class Listing:
     digest: str
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamps: str = ""
+    own: Sequence[OwnRows] = ()
 
 
 def nothing_found(raw_url: str, spec: SourceSpec) -> SourceError:
@@ -73,9 +76,10 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
     """
     leftovers = Leftovers()
     digest, stamps = hashlib.sha256(), hashlib.sha256()
+    own: list[OwnRows] = []
 
     def digested() -> Iterator[RawItem]:
-        for item in files_of(open_root(raw_url, spec), spec, settings, leftovers):
+        for item in files_of(open_root(raw_url, spec), spec, settings, leftovers, own=own):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             stamps.update(f"{item.stamp}\n".encode())
@@ -91,6 +95,7 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
         digest=digest.hexdigest(),
         unused=unused,
         stamps=stamps.hexdigest(),
+        own=own,
     )
 
 
@@ -112,6 +117,7 @@ def files_of(
     deep: bool = True,
     joins: list[Join] | None = None,
     missing: list[str] | None = None,
+    own: list[OwnRows] | None = None,
 ) -> Iterator[RawItem]:
     """The files that a source's layout and tables ask for, in order, with what the tables say of them.
 
@@ -123,6 +129,7 @@ def files_of(
         deep: Whether to look into archives that take a pass over all of each; else they count as `UNOPENED`.
         joins: Gets the tables.
         missing: Gets what is wrong with tables, which is then no error: what they would select or say is not known.
+        own: Gets what the tables say in columns of the user's own; of a list once all files are taken.
 
     Raises:
         SourceError: A table that the layout needs is missing, cannot be read, or selects nothing.
@@ -133,8 +140,7 @@ def files_of(
     if layout.reader != "list":
         files = _taken(all_items(root, settings.limits, deep=deep), Sieve(layout), leftovers, tables, num_files)
     else:
-        named = any_of(layout.include).fullmatch if layout.include else lambda _: True
-        files = listed_items(root, settings.limits, named, leftovers.columns)
+        files = _of_list(root, spec, settings, leftovers, [] if own is None else own)
     if not layout.tables and not any(rule.fallback for rule in layout.rules):
         return files
     found = Compact(files)  # tables may come after the files that they are about
@@ -142,8 +148,22 @@ def files_of(
     leftovers.columns |= {join.name: list(join.unused) for join in read if join.unused}
     if joins is not None:
         joins.extend(read)
+    if own is not None:
+        own.extend(join.own for join in read if join.own is not None)
     spare = {number for number, rule in enumerate(layout.rules) if rule.fallback}
     return joined_files(found, read, leftovers, spare=spare if set(num_files) - spare else set())
+
+
+def _of_list(
+    root: RawRoot, spec: SourceSpec, settings: IngestSettings, leftovers: Leftovers, own: list[OwnRows]
+) -> Iterator[RawItem]:
+    """The files of the list that a source is."""
+    layout = spec.layout
+    named = any_of(layout.include).fullmatch if layout.include else lambda _: True
+    cells = Cells(layout.columns) if layout.columns else None
+    yield from listed_items(root, settings.limits, named, leftovers.columns, cells)
+    if cells is not None:
+        own.append(cells.done(root.single or "the list", "file", keys_of=lambda item: (same_path(item.raw_path),)))
 
 
 def _taken(

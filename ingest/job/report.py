@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from ingest.columns.bringing import Brought
 from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
@@ -74,6 +75,7 @@ class JobReport:
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
         volumes: What was made of DICOM series (`ingest.job.place`); empty where there are none.
+        columns: What came beside the index, by table.
         notes: Sentences that the user should read.
         seconds: Wall time.
     """
@@ -105,6 +107,7 @@ class JobReport:
     skipped_buckets: int = 0
     eval_overlap: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
+    columns: tuple[Brought, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -116,7 +119,8 @@ class JobReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**told, "columns": [asdict(brought) for brought in self.columns]}
 
 
 def settled_counts(units: Sequence[UnitReport], resolution: Resolution) -> tuple[int, dict[str, int]]:

@@ -18,6 +18,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from ingest.columns.bringing import Bringing, Brought, bring, prepare
+from ingest.columns.own_rows import OwnRows
 from ingest.engines.base import Engine, Supervision
 from ingest.engines.local import LocalEngine
 from ingest.job.commit import commit
@@ -62,6 +64,7 @@ def run_job(
     engine: Engine | None = None,
     share: Share | None = None,
     listed: Mapping[str, frozenset[str]] | None = None,
+    list_columns: OwnRows | None = None,
     encoding: Mapping[str, Any] | None = None,
     keep_pipeline: bool = False,
     retry_rejects: str | None = None,
@@ -80,6 +83,7 @@ def run_job(
         engine: Where to run instead of local processes.
         share: Which part of the units this process maps, where several share a job; without it, all.
         listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
+        list_columns: Columns of the data list to have beside the index (`ingest.source.data_list.list_columns`).
         encoding: Keys of the encoding policy that the dataset gets, or has (`ingest.picture.encoding.Encoding`).
         keep_pipeline: Go on in a dataset whose samples an earlier version of the pipeline made.
         retry_rejects: Try the rejects of this reason again (empty: all of them), and nothing else.
@@ -90,8 +94,8 @@ def run_job(
     Raises:
         SourceError: The raw URL holds nothing that the source's layout asks for, or what vanished is to be pruned and a
             part of the raw data cannot be listed now.
-        ConfigError: The source needs a secret and there is none, or the dataset has another encoding policy or was
-            made by another version of the pipeline.
+        ConfigError: The source needs a secret and there is none, the dataset has another encoding policy or was made
+            by another version of the pipeline, or a column beside the index may name a person or does not fit.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
@@ -104,33 +108,97 @@ def run_job(
     listing = _listing(spec, raw_url, settings)
     if listed is not None:
         check_matches(listed, (names.raw_path(item) for item in listing.items), source=spec.id)
-    rules = rules_of(spec, settings, target.encoding, key_check=names.key_check, listed=listed)
+    columns = prepare(target.dataset, [*listing.own, *([] if list_columns is None else [list_columns])])
+    asked = _Asked(
+        raw_url=raw_url,
+        listed=listed,
+        keep_pipeline=keep_pipeline,
+        retry_rejects=retry_rejects,
+        remapped=remapped,
+        mode=mode,
+        started=started,
+    )
+    engine = engine or LocalEngine(workers, Supervision.of(settings.limits))
+    report = _ingest(
+        spec,
+        settings,
+        names=names,
+        target=target,
+        listing=listing,
+        asked=asked,
+        engine=engine,
+        share=share,
+        tell=tell,
+    )
+    return replace(report, columns=_brought(report, columns, listing, names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What `run_job` was asked for; see its arguments."""
+
+    raw_url: str
+    listed: Mapping[str, frozenset[str]] | None
+    keep_pipeline: bool
+    retry_rejects: str | None
+    remapped: str | None
+    mode: Mode
+    started: float
+
+
+def _brought(
+    report: JobReport, columns: Sequence[Bringing], listing: Listing, names: Pseudonyms
+) -> tuple[Brought, ...]:
+    """Write the columns that come beside the index, where the job's samples are committed.
+
+    It runs after every run of a job, also of one that was committed before: that one may have ended in between.
+    """
+    dataset = Dataset.find(report.dataset) if columns and not report.unfinished else None
+    if dataset is None or dataset.is_empty():
+        return ()
+    return tuple(bring(dataset, columns, listing.items, names.raw_path, source=report.source))
+
+
+def _ingest(
+    spec: SourceSpec,
+    settings: IngestSettings,
+    *,
+    names: Pseudonyms,
+    target: Target,
+    listing: Listing,
+    asked: _Asked,
+    engine: Engine,
+    share: Share | None,
+    tell: Watcher,
+) -> JobReport:
+    """Read what is new in the listing and commit it."""
+    rules = rules_of(spec, settings, target.encoding, key_check=names.key_check, listed=asked.listed)
     attempts = attempts_at(target.dataset, spec.id, rules, listing)
-    if retry_rejects is None and attempts.is_complete:
+    if asked.retry_rejects is None and attempts.is_complete:
         _tidy(target.dataset, attempts, listing, names, settings.secret)
-        if attempts.covers(listing, mode) and not rejects_to_revive(target.dataset, spec.id).wanted:
+        if attempts.covers(listing, asked.mode) and not rejects_to_revive(target.dataset, spec.id).wanted:
             return replace(_report(target.dataset, spec, attempts, listing), repeated=True)
-    note = target.require_current(keep_pipeline=keep_pipeline)
-    retry = None if retry_rejects is None else _retry(target.dataset, attempts, retry_rejects)
+    note = target.require_current(keep_pipeline=asked.keep_pipeline)
+    retry = None if asked.retry_rejects is None else _retry(target.dataset, attempts, asked.retry_rejects)
     if retry is None:
         by_name = bool(note) and not attempts.jobs
-        work = sift(target.dataset, listing.items, names, source=spec.id, rules=rules, mode=mode, by_name=by_name)
+        work = sift(target.dataset, listing.items, names, source=spec.id, rules=rules, mode=asked.mode, by_name=by_name)
         if work.is_idle:
             return _idle(target.dataset, spec, attempts, listing, work)
-        attempts = attempts_for(target.dataset, attempts, listing, source=spec.id, rules=rules, mode=mode)
+        attempts = attempts_for(target.dataset, attempts, listing, source=spec.id, rules=rules, mode=asked.mode)
     else:
         work = Sifted(items=Compact(item for item in listing.items if names.raw_path(item) in retry.wanted))
-    if remapped is not None:
-        carry_tombstones(Dataset.open(remapped), target.made(), settings.secret)
+    if asked.remapped is not None:
+        carry_tombstones(Dataset.open(asked.remapped), target.made(), settings.secret)
     context = MapContext(
         spec=spec,
         settings=settings,
         encoding=target.encoding,
-        raw_url=raw_url,
+        raw_url=asked.raw_url,
         dataset_url=target.made().url,
         job_id=attempts.next_id(retry=retry is not None),
         rules=rules,
-        listed=listed,
+        listed=asked.listed,
         retry=work.revive if retry is None and work.revive.wanted else retry,
     )
     job = _Job(
@@ -141,11 +209,11 @@ def run_job(
         attempts=attempts,
         listing=listing,
         work=work,
-        retried=retry_rejects,
+        retried=asked.retry_rejects,
         tell=tell,
     )
     try:
-        report = _run(job, engine or LocalEngine(workers, Supervision.of(settings.limits)), share)
+        report = _run(job, engine, share)
     except (BiovfmError, OSError):
         if not job.dataset.has_job(context.job_id):
             raise
@@ -154,7 +222,7 @@ def run_job(
         done = attempts_of(job.dataset, attempts.base)
         report = replace(_report(job.dataset, spec, done, listing), repeated=True)
     notes = (*((note,) if note else ()), *_unused(listing), *report.notes)
-    return replace(report, notes=notes, seconds=time.monotonic() - started)
+    return replace(report, notes=notes, seconds=time.monotonic() - asked.started)
 
 
 def _unused(listing: Listing) -> Iterator[str]:

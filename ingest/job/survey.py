@@ -6,15 +6,19 @@ looked into only when asked, since that takes a pass over all of each.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from ingest.columns.bringing import type_rows
+from ingest.columns.own_rows import OwnRows
 from ingest.job.join import Join
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
 from ingest.job.list import UNOPENED, files_of, open_root
 from ingest.job.select import path_of
 from ingest.privacy.pseudonyms import group_of
+from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem
 from ingest.raw.names import printable
 from ingest.raw.root import RawRoot
@@ -23,7 +27,10 @@ from ingest.settings import IngestSettings
 from ingest.source.globs import any_of, expand, glob_regex
 from ingest.source.layout import Rule
 from ingest.source.spec import SourceSpec
-from shards.errors import SourceError
+from shards.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from shards.dataset.columns import Kind
 
 TOLERANCE: Final = 0.05
 """Share by which the number of images may differ from what is expected."""
@@ -67,6 +74,27 @@ class PartFound:
 
 
 @dataclass(slots=True, kw_only=True)
+class ColumnFound:
+    """A column that would come beside the index.
+
+    Attributes:
+        name: Its name.
+        table: Path of the table.
+        header: Its name there.
+        kind: Its type.
+        filled: Files (of a table by image numbers: images) that get a value.
+        missing: Files that get none.
+    """
+
+    name: str
+    table: str
+    header: str
+    kind: Kind
+    filled: int
+    missing: int
+
+
+@dataclass(slots=True, kw_only=True)
 class Survey:
     """What a folder holds of a source.
 
@@ -82,6 +110,7 @@ class Survey:
         unopened: Compressed tars that were not looked into.
         tables: Path of each table → rows that count.
         unused: Lists and tables → their columns of which nothing is taken.
+        columns: Columns that would come beside the index.
         num_groups: Different groups, or None where only reading tells.
         largest_group: Files of the largest.
         num_images: Images that the files give, or None where only reading tells.
@@ -101,6 +130,7 @@ class Survey:
     unopened: int = 0
     tables: dict[str, int] = field(default_factory=dict)
     unused: dict[str, list[str]] = field(default_factory=dict)
+    columns: list[ColumnFound] = field(default_factory=list)
     num_groups: int | None = 0
     largest_group: int = 0
     num_images: int | None = 0
@@ -143,9 +173,14 @@ def survey(raw_url: str, spec: SourceSpec, settings: IngestSettings, *, deep: bo
     leftovers = Leftovers()
     joins: list[Join] = []
     opened: set[str] = set()
+    own: list[OwnRows] = []
     try:
-        files = files_of(root, spec, settings, leftovers, deep=deep, joins=joins, missing=found.problems)
-        _count(files, spec, found, opened)
+        files = files_of(root, spec, settings, leftovers, deep=deep, joins=joins, missing=found.problems, own=own)
+        met = Compact(_counted(files, spec, found, opened)) if brings_columns(spec) else None
+        if met is None:
+            deque(_counted(files, spec, found, opened), maxlen=0)
+        else:
+            _hold_columns(own, met, found)
     except SourceError as error:
         found.problems.append(str(error))
     _sort_out(leftovers, spec, found)
@@ -161,7 +196,38 @@ def _name(rule: Rule) -> str:
     return rule.name or ", ".join(rule.include) or f"files of the {rule.reader} reader"
 
 
-def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: set[str]) -> None:
+def brings_columns(spec: SourceSpec) -> bool:
+    """Whether columns come beside the index with a source."""
+    return bool(spec.layout.columns) or any(table.columns for table in spec.layout.tables)
+
+
+def _hold_columns(own: Sequence[OwnRows], items: Sequence[RawItem], found: Survey) -> None:
+    """Which columns would come, and for how many files."""
+    for rows in own:
+        try:
+            typed = type_rows(rows, {})
+        except ConfigError as error:
+            found.problems.append(str(error))
+            continue
+        about = [number for item in items for number in _first_row(rows, item)]
+        for name, values in typed.columns.items():
+            valid = values.is_valid().to_pylist()
+            filled = sum(number >= 0 and valid[number] for number in about)
+            header, kind = rows.wanted[name].header, typed.kinds[name]
+            column = ColumnFound(
+                name=name, table=rows.name, header=header, kind=kind, filled=filled, missing=len(about) - filled
+            )
+            found.columns.append(column)
+
+
+def _first_row(rows: OwnRows, item: RawItem) -> Sequence[int]:
+    """The number of the row that is about a file, -1 where there is none; of a table by image numbers all rows."""
+    if rows.about == "number":
+        return range(rows.num_rows) if rows.is_about(item) else ()
+    return rows.rows_of(item)[:1] or (-1,)
+
+
+def _counted(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: set[str]) -> Iterator[RawItem]:
     """Count files, images and groups; `opened` gets the archives that files are taken from."""
     groups: dict[int, int] = {}
     unsure = False
@@ -182,6 +248,7 @@ def _count(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: se
             said = stated.group if stated else ""
             group = hash(said or group_of(spec, item, frame="", stated=""))
             groups[group] = groups.get(group, 0) + 1
+        yield item
     found.num_groups = None if unsure else len(groups)
     found.largest_group = max(groups.values(), default=0)
     for part, rule in zip(found.parts, spec.layout.rules, strict=True):

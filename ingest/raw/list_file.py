@@ -9,18 +9,21 @@ taken in the order of their paths, each once.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawItem, Stated
 from ingest.raw.listing import members
 from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
-from ingest.raw.table_rows import table_rows
+from ingest.raw.table_rows import plain_text, table_rows
 from ingest.settings import LimitSettings
 from shards.errors import SourceError, UnavailableError
+
+if TYPE_CHECKING:
+    from ingest.columns.own_rows import Cells
 
 PATH_COLUMNS: Final = (
     *("path", "url", "file", "raw_path", "file_path", "filepath", "filename", "file_name", "image_path", "image"),
@@ -45,6 +48,7 @@ def listed_items(
     limits: LimitSettings,
     names: Callable[[str], object] = lambda _: True,
     unused: dict[str, list[str]] | None = None,
+    cells: Cells | None = None,
 ) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
 
@@ -53,11 +57,12 @@ def listed_items(
         limits: Guards against absurd archives.
         names: Whether a file below the folder is the list, by its path.
         unused: Gets the list's name and its columns that say nothing of a file.
+        cells: Gets the rows, for the columns that the user wants of them.
 
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    rows = _rows(root, names, {} if unused is None else unused)
+    rows = _rows(root, names, {} if unused is None else unused, cells)
     archives: dict[str, dict[str, Stated]] = {}
     for path, stated in rows.items():
         archive = path.rpartition("::")[2] if path.startswith(_SCHEMES) and "::" in path else ""
@@ -69,7 +74,9 @@ def listed_items(
         yield from _items(root, name, archives[name], limits)
 
 
-def _rows(root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]]) -> dict[str, Stated]:
+def _rows(
+    root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]], cells: Cells | None
+) -> dict[str, Stated]:
     """Path → what the list says of it."""
     files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
     if len(files) != 1:
@@ -80,9 +87,14 @@ def _rows(root: RawRoot, names: Callable[[str], object], unused: dict[str, list[
         with root.open(name) as stream:
             for number, row in enumerate(table_rows(stream, name), _FIRST_ROW):
                 if number == _FIRST_ROW:
-                    _note_unused(name, [str(column or "").strip() for column in row], unused)
+                    if cells is not None:
+                        cells.check(row, where=name)
+                    columns = [str(column or "").strip() for column in row]
+                    _note_unused(name, columns, () if cells is None else cells.headers, unused)
                 path, stated = _entry(root, {str(column or "").strip().lower(): cell for column, cell in row.items()})
                 found.setdefault(path or f"{name}{_ROW}{number}", stated)
+                if cells is not None:
+                    cells.add(row, [same_path(path)] if path else ())
     except (ValueError, OSError) as error:
         raise fault_of(error) or SourceError(
             f"{root.url} is no list that can be read: {type(error).__name__}", hint=_SAVE_AS
@@ -93,10 +105,17 @@ def _rows(root: RawRoot, names: Callable[[str], object], unused: dict[str, list[
 _SAVE_AS: Final = "save it as UTF-8 (in Excel: CSV UTF-8), or as Parquet"
 
 
-def _note_unused(name: str, columns: list[str], unused: dict[str, list[str]]) -> None:
+def same_path(path: str) -> str:
+    """A path of the list in the form in which all ways to write it are equal."""
+    plain = path.replace("\\", "/")
+    return plain if "://" in plain else posixpath.normpath(plain)
+
+
+def _note_unused(name: str, columns: list[str], wanted: Container[str], unused: dict[str, list[str]]) -> None:
     """Name the columns that say nothing of a file; of several that mean the same, the first one is used."""
     known = {column for names in (PATH_COLUMNS, *_STATED.values()) for column in names}
-    left = [column for column in columns if column and column.lower() not in known]
+    shown = [plain_text(column) for column in columns if column and column.lower() not in known]
+    left = [column for column in shown if column not in wanted]
     if left:
         unused[name] = left
 
@@ -104,7 +123,7 @@ def _note_unused(name: str, columns: list[str], unused: dict[str, list[str]]) ->
 def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:
     name = next((name for name in PATH_COLUMNS if row.get(name)), "")
     if not name and not any(column in row for column in PATH_COLUMNS):
-        there = ", ".join(sorted(column for column in row if column))
+        there = ", ".join(sorted(plain_text(column) for column in row if column))
         raise SourceError(
             f"{root.url} has a row without `path`; its columns are {there}",
             hint=f"name a column one of {', '.join(PATH_COLUMNS)}",

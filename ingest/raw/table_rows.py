@@ -21,6 +21,8 @@ _STATED_DELIMITER: Final = re.compile(r"\"?sep=([,;|])\"?", re.IGNORECASE)
 _MOST_FIELD_BYTES: Final = 16 << 20
 _HEAD_BYTES: Final = 4
 
+CODE_PAGE: Final = "cp1252"
+"""Of text that is no UTF-8."""
 NAME_COLUMN = ""
 """The only column of text that holds a name a line."""
 
@@ -81,6 +83,16 @@ def _rows_of_text(text: io.TextIOWrapper, extension: str, records: str, *, plain
 def _separated(text: TextIO, extension: str) -> Iterator[Row]:
     names, delimiter = read_header(text, extension)
     yield from csv.DictReader(text, fieldnames=names, delimiter=delimiter)
+
+
+def plain_text(value: Any) -> str:
+    """A value as text; bytes that are no UTF-8 are read in the code page of most spreadsheets."""
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode(CODE_PAGE, "replace")
+    return text
 
 
 def read_header(text: TextIO, extension: str) -> tuple[list[str], str]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ingest.columns.own_rows import Cells, OwnRows
 from ingest.raw.table_rows import table_rows
+from ingest.source.layout import OwnColumn
 from shards.errors import ConfigError, SourceError
 
 
@@ -34,6 +36,33 @@ def load_list(path: Path, source: str) -> Mapping[str, frozenset[str]]:
     if not found:
         raise ConfigError(f"{path} lists nothing of source {source}", hint="check the source's name")
     return {name: frozenset(frames) for name, frames in found.items()}
+
+
+def list_columns(path: Path, source: str, wanted: Mapping[str, OwnColumn]) -> OwnRows:
+    """Columns of a data list, of the rows of one source.
+
+    Args:
+        path: The list.
+        source: The source.
+        wanted: New name → what of the list it is.
+
+    Raises:
+        ConfigError: The list cannot be read.
+        SourceError: It lacks a column.
+    """
+    cells, places = Cells(wanted), list[tuple[str, str]]()
+    try:
+        with path.open("rb") as stream:
+            for number, row in enumerate(table_rows(stream, path.name)):
+                if number == 0:
+                    cells.check(row, where=path.name)
+                if row.get("source") in (None, "", source):
+                    for place in list(_places(row))[-1:]:
+                        places.append(place)
+                        cells.add(row)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {type(error).__name__}", hint="check the path") from error
+    return cells.done(path.name, "place", places=places)
 
 
 def _places(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:

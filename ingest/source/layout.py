@@ -20,11 +20,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from shards.schema import MODALITIES
+from shards.schema import INDEX_COLUMNS, MODALITIES
 
 ReaderName = Literal["auto", "images", "dicom", "nifti", "nrrd", "metaimage", "hdf5", "numpy", "video", "slide", "list"]
 Kind = Literal["masks", "labels", "derived", "copies", "split", "other"]
@@ -131,6 +131,36 @@ class Part(Frozen):
     )
 
 
+class OwnColumn(Frozen):
+    """A column of a table that becomes one beside the index (`biovfm columns`); the header alone will do in YAML."""
+
+    header: str = Field(min_length=1, description="Its name in the table.")
+    type: Literal["bool", "int", "float", "category", "date", "timestamp"] | None = Field(
+        None, description="Its type; found out without it."
+    )
+    allow: bool = Field(
+        False, description="Nobody can be told by it, although it looks like names, dates or identifiers."
+    )
+
+    optional: bool = Field(False, description="A table without it is whole.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_header(cls, value: Any) -> Any:
+        return {"header": value} if isinstance(value, str) else value
+
+
+def _check_column_name(name: str) -> str:
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) is None:
+        raise ValueError("the name of a column is [a-z][a-z0-9_]*")
+    if name in INDEX_COLUMNS:
+        raise ValueError(f"the index has a column {name} of its own: call yours own_{name}")
+    return name
+
+
+OwnColumns = Mapping[Annotated[str, AfterValidator(_check_column_name)], OwnColumn]
+
+
 class Table(Frozen):
     """A table of the source's own that says more of its files, or which of them count."""
 
@@ -165,6 +195,11 @@ class Table(Frozen):
     values: Mapping[str, Mapping[str, str]] = Field(
         default_factory=dict, description="Column → its words → ours: {image_modality: {MRI: MR}}."
     )
+    columns: OwnColumns = Field(
+        default_factory=dict,
+        description="Columns to have beside the index: new name → header, or → `{header, type, allow}`: "
+        "{age: Patient Age, sex: {header: Patient Gender, type: category}}.",
+    )
     optional: bool = Field(False, description="Without the table all files are taken and nothing more is known.")
 
     @model_validator(mode="after")
@@ -173,7 +208,7 @@ class Table(Frozen):
             raise ValueError("`pattern` belongs to `match: pattern`, which needs it")
         if self.per_frame and (self.keys or not self.of):
             raise ValueError("`per_frame` goes by position: it needs `of` and takes no `key`")
-        if not self.per_frame and not self.keys and not self.records and self.columns:
+        if not self.per_frame and not self.keys and not self.records and (self.stating or self.columns):
             raise ValueError("columns need a `key`: the column that names the file")
         return self
 
@@ -183,8 +218,8 @@ class Table(Frozen):
         return tuple(name for name in ([self.key] if isinstance(self.key, str) else self.key) if name)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns that it says something with."""
+    def stating(self) -> tuple[str, ...]:
+        """The columns by which it says something that ingest goes by."""
         named = (*self.group, self.modality, self.licence, self.anatomy, self.label, *self.where)
         return tuple(name for name in named if name)
 
@@ -227,6 +262,9 @@ class Layout(Frozen):
     frames: FrameRule = FrameRule()
     window: Window | None = Field(None, description="Used where the file names none; else percentiles 0.5 and 99.5.")
     images_per_file: float | None = Field(None, gt=0, description="How many images a file gives on average.")
+    columns: OwnColumns = Field(
+        default_factory=dict, description="`reader: list`: columns of the list to have beside the index, as in a table."
+    )
     parts: tuple[Part, ...] = Field((), description="Several kinds of files with images, instead of `include`.")
     tables: tuple[Table, ...] = Field((), description="Tables of the source's own.")
     evidence: str = Field("", description="From where the layout is known.")
@@ -239,6 +277,11 @@ class Layout(Frozen):
             raise ValueError("with `parts`, put `include` and `images_per_file` into each of them")
         if self.reader == "list" and (self.parts or self.tables):
             raise ValueError("`reader: list` takes neither `parts` nor `tables`: the list says it all")
+        if self.columns and self.reader != "list":
+            raise ValueError("`columns` beside `include` are those of a list; those of a table stand in `tables`")
+        named = [name for table in self.tables for name in table.columns]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"two tables bring a column {twice[0]}: give one of them another name")
         return self
 
     @cached_property

@@ -110,7 +110,11 @@ _WORDS: Final = (
 _WORDS_OF_LAYOUT: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("downloads", "images_per_file", "evidence", "confidence", "note"), True),
     "parts": {"__all__": {"name": True, "images_per_file": True, "optional": True}},
+    "columns": True,
+    "tables": {"__all__": {"columns": True}},
 }
+_OF_ANY_TABLE: Final = frozenset({"path", "records", "key", "match", "pattern", "of", "where", "values", "optional"})
+"""What says nothing of a file or its selection by itself."""
 
 
 class SourceSpec(Frozen):
@@ -155,9 +159,20 @@ class SourceSpec(Frozen):
     note: str = ""
 
     def decisive(self) -> dict[str, Any]:
-        """What of the source decides the bytes of a job: fields at their default and words for people stay out."""
+        """What of the source decides the bytes of a job.
+
+        Fields at their default, words for people and columns that come beside the index stay out.
+        """
         words: dict[str, Any] = {"layout": _WORDS_OF_LAYOUT, **dict.fromkeys(_WORDS, True)}
         told = self.model_dump(mode="json", exclude_defaults=True, exclude=words)
+        layout = told.get("layout", {})
+        for_columns = [bool(table.columns) for table in self.layout.tables]
+        layout["tables"] = [
+            table
+            for table, brings in zip(layout.get("tables", ()), for_columns, strict=True)
+            if not (brings and set(table) <= _OF_ANY_TABLE)
+        ]
+        told["layout"] = {name: value for name, value in layout.items() if value != []}
         return {name: value for name, value in told.items() if value != {}}
 
     @field_validator("id")

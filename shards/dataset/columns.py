@@ -57,6 +57,19 @@ class ColumnFacts:
     examples: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What given values would change.
+
+    Attributes:
+        rows: Samples that would get a value that they do not have.
+        replaced: Column → samples that have another value.
+    """
+
+    rows: int
+    replaced: Mapping[str, int]
+
+
 def arrow_type(kind: Kind) -> pa.DataType:
     """The Arrow type in which a kind is stored; timestamps are UTC, in microseconds."""
     import pyarrow as pa
@@ -181,7 +194,9 @@ def _shown(name: str, kind: Kind) -> str:
     return f"{column} AT TIME ZONE 'UTC' AS \"{name}\"" if kind == "timestamp" else column
 
 
-def write_columns(dataset: Dataset, given: pa.Table, *, replace: bool = False, note: Mapping[str, Any]) -> int:
+def write_columns(
+    dataset: Dataset, given: pa.Table, *, replace: bool = False, note: Mapping[str, Any], if_changed: bool = False
+) -> int:
     """Give samples their values, as one more version of the table.
 
     A column that is there already is extended: samples without a value get theirs.
@@ -191,6 +206,7 @@ def write_columns(dataset: Dataset, given: pa.Table, *, replace: bool = False, n
         given: `key` and the new columns; each key once.
         replace: Whether a value may take the place of another one.
         note: Kept in the commit; counts and names, no values.
+        if_changed: Whether to write nothing where all samples have these values already.
 
     Returns:
         The version after it.
@@ -209,6 +225,8 @@ def write_columns(dataset: Dataset, given: pa.Table, *, replace: bool = False, n
             return "SELECT * FROM given ORDER BY key"
         if not replace:
             _check_same(database, [name for name in names if name in kinds])
+        if if_changed and not _changes(database, names, kinds).rows:
+            return ""
         kept = [f'old."{name}"' for name in kinds if name not in names]
         both = [f'coalesce(given."{name}", old."{name}") AS "{name}"' for name in names if name in kinds]
         new = [f'given."{name}"' for name in names if name not in kinds]
@@ -216,6 +234,39 @@ def write_columns(dataset: Dataset, given: pa.Table, *, replace: bool = False, n
         return f"SELECT {columns} FROM old FULL JOIN given ON old.key = given.key ORDER BY 1"  # noqa: S608
 
     return _rewrite(dataset, rows, note)
+
+
+def count_changes(dataset: Dataset, given: pa.Table) -> Changes:
+    """What `write_columns` with `replace` would change.
+
+    Args:
+        dataset: The dataset.
+        given: `key` and the columns; each key once.
+    """
+    old = column_table(dataset)
+    if old is None:
+        return Changes(rows=len(given), replaced={})
+
+    def counted() -> Changes:
+        with _reading(dataset, old) as database:
+            database.register("given", given)
+            names = [name for name in given.column_names if name != "key"]
+            return _changes(database, names, column_kinds(old))
+
+    return ask_tables(dataset.url, counted)
+
+
+def _changes(database: duckdb.DuckDBPyConnection, names: Sequence[str], kinds: Mapping[str, Kind]) -> Changes:
+    """What the rows of `given` would change in `old`; no value is none where another is."""
+    there = [name for name in names if name in kinds]
+    news = [f'given."{name}" IS NOT NULL' for name in names if name not in kinds]
+    others = [f'(given."{name}" IS NOT NULL AND given."{name}" IS DISTINCT FROM old."{name}")' for name in there]
+    replaced = [f'count(*) FILTER (given."{name}" != old."{name}")' for name in there]
+    changed = " OR ".join([*news, *others])
+    sql = f"SELECT {', '.join([f'count(*) FILTER ({changed})', *replaced])} FROM given LEFT JOIN old USING (key)"  # noqa: S608
+    (counts,) = database.execute(sql).fetchall()
+    found = {name: int(count) for name, count in zip(there, counts[1:], strict=True) if count}
+    return Changes(rows=int(counts[0]), replaced=found)
 
 
 def remove_columns(dataset: Dataset, names: Sequence[str]) -> int:
@@ -301,14 +352,19 @@ def _reading(dataset: Dataset, old: DeltaTable | None) -> Iterator[duckdb.DuckDB
 
 
 def _rewrite(dataset: Dataset, rows: Any, note: Mapping[str, Any]) -> int:
-    """Write the table anew from what a query makes of its newest version; again where another writer came first."""
+    """Write the table anew from what a query makes of its newest version; again where another writer came first.
+
+    Without a query nothing is written.
+    """
     from deltalake.exceptions import DeltaError
 
     for left in reversed(range(_TRIES)):
         old = column_table(dataset)
         try:
             with _reading(dataset, old) as database:
-                _overwrite(dataset, old, database, rows(database, old), note)
+                if not (sql := rows(database, old)):
+                    break
+                _overwrite(dataset, old, database, sql, note)
         except DeltaError as error:
             now = columns_version(dataset)
             if not left or now == (None if old is None else old.version()):

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.cli import main
-from ingest.columns.adding import AMBIGUOUS, CONTRADICTED, NO_ID, UNMATCHED, Wish, add_columns, plain_name
+from ingest.columns.adding import Wish, add_columns, plain_name
+from ingest.columns.settling import AMBIGUOUS, CONTRADICTED, NO_ID, UNMATCHED
 from ingest.privacy.pseudonyms import KeyedNames
 from shards.dataset.columns import columns_version, describe_columns
 from shards.dataset.dataset import Dataset
