@@ -210,7 +210,7 @@ def _match(
     """Make `hits`: the samples of a source that each row is about; `id` is the number of the row, from 1."""
     if rows.about == "place":
         pairs: Iterator[tuple[Any, ...]] = ((*place, row) for row, place in enumerate(rows.places, 1))
-        names = ("path", "frame", "row")
+        names: tuple[str, ...] = ("path", "frame", "row")
     else:
         pairs = ((path, row + 1) for path, row in candidates(rows, items, path_of))
         names = ("path", "row")

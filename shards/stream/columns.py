@@ -99,6 +99,11 @@ class PlanColumns:
         )
         self.digests = {name: _digest(column) for name, column in self._columns.items()}
 
+    @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """The words of each category, in the order of their numbers."""
+        return {name: column.categories for name, column in self._columns.items() if column.categories}
+
     def positions(self, shards: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers of samples: `(n,)` shards of the plan and rows in them → `(n,)`."""
         found: NDArray[np.int64] = self._starts[shards] + rows

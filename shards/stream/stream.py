@@ -188,6 +188,11 @@ class Stream:
         return self.plan.num_samples
 
     @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Of the own columns that are categories: name → words, at the place that a batch has as number."""
+        return {} if self._columns is None else self._columns.categories
+
+    @property
     def digests(self) -> Digests:
         """Which samples, in which order; what ranks, positions and checkpoints compare."""
         columns = "" if self._columns is None else " ".join(f"{k}={v}" for k, v in self._columns.digests.items())

@@ -23,7 +23,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
 
     Each batch is a dictionary: `views`, a list of `(B, num, C, size_px, size_px)` uint8 tensors, channels-last in
     memory; `keys`, `epoch` and `index`; with own columns also `columns`, name → `(B,)` tensor, and `missing`, name →
-    `(B,)` bool tensor, see `column_tensors`.
+    `(B,)` bool tensor, see `column_tensors`; `categories` has the words of a category's numbers.
 
     A loop ends where the stream's `num_epochs` end, and the next loop goes on with the next epochs, so that
     `for epoch in range(10): for batch in loader:` over a stream with `num_epochs=1` sees every epoch once. `len` is the
@@ -55,6 +55,11 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         if self.stream.num_epochs is None:
             raise TypeError("a stream without num_epochs goes on for ever; make it with num_epochs=1 for a length")
         return self.stream.num_epochs * self.stream.batches_per_epoch
+
+    @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Of the own columns that are categories: name → words, at the place that a batch has as number."""
+        return self.stream.categories
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch."""

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,13 @@ def gathered(rows: torch.Tensor, world: World) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def launch(out: Path, *, world_size: int = 2) -> None:
-    """Run `main` in `world_size` processes and wait for them."""
+def launch(out: Path, *, world_size: int = 2, module: str = "tests.train.ranks", words: Sequence[str] = ()) -> None:
+    """Run a module's `main` in `world_size` processes that find each other, and wait for them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "tests.train.ranks", str(out)]
+    command = [sys.executable, "-m", module, str(out), *words]
     running = [
         subprocess.Popen(command, env={**environment, "RANK": str(rank), "OMP_NUM_THREADS": "1"})
         for rank in range(world_size)

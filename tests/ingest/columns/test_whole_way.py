@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +105,31 @@ def test_a_whole_dataset_has_masks_where_nothing_is_known(lock: Path) -> None:
     assert np.array_equal(labels.missing, labels.values == -1)
     assert labels.missing.sum() == 2
     assert not batch.columns["age"].missing.any()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.torch
+def test_processes_of_two_ranks_see_what_one_process_sees_and_go_on_from_its_state(lock: Path, tmp_path: Path) -> None:
+    from tests.train.ranks import launch
+
+    def run(name: str, world_size: int, num: int, state: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        out = tmp_path / name
+        out.mkdir()
+        if state is not None:
+            (out / "state.json").write_text(json.dumps(state))
+        words = [str(lock), str(num)]
+        launch(out, world_size=world_size, module="tests.ingest.columns.column_ranks", words=words)
+        return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(world_size)]
+
+    def joined(ranks: list[dict[str, Any]]) -> list[list[Any]]:
+        return [[*chain(*parts)] for parts in zip(*(rank["batches"] for rank in ranks), strict=True)]
+
+    [one] = run("one", 1, 5)
+    first = run("first", 2, 2)
+    assert joined(first) == one["batches"][:2]
+    assert {(age, label) for _, age, label in one["batches"][0]} == {(64, "malign"), (66, "benign")}
+    assert first[0]["state"] == first[1]["state"]
+    assert joined(run("resumed", 2, 3, first[0]["state"])) == one["batches"][2:]
+    [alone] = run("alone", 1, 3, first[0]["state"])
+    assert alone["batches"] == one["batches"][2:]

@@ -119,5 +119,6 @@ def test_own_columns_are_tensors_with_masks(tmp_path: Path) -> None:
         assert (batch["columns"]["day"][known] == 10).all()
         places = [keys.index(key) for key, there in zip(batch["keys"], known.tolist(), strict=True) if there]
         assert batch["columns"]["age"][known].tolist() == places
+    assert StreamDataset(stream).categories.keys() == {"stage"}
     moved = column_tensors(next(iter(stream)).columns, "meta")
     assert moved["columns"]["age"].device.type == "meta"
