@@ -160,9 +160,10 @@ def ingest(
         _engine(engine, address, _cores() if workers is None else workers, checked) as runner,
         _watch() as watcher,
     ):
+        from ingest.columns.data_list import list_columns
         from ingest.job.run import run_job
         from ingest.job.sift import Mode
-        from ingest.source.data_list import list_columns, load_list  # while the engine's processes import theirs
+        from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
         figures = _figures(registry, spec)
         clock = StageClock(_both(watcher, figures))

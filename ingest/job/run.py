@@ -83,7 +83,7 @@ def run_job(
         engine: Where to run instead of local processes.
         share: Which part of the units this process maps, where several share a job; without it, all.
         listed: Take only these frames of these raw paths (`raw path → frames`), as a data list names them.
-        list_columns: Columns of the data list to have beside the index (`ingest.source.data_list.list_columns`).
+        list_columns: Columns of the data list to have beside the index (`ingest.columns.data_list.list_columns`).
         encoding: Keys of the encoding policy that the dataset gets, or has (`ingest.picture.encoding.Encoding`).
         keep_pipeline: Go on in a dataset whose samples an earlier version of the pipeline made.
         retry_rejects: Try the rejects of this reason again (empty: all of them), and nothing else.

@@ -9,9 +9,9 @@ taken in the order of their paths, each once.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawItem, Stated
@@ -21,9 +21,6 @@ from ingest.raw.split_archive import Found
 from ingest.raw.table_rows import plain_text, table_rows
 from ingest.settings import LimitSettings
 from shards.errors import SourceError, UnavailableError
-
-if TYPE_CHECKING:
-    from ingest.columns.own_rows import Cells
 
 PATH_COLUMNS: Final = (
     *("path", "url", "file", "raw_path", "file_path", "filepath", "filename", "file_name", "image_path", "image"),
@@ -40,6 +37,21 @@ _ROW: Final = "#row "
 _FIRST_ROW: Final = 2
 """Number of the first row below the header, as spreadsheets count."""
 
+
+class RowKeeper(Protocol):
+    """Who takes more of the rows than the list says of its files."""
+
+    @property
+    def headers(self) -> Container[str]:
+        """The columns that it takes."""
+
+    def check(self, names: Iterable[Any], *, where: str) -> None:
+        """See the columns that there are, before all rows."""
+
+    def add(self, row: Mapping[Any, Any], keys: Iterable[str] = ()) -> None:
+        """Take a row; the keys are those of its file (`same_path`)."""
+
+
 _SCHEMES: Final = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "libarchive://")
 
 
@@ -48,7 +60,7 @@ def listed_items(
     limits: LimitSettings,
     names: Callable[[str], object] = lambda _: True,
     unused: dict[str, list[str]] | None = None,
-    cells: Cells | None = None,
+    cells: RowKeeper | None = None,
 ) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
 
@@ -75,7 +87,7 @@ def listed_items(
 
 
 def _rows(
-    root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]], cells: Cells | None
+    root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]], cells: RowKeeper | None
 ) -> dict[str, Stated]:
     """Path → what the list says of it."""
     files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]

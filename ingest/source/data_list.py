@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ingest.columns.own_rows import Cells, OwnRows
 from ingest.raw.table_rows import table_rows
-from ingest.source.layout import OwnColumn
 from shards.errors import ConfigError, SourceError
 
 
@@ -29,7 +27,7 @@ def load_list(path: Path, source: str) -> Mapping[str, frozenset[str]]:
                 if "raw_path" not in row:
                     raise ConfigError(f"{path} has no column raw_path", hint="write it with `biovfm subset export`")
                 if row.get("source") in (None, "", source):
-                    for name, frame in _places(row):
+                    for name, frame in places_of(row):
                         found.setdefault(name, set()).add(frame)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {type(error).__name__}", hint="check the path") from error
@@ -38,34 +36,7 @@ def load_list(path: Path, source: str) -> Mapping[str, frozenset[str]]:
     return {name: frozenset(frames) for name, frames in found.items()}
 
 
-def list_columns(path: Path, source: str, wanted: Mapping[str, OwnColumn]) -> OwnRows:
-    """Columns of a data list, of the rows of one source.
-
-    Args:
-        path: The list.
-        source: The source.
-        wanted: New name → what of the list it is.
-
-    Raises:
-        ConfigError: The list cannot be read.
-        SourceError: It lacks a column.
-    """
-    cells, places = Cells(wanted), list[tuple[str, str]]()
-    try:
-        with path.open("rb") as stream:
-            for number, row in enumerate(table_rows(stream, path.name)):
-                if number == 0:
-                    cells.check(row, where=path.name)
-                if row.get("source") in (None, "", source):
-                    for place in list(_places(row))[-1:]:
-                        places.append(place)
-                        cells.add(row)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {type(error).__name__}", hint="check the path") from error
-    return cells.done(path.name, "place", places=places)
-
-
-def _places(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def places_of(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The raw path and frame of a row; lists of earlier releases have the frame behind a `#` of the path."""
     yield row["raw_path"], row.get("raw_frame") or ""
     path, hash_sign, frame = row["raw_path"].rpartition("#")

@@ -10,12 +10,13 @@ import pytest
 
 from infra.cli import main
 from ingest.columns import bringing
+from ingest.columns.data_list import list_columns
 from ingest.job.identity import rules_of
 from ingest.job.run import run_job
 from ingest.job.survey import survey
 from ingest.picture.encoding import Encoding
 from ingest.settings import IngestSettings
-from ingest.source.data_list import list_columns, load_list
+from ingest.source.data_list import load_list
 from ingest.source.layout import OwnColumn
 from ingest.source.spec import SourceSpec, load_spec
 from shards.dataset.columns import columns_version
