@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from shards.dataset.direct import ROWS
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.table_files import LOG_PROPERTIES, log_kept
 from shards.errors import ConfigError, SampleIndexError
@@ -33,7 +34,7 @@ FOLDER: Final = "columns"
 _TRIES: Final = 8
 _NOTE: Final = "biovfm.columns"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_ROWS_NAME, _OWN_NAME = "index_rows", "own_columns"
+_ROWS_NAME, _OWN_NAME = ROWS, "own_columns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +149,21 @@ def register_samples(
     predicate: str = "",
     version: int | None = None,
 ) -> None:
-    """Register rows of the index as `samples`, with the own columns that a predicate names.
+    """Register rows of the index as `samples`, with the own columns that a predicate names; see `join_samples`."""
+    database.register(_ROWS_NAME, rows)
+    join_samples(database, dataset, predicate=predicate, version=version)
+
+
+def join_samples(
+    database: duckdb.DuckDBPyConnection, dataset: Dataset, *, predicate: str = "", version: int | None = None
+) -> None:
+    """Make the view `samples`: the rows that are there as `index_rows`, with the own columns that a predicate names.
 
     Where it names none, nothing is joined; nor where the version is not there, as in a copy without own columns.
 
     Args:
         database: The connection.
         dataset: The dataset.
-        rows: The index, as Arrow rows or dataset.
         predicate: The text that may name own columns.
         version: Version of the own columns; the newest where None.
     """
@@ -163,9 +171,8 @@ def register_samples(
     kinds = column_kinds(table)
     wanted = named_in(predicate, list(kinds))
     if table is None or not wanted:
-        database.register("samples", rows)
+        database.execute(f"CREATE TEMP VIEW samples AS FROM {_ROWS_NAME}")
         return
-    database.register(_ROWS_NAME, rows)
     database.register(_OWN_NAME, scan(table))
     shown = ", ".join(_shown(name, kinds[name]) for name in wanted)
     database.execute(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 from shards.dataset.arrow_files import arrow_files, store_error
+from shards.dataset.bounds import without_null_bounds
 from shards.errors import SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store import open_store
@@ -29,12 +30,17 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection that can read what is registered with it and nothing else (no files, no network).
+def connect(
+    *, memory_limit: str = "2GB", files: Sequence[str] = (), threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection that can read what is registered with it and nothing else (no other files, no network).
 
     Args:
         memory_limit: DuckDB's own limit; larger sorts spill to the temporary folder.
+        files: Paths of files that it may read too.
+        threads: Most threads of a question; one per core where None.
     """
+    import os
     import tempfile
     import uuid
 
@@ -46,6 +52,10 @@ def connect(*, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
     database.execute(f"SET temp_directory = {quote(str(spill))}")
     database.execute(f"SET memory_limit = '{memory_limit}'")
     database.execute("SET enable_progress_bar = false")
+    if threads is not None and threads < (os.cpu_count() or 1):
+        database.execute(f"SET threads = {threads}")
+    if files:
+        database.execute(f"SET allowed_paths = [{', '.join(map(quote, files))}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
     return database
@@ -158,7 +168,7 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     # Arrow's own file system where it can be: threads of the other one call into an interpreter that may be ending.
     files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if on_disk else _remote_files(table)
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
-    found = table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options)
+    found = without_null_bounds(table, table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options))
     if on_disk:  # Arrow would read whole files ahead; the page cache serves as well
         found.format.default_fragment_scan_options = ds.ParquetFragmentScanOptions(pre_buffer=False)
     later = [field for field in _columns_of(local) if field.name not in found.schema.names]

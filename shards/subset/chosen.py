@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.dataset.columns import register_samples
+from shards.dataset.columns import join_samples
 from shards.dataset.dataset import Dataset
+from shards.dataset.direct import direct_rows, read_by_arrow, register_rows
 from shards.dataset.query import ask_tables, connect, is_of_the_network, scan, told_plainly
 from shards.errors import ConfigError, SampleIndexError
 
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 
 MEMORY = "500MB"
 """What DuckDB may take for a selection; beyond it, sorts and groups go to the temporary folder."""
+_THREADS = 4
+"""Each thread holds a few column chunks; more of them would not fit into `MEMORY`."""
 SECONDS = 600.0
 """How long a selection may take."""
+_ALL = "TRUE"
 DIGEST_PREFIX = "md5sum128:"
 _WORD = 64
 
@@ -150,7 +154,7 @@ def choose(
     """
 
     def chosen() -> Chosen:
-        with samples(dataset, version, predicate=where) as database:
+        with samples(dataset, version, predicate="" if where == _ALL else where, quick=True) as database:
             return choose_from(database, where, with_samples=with_samples, seconds=seconds)
 
     return ask_tables(dataset.url, chosen)
@@ -193,6 +197,7 @@ def samples(
     dictionaries: Sequence[str] = ("shard",),
     predicate: str | None = None,
     columns_version: int | None = None,
+    quick: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection on which the table `samples` is an index version; it reaches nothing else.
 
@@ -202,28 +207,55 @@ def samples(
         dictionaries: Columns of few values to read as dictionaries.
         predicate: What will be asked: the columns of the user's own that it names are in `samples` too.
         columns_version: Version of these columns; the newest where None.
+        quick: Whether all that will be asked goes through `run`, so that DuckDB may read the files itself. It does not
+            where a predicate of the user's own is asked: by its statistics it skips files that hold NaN.
 
     Raises:
         SampleIndexError: The dataset holds nothing yet, or has no such version (any more).
     """
-    with told_plainly(dataset.url), connect(memory_limit=MEMORY) as database:
-        rows = scan(dataset.samples_table(version), dictionaries=dictionaries)
-        register_samples(database, dataset, rows, predicate=predicate or "", version=columns_version)
-        yield database
+    with told_plainly(dataset.url):
+        table = dataset.samples_table(version)
+        rows = scan(table, dictionaries=dictionaries)
+        direct = direct_rows(table, rows) if quick and not predicate else None
+        with connect(memory_limit=MEMORY, threads=_THREADS, files=direct.files if direct else ()) as database:
+            register_rows(database, rows, direct)
+            join_samples(database, dataset, predicate=predicate or "", version=columns_version)
+            yield database
 
 
-def run(database: duckdb.DuckDBPyConnection, sql: str, *, seconds: float = SECONDS) -> list[tuple[object, ...]]:
+def run(
+    database: duckdb.DuckDBPyConnection, sql: str, *, params: Sequence[object] = (), seconds: float = SECONDS
+) -> list[tuple[object, ...]]:
     """Run a statement that holds a user's predicate, with limits on time and memory.
+
+    A statement that fails where DuckDB reads the files of the index itself is run again on Arrow's scan of them, whose
+    errors tell those of the table from those of the predicate.
 
     Raises:
         ConfigError: It does not work, or takes too long or too much memory.
     """
     import duckdb
 
+    try:
+        return _watched(database, sql, params, seconds)
+    except ConfigError as error:
+        if isinstance(error.__cause__, duckdb.InterruptException) or not read_by_arrow(database):
+            raise
+    except (duckdb.Error, SampleIndexError):
+        if not read_by_arrow(database):
+            raise
+    return _watched(database, sql, params, seconds)
+
+
+def _watched(
+    database: duckdb.DuckDBPyConnection, sql: str, params: Sequence[object], seconds: float
+) -> list[tuple[object, ...]]:
+    import duckdb
+
     watch = threading.Timer(seconds, database.interrupt)
     watch.start()
     try:
-        return database.execute(sql).fetchall()
+        return database.execute(sql, params).fetchall()
     except duckdb.InterruptException as error:
         raise ConfigError(
             f"the selection takes longer than {seconds:g} seconds", hint="use a simpler --where, or tags alone"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shards.errors import ConfigError
+from shards.subset.chosen import run
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,7 +42,7 @@ def check_expression(database: duckdb.DuckDBPyConnection, where: str) -> None:
         ConfigError: Says what is wrong with it.
     """
     node = _parse(database, where)
-    columns = {row[0] for row in database.execute("DESCRIBE samples").fetchall()}
+    columns = {str(row[0]) for row in run(database, "DESCRIBE samples")}
     stable = _stabilities(database)
     for part in _walk(node["where_clause"]):
         if fault := _fault(part, columns, stable):

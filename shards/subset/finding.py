@@ -170,7 +170,7 @@ def _num_rows(table: Any) -> int:
 
 def _tries(lock: Lock, dataset: Dataset, version: int, *, compared: bool, keys: Path | None) -> Iterator[Found]:
     """What a version holds of the lock: its selection, the listed keys, all samples; only what has its samples."""
-    with suppress(SampleIndexError), samples_of(lock, dataset, version) as database:
+    with suppress(SampleIndexError), samples_of(lock, dataset, version, quick=True) as database:
         wheres = [lock.predicate(), _ALL]
         if lock.selection.where:
             check_expression(database, lock.selection.where)
@@ -180,12 +180,13 @@ def _tries(lock: Lock, dataset: Dataset, version: int, *, compared: bool, keys: 
             register_keys(database, keys)
             wheres.insert(1, LISTED)
         for where in dict.fromkeys(wheres):
+            likely = compared and version == lock.index_version and where == lock.predicate()
             try:
-                chosen = choose_from(database, where, with_samples=False)
+                chosen = choose_from(database, where, with_samples=likely)
                 same = chosen.order_digest() == lock.order if lock.order else None
                 if chosen.num_samples != lock.num_samples:
                     continue
-                if same is not True or compared:
+                if not chosen.digest and (same is not True or compared):
                     chosen = choose_from(database, where)
             except ConfigError:  # this version has no such column; `differences_of` says so where none has
                 continue
@@ -240,10 +241,10 @@ def differences_of(lock: Lock, dataset: Dataset, *, keys: Path | None = None) ->
     newest = dataset.version()
     version = lock.index_version if 0 <= lock.index_version <= newest else newest
     try:
-        with samples_of(lock, dataset, version) as database:
+        with samples_of(lock, dataset, version, quick=True) as database:
             chosen = choose_from(database, lock.predicate(), with_samples=bool(lock.order))
     except SampleIndexError:
-        with samples_of(lock, dataset, newest) as database:
+        with samples_of(lock, dataset, newest, quick=True) as database:
             chosen = choose_from(database, lock.predicate(), with_samples=bool(lock.order))
         version = newest
     withdrawals = withdrawals_of(dataset)

@@ -177,7 +177,7 @@ def create(
     """
     pinned = dataset.version() if version is None else version
     columns = columns_version(dataset)
-    with samples(dataset, pinned, predicate=selection.where, columns_version=columns) as database:
+    with samples(dataset, pinned, predicate=selection.where, columns_version=columns, quick=True) as database:
         if selection.where:
             check_expression(database, selection.where)
         thresholds = _thresholds(database, selection) if selection.samples_by_hash else {}
@@ -232,7 +232,7 @@ def facts_of(chosen: Chosen) -> dict[str, Any]:
 
 
 def samples_of(
-    lock: Lock, dataset: Dataset, version: int, *, dictionaries: Sequence[str] = ("shard",)
+    lock: Lock, dataset: Dataset, version: int, *, dictionaries: Sequence[str] = ("shard",), quick: bool = False
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     """A connection on which `samples` has all that a lock's predicate names, see `shards.subset.chosen.samples`."""
     return samples(
@@ -241,6 +241,7 @@ def samples_of(
         dictionaries=dictionaries,
         predicate=lock.selection.where,
         columns_version=lock.columns_version,
+        quick=quick,
     )
 
 
@@ -252,7 +253,7 @@ def sorted_digest(dataset: Dataset, version: int, where: str) -> str:
         ConfigError: The predicate does not work.
     """
     digest = hashlib.sha256()
-    with samples(dataset, version) as database:
+    with samples(dataset, version, quick=True) as database:
         lines = f"SELECT key || ' ' || pixel_sha256 || chr(10) AS line, key FROM samples WHERE {where}"  # noqa: S608
         run(database, f"CREATE TEMP TABLE lines AS {lines}")
         for batch in database.sql("SELECT line FROM lines ORDER BY key").to_arrow_reader(1 << 16):
@@ -292,5 +293,5 @@ def _nth_hash(
     before = int(ends[at - 1]) if at else 0
     sql = f"""SELECT hash FROM ({hashed}) WHERE member = ? AND substr(hash, 1, {_PREFIX}) = ?
         ORDER BY hash LIMIT 1 OFFSET ?"""  # noqa: S608
-    ((found,),) = database.execute(sql, [member, buckets[at][0], num - before - 1]).fetchall()
+    ((found,),) = run(database, sql, params=[member, buckets[at][0], num - before - 1])
     return str(found)
