@@ -87,18 +87,21 @@ def _of_run(path: Path, dataset: Dataset, locks: Sequence[tuple[Lock, Found | st
     for lock, found in locks:
         if lock.order == order and not isinstance(found, str):
             held = _count_found(dataset, found, keys)
-            return Holder(path=str(path), held=held, advice=_ADVICE if held else "")
+            return Holder(path=str(path), held=held, advice=_advice(path) if held else "")
     for version in range(dataset.version(), -1, -1):
         try:
             if choose(dataset, version, _EVERYTHING, with_samples=False).order_digest() == order:
                 held = _count(dataset, version, _EVERYTHING, keys)
-                return Holder(path=str(path), held=held, advice=_ADVICE if held else "")
+                return Holder(path=str(path), held=held, advice=_advice(path) if held else "")
         except SampleIndexError:  # purged, or gone by a vacuum
             continue
     return Holder(path=str(path), held=None, advice="it streamed a lock that was not given, or another dataset")
 
 
-_ADVICE = "its weights have seen them; train again on a lock without them"
+def _advice(run: Path) -> str:
+    advice = "its weights have seen them; train again on a lock without them"
+    shown = any(run.glob("reconstructions.*"))
+    return f"{advice}; delete {run}/reconstructions.*, which may show them" if shown else advice
 
 
 def _order_of(run: Path) -> str:
