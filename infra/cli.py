@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import pairwise
 from types import FrameType
-from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -73,8 +73,22 @@ def _worth_showing(default: object) -> str | None:
     return None if default in (None, (), "") or default is False else str(default)
 
 
-def _raise_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """While inside, SIGTERM raises `KeyboardInterrupt` once; more of them do not disturb what it sets off."""
+    told = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong use, 130 interrupted. Errors are one line on standard error; a traceback follows
         only where `BIOVFM_DEBUG=1` is set.
     """
-    signal.signal(signal.SIGTERM, _raise_interrupt)
-    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with _interrupted_by_sigterm():
+            return _run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt as error:  # also one that came when the command had ended
+        return _fail(*_told(error))
+
+
+def _run(words: Sequence[str]) -> int:
     log_as("text")
     if _asks_for_json_lines(words):
         log_as("json")  # also where the command line is wrong
@@ -97,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError, KeyboardInterrupt) as error:
+    except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError) as error:
         return _fail(*_told(error))
     except BaseException as error:
         if type(error).__module__ != "pyo3_runtime":  # a library in Rust whose set-up the system refused

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import cli
 from infra.cli import COMMANDS, main
 from tests.shards.builders import small_dataset
 
@@ -118,3 +119,41 @@ def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
         _, errors = process.communicate(timeout=60)
         assert process.returncode in ({130} if "serve" in call else {0, 130}), errors
         assert "Traceback" not in errors
+
+
+CLEANED: list[str] = []
+
+
+def terminated_twice() -> None:
+    """A command that gets SIGTERM while it works, and again while it cleans up."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        CLEANED.append("all of it")
+
+
+def test_another_sigterm_does_not_disturb_the_cleaning_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "terminated", (f"{__name__}:terminated_twice", "Is terminated twice."))
+    before = signal.getsignal(signal.SIGTERM)
+    assert (main(["terminated"]), CLEANED) == (130, ["all of it"])
+    assert capsys.readouterr().err.splitlines() == [
+        "biovfm: interrupted; nothing is broken, run the same command again to go on"
+    ]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_while_an_error_is_told_is_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(message: str) -> None:
+        told.append(message)
+        if len(told) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "log_failure", tell)
+    assert main(["stats", str(tmp_path / "nothing")]) == 130
+    assert told[1].startswith("interrupted")
