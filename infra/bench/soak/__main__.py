@@ -16,6 +16,7 @@ from pathlib import Path
 from infra import s3_server
 from infra.bench.soak.attempts import Attempt
 from infra.bench.soak.places import disk_place, store_place
+from infra.bench.soak.rounds import finish, one_round
 from infra.bench.soak.session import Session
 from shards.errors import ConfigError
 
@@ -46,9 +47,9 @@ def soak(*, minutes: float, seed: int, places: Sequence[str], verbose: bool = Tr
             sessions.append(Session(place=place, rng=rng, seed=seed, show=_tell if verbose else _say_nothing))
         while time.monotonic() < end:
             for session in sessions:
-                session.one_round()
+                one_round(session)
         for session in sessions:
-            session.finish()
+            finish(session)
         return [one for session in sessions for one in session.attempts]
 
 

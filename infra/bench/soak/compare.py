@@ -27,6 +27,7 @@ def differences(found: str, expected: str, *, same_history: bool) -> list[str]:
     if not same_history:
         return list(_unequal("images", _images(left), _images(right)))
     lines = [line for name in _TABLES for line in _unequal(name, _rows(left, name), _rows(right, name))]
+    lines += _unequal("withdrawn", _tombstones(left), _tombstones(right))
     return [*lines, *_unequal("shards", _shards(left), _shards(right))]
 
 
@@ -44,6 +45,13 @@ def _unequal(what: str, found: Sequence[Any], expected: Sequence[Any]) -> Iterat
 def _rows(dataset: Dataset, name: str) -> list[str]:
     table = dataset.table(name)
     return [] if table is None else sorted(map(str, table.to_pyarrow_table().to_pylist()))
+
+
+def _tombstones(dataset: Dataset) -> list[tuple[str, str, str]]:
+    """What is withdrawn, whenever that was."""
+    table = dataset.table("withdrawn")
+    rows = [] if table is None else table.to_pyarrow_table(columns=["kind", "source", "mark"]).to_pylist()
+    return sorted((row["kind"], row["source"], row["mark"]) for row in rows)
 
 
 def _shards(dataset: Dataset) -> list[tuple[str, str]]:

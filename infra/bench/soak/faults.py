@@ -35,6 +35,7 @@ class Scene:
         over: Set when the command has ended.
         detail: What the fault says about itself.
         rotten: Whether a byte of a committed shard is another one.
+        failures: What the fault's own commands could not do.
     """
 
     place: Place
@@ -45,6 +46,7 @@ class Scene:
     over: threading.Event = field(default_factory=threading.Event)
     detail: str = ""
     rotten: bool = False
+    failures: list[str] = field(default_factory=list)
 
     def wait_a_while(self) -> bool:
         """Until a random moment of the command; whether it still runs then."""

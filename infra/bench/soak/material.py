@@ -5,30 +5,42 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, photo
 from tests.train.recipes import mae_recipe
 
-__all__ = ["SOURCES", "files_of", "write_labels", "write_recipe"]
+__all__ = ["SOURCES", "files_of", "num_files", "write_labels", "write_recipe"]
 
-SOURCES: Mapping[str, str] = {"alpha": "US", "beta": "Fundus"}
-"""Source → its modality. The files of beta are zip archives, some of whose images alpha has too."""
-_DAMAGED_EVERY, _TWICE_EVERY = 9, 7
+SOURCES: Mapping[str, Sequence[str]] = {
+    "alpha": ("--modality", "US", "--group", "folder"),
+    "beta": ("--modality", "Fundus", "--group", "file"),
+}
+"""Source → options of its ingest. The files of beta are zip archives, some of whose images alpha has too."""
+_DAMAGED_EVERY, _TWICE_EVERY, _FOLDER_FILES, _IN_ARCHIVE = 9, 7, 4, 4
 _SPLITS = ("train", "train", "val", "test")
 
 
 def files_of(source: str, numbers: range, *, seed: int) -> dict[str, bytes]:
     """The raw files of a source that carry these numbers: images, some of them twice, and damaged ones."""
     if source == "beta":
-        return {f"{number:04d}.zip": _zip_of(_images(f"b{number}", number * 4, seed)) for number in numbers}
-    return {name: data for number in numbers for name, data in _image(f"{number:04d}", number, seed)}
+        return {f"{number:04d}.zip": _zip_of(_images(f"b{number}", number * _IN_ARCHIVE, seed)) for number in numbers}
+    return {
+        name: data
+        for number in numbers
+        for name, data in _image(f"patient-{number // _FOLDER_FILES:03d}/{number:04d}", number, seed)
+    }
+
+
+def num_files(source: str, count: int) -> int:
+    """How many files a job lists in so many raw files: the members of each archive."""
+    return count * (_IN_ARCHIVE if source == "beta" else 1)
 
 
 def _images(stem: str, first: int, seed: int) -> dict[str, bytes]:
-    own = {f"{stem}-{place}.png": encoded(photo(seed + 50_000 + first + place)) for place in range(3)}
+    own = {f"{stem}-{place}.png": encoded(photo(seed + 50_000 + first + place)) for place in range(_IN_ARCHIVE - 1)}
     return {**own, f"{stem}-shared.png": encoded(photo(seed + first))}
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from infra.bench.soak import changing
 from infra.bench.soak import session as sessions
 from infra.bench.soak.__main__ import PLACES, soak, table
 from infra.bench.soak.attempts import Attempt
 from infra.bench.soak.compare import differences
-from infra.bench.soak.faults import NO_FAULT, faults_for
+from infra.bench.soak.faults import NO_FAULT, Scene, faults_for
 from infra.bench.soak.material import files_of
 from infra.bench.soak.places import Place, disk_place
 from infra.bench.soak.session import Session
@@ -42,7 +43,7 @@ def test_half_a_minute_finds_nothing() -> None:
 def test_the_same_seed_makes_the_same_files() -> None:
     assert files_of("beta", range(3), seed=4) == files_of("beta", range(3), seed=4)
     assert files_of("alpha", range(12), seed=4) != files_of("alpha", range(12), seed=5)
-    assert b"no image" in files_of("alpha", range(12), seed=4)["0008.jpg"]
+    assert b"no image" in files_of("alpha", range(12), seed=4)["patient-002/0008.jpg"]
 
 
 @pytest.mark.slow
@@ -72,22 +73,52 @@ def test_a_store_and_a_disk_have_faults_of_their_own(tmp_path: Path) -> None:
     assert "outage" not in faults_for(disk, reads_only=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("exit_code", "finding"), [(0, "missing"), (1, "failed undisturbed")])
-def test_what_must_not_be_is_found(
-    exit_code: int, finding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def idle(place: Place, action: str, _arguments: Sequence[str], **more: object) -> Attempt:
-        """A command that does nothing: it leaves the dataset as it was."""
-        return Attempt(place=place.name, action=action, fault=NO_FAULT[0], exit_code=exit_code)
-
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """A session whose dataset holds a first ingest."""
     with disk_place(tmp_path) as place:
         place.work.mkdir(parents=True)
         session = Session(place=place, rng=random.Random(1), seed=1, show=lambda _: None)
-        session._grow("alpha")
-        session.ingest("alpha")
+        session.grow("alpha")
+        changing.ingest(session, "alpha")
         assert [one.findings for one in session.attempts if one.findings] == []
-        session._grow("alpha")
-        monkeypatch.setattr(sessions, "attempt", idle)
-        session.ingest("alpha")
-        assert any(finding in line for line in session.attempts[-1].findings)
+        yield session
+
+
+def do_nothing(monkeypatch: pytest.MonkeyPatch, exit_code: int = 0) -> None:
+    """Let commands leave the dataset as it is, and end with this exit code."""
+
+    def idle(place: Place, action: str, _arguments: Sequence[str], **more: object) -> Attempt:
+        return Attempt(place=place.name, action=action, fault=NO_FAULT[0], exit_code=exit_code)
+
+    monkeypatch.setattr(sessions, "attempt", idle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("exit_code", "finding"), [(0, "missing"), (1, "not done although nothing disturbed it")])
+def test_an_ingest_that_does_nothing_is_found(
+    exit_code: int, finding: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.grow("alpha")
+    do_nothing(monkeypatch, exit_code)
+    changing.ingest(session, "alpha")
+    assert any(finding in line for line in session.attempts[-1].findings)
+
+
+@pytest.mark.slow
+def test_a_withdrawal_and_a_purge_that_do_nothing_are_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    do_nothing(monkeypatch)
+    changing.withdraw(session)
+    assert any("should not be there" in line for line in session.attempts[-1].findings)
+    changing.purge(session)
+    assert any(line.startswith("after the purge: key in ") for line in session.attempts[-1].findings)
+
+
+@pytest.mark.slow
+def test_a_group_that_is_withdrawn_meanwhile_goes_from_the_reference_too(session: Session) -> None:
+    scene = Scene(place=session.place, rng=session.rng, seconds=0.0)
+    session.withdraw_meanwhile(scene)
+    assert (scene.failures, len(session.differences())) == ([], 5)
+    session.catch_up()
+    assert session.differences() == []
+    assert len(session.withdrawn) == 1
