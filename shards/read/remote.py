@@ -82,12 +82,13 @@ class _Loop:
     """What one loop over the samples has announced.
 
     Attributes:
-        lifetime: After so many more announced samples nobody reads what is left of a block.
+        lifetime: After so many more announced samples nobody claims what is left of a block.
         windows_bytes: What its open windows hold.
         windows_fit: Whether that fits into the budget; else every image is a request of its own.
         is_first: Nothing is announced yet.
         announced: Samples announced by this loop and those before it.
-        unread_bytes: Bytes of samples that are announced and not read.
+        unread: Samples that are announced and not read.
+        unread_bytes: Their bytes.
         early: By shard and offset.
     """
 
@@ -96,6 +97,7 @@ class _Loop:
     windows_fit: bool = True
     is_first: bool = False
     announced: int = 0
+    unread: int = 0
     unread_bytes: int = 0
     early: dict[tuple[str, int], _Early] = field(default_factory=dict)
 
@@ -146,6 +148,11 @@ class RemoteReader:
         return self._store.retries - self._retries_before + self._read_again
 
     @property
+    def held_bytes(self) -> int:
+        """What lies in memory and has not been read."""
+        return self._blocks.memory_bytes
+
+    @property
     def held_limit_bytes(self) -> int:
         """What may be held or under way before nothing more is fetched ahead."""
         return (self._loop.windows_bytes if self._loop.windows_fit else 0) + self.lookahead_bytes
@@ -164,7 +171,7 @@ class RemoteReader:
             for early in self._loop.early.values():
                 early.coming.cancel()
             self._loop = _Loop(
-                # A block belongs to a window and the next ones that it reaches into; nobody reads the rest of it then.
+                # A block belongs to a window and the next ones that it reaches into; nobody claims the rest of it then.
                 lifetime=3 * windows * (window_samples + block_samples),
                 windows_bytes=windows_bytes,
                 windows_fit=windows_bytes + 2 * self.lookahead_bytes <= self._blocks.budget_bytes,
@@ -204,9 +211,11 @@ class RemoteReader:
         with self._lock:
             loop.is_first = False
             loop.announced += len(wanted)
+            loop.unread += len(wanted)
             loop.unread_bytes += sum(location.length for location in wanted)
         if self._blocks.claims is not None:
-            self._blocks.claims.forget_unread(now=loop.announced, lifetime=loop.lifetime)
+            # What is announced stays until it is read, however far ahead of the reader the announcements are.
+            self._blocks.claims.forget_unread(now=loop.announced, lifetime=loop.lifetime + loop.unread)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
@@ -218,6 +227,7 @@ class RemoteReader:
             found[number] = future.result()
         with self._lock:
             read_bytes = sum(location.length for location in wanted)
+            self._loop.unread = max(self._loop.unread - len(wanted), 0)
             self._loop.unread_bytes = max(self._loop.unread_bytes - read_bytes, 0)
         return [self._verified(location, data or b"") for location, data in zip(wanted, found, strict=True)]
 

@@ -127,6 +127,21 @@ def test_pieces_that_a_resumed_epoch_never_reads_are_forgotten() -> None:
     assert blocks.memory_bytes == 0
 
 
+def test_what_is_announced_stays_until_it_is_read_however_slow_the_reader_is() -> None:
+    store = MemoryStore()
+    first, images = shard(store, "a.tar", dense=True)
+    second, _ = shard(store, "b.tar", dense=True)
+    reader = reader_of(store, first, 1 << 30)
+    reader.reserve(1, 1, first)  # a rank with a lane of its own, whose window closes soon
+    reader.prefetch(first[:1])  # the first batch comes sample by sample
+    for location in [*first[1:], *second]:
+        reader.prefetch([location])
+        time.sleep(0.01)
+    assert reader.read([*first, *second]) == images * 2
+    assert reader.bytes_read <= first[-1].dense_end + second[-1].dense_end + first[0].length
+    reader.close()
+
+
 def test_windows_that_do_not_fit_are_read_sample_by_sample() -> None:
     store = MemoryStore()
     locations, images = shard(store, dense=True)
