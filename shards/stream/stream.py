@@ -27,6 +27,7 @@ from typing import Any, Literal, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.dataset.dataset import Dataset
 from shards.dataset.withdrawals import naming_withdrawals, purged_from_under
 from shards.decode import Crops, Decoder, open_decoder
 from shards.decode.base import Blob
@@ -139,7 +140,7 @@ class Stream:
 
         if prefetch < 1:
             raise ConfigError(f"prefetch={prefetch}: at least one batch is under way", hint="use prefetch=1 or more")
-        self.dataset, self.plan = plan_of(
+        self.dataset, self.plan = self._open(
             url, dataset=None if dataset is None else str(dataset), accept_packing=accept_packing
         )
         if num_epochs is not None and num_epochs < 1:
@@ -229,6 +230,10 @@ class Stream:
         if unpinned:
             _log.warning("%s", unpinned)
         self._go_to(int(state["epoch"]), int(state["batch"]))
+
+    def _open(self, url: str | Path, *, dataset: str | None, accept_packing: bool) -> tuple[Dataset, Plan]:
+        """The dataset and the plan; a subclass may have them at hand."""
+        return plan_of(url, dataset=dataset, accept_packing=accept_packing)
 
     def _open_columns(self, names: Sequence[str], version: int | None) -> PlanColumns | None:
         if not names or self.plan.chosen is None:

@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from infra import s3_server
-from infra.bench.soak.attempts import Attempt
+from infra.bench.soak.attempts import Attempt, CommandFailedError
 from infra.bench.soak.places import disk_place, store_place
 from infra.bench.soak.rounds import finish, one_round
 from infra.bench.soak.session import Session
@@ -24,13 +24,16 @@ _LINES_SHOWN = 40
 PLACES = {"disk": disk_place, "s3": store_place}
 
 
-def soak(*, minutes: float, seed: int, places: Sequence[str], verbose: bool = True) -> list[Attempt]:
+def soak(
+    *, minutes: float, seed: int, places: Sequence[str], most_faults: int = 3, verbose: bool = True
+) -> list[Attempt]:
     """Run rounds at every place in turn until the time is up.
 
     Args:
         minutes: After which no round begins.
         seed: Of the faults, their moments and the material.
         places: `disk`, `s3`.
+        most_faults: Under so many a command is tried at most, before it is left alone.
         verbose: Print a line for each attempt on standard error.
 
     Returns:
@@ -40,17 +43,30 @@ def soak(*, minutes: float, seed: int, places: Sequence[str], verbose: bool = Tr
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="biovfm-soak-")))
         sessions = []
-        for name in places:
+        for turn, name in enumerate(places):
             place = stack.enter_context(PLACES[name](work / name))
             place.work.mkdir(parents=True, exist_ok=True)
             rng = random.Random(f"{seed} {name}")  # noqa: S311 - chance that can be repeated
-            sessions.append(Session(place=place, rng=rng, seed=seed, show=_tell if verbose else _say_nothing))
+            show = _tell if verbose else _say_nothing
+            sessions.append(
+                Session(place=place, rng=rng, seed=seed, show=show, first_turn=turn, most_faults=most_faults)
+            )
         while time.monotonic() < end:
             for session in sessions:
-                one_round(session)
+                _or_a_finding(session, one_round)
         for session in sessions:
-            finish(session)
+            _or_a_finding(session, finish)
         return [one for session in sessions for one in session.attempts]
+
+
+def _or_a_finding(session: Session, do: Callable[[Session], None]) -> None:
+    """Do something; where a command of the reference fails, that is a finding, and another dataset is begun."""
+    try:
+        do(session)
+    except CommandFailedError as error:
+        one = Attempt(place=session.place.name, action="reference", fault="none", exit_code=1, findings=[str(error)])
+        session.keep(one)
+        session.start_another()
 
 
 def _say_nothing(_one: Attempt) -> None:

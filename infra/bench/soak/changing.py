@@ -11,22 +11,24 @@ from infra.bench.soak.session import GROWN, WITHDRAWN, Session
 from shards.dataset.dataset import Dataset
 from tests.ingest.withdrawal.material import traces
 
-__all__ = ["compact", "ingest", "purge", "withdraw"]
+__all__ = ["compact", "ingest", "ingest_command", "purge", "withdraw"]
 
 _SETTINGS = "unit_files: 4\nshard_bytes: 60000\n"
 
 
-def ingest(session: Session, source: str) -> None:
-    """Ingest a source; its reference follows after every commit."""
+def ingest_command(session: Session, source: str, dataset: str, *, workers: int) -> list[str]:
+    """The command that ingests a source."""
     settings = session.place.work / "settings.yaml"
     settings.write_text(_SETTINGS, encoding="utf-8")
+    return [
+        "ingest", source, session.place.raw(source), dataset, *SOURCES[source],
+        "--settings", str(settings), "--workers", str(workers), "--json",
+    ]  # fmt: skip
 
-    def command(dataset: str, workers: int) -> list[str]:
-        return [
-            "ingest", source, session.place.raw(source), dataset, *SOURCES[source],
-            "--settings", str(settings), "--workers", str(workers), "--json",
-        ]  # fmt: skip
 
+def ingest(session: Session, source: str) -> None:
+    """Ingest a source; its reference follows after every commit."""
+    command = ingest_command(session, source, session.place.dataset, workers=session.rng.choice((0, 1, 2)))
     before, _ = session.committed()
     least = num_files(source, session.place.files[source])
 
@@ -35,7 +37,7 @@ def ingest(session: Session, source: str) -> None:
         if version > before or one.exit_code == 0:
             raced = one.fault in (GROWN, WITHDRAWN)
             session.same_history &= not raced and not any(job.get("pending") for job in jobs)
-            undisturbed(command(session.place.reference, 0))
+            undisturbed(ingest_command(session, source, session.place.reference, workers=0))
 
     def judge(one: Attempt) -> Sequence[str] | None:
         answer = one.answer
@@ -51,7 +53,7 @@ def ingest(session: Session, source: str) -> None:
         session.grow(source, 1)
 
     session.insist(
-        "ingest", command(session.place.dataset, session.rng.choice((0, 1, 2))), judge=judge, follow=follow,
+        "ingest", command, judge=judge, follow=follow,
         between=lambda: session.grow(source) if session.rng.random() < 0.2 else None,
         more_faults={GROWN: grow_meanwhile, WITHDRAWN: session.withdraw_meanwhile},
     )  # fmt: skip

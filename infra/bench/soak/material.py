@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,10 +69,14 @@ def write_recipe(path: Path, *, mirror: str | None = None) -> Path:
 
 
 def write_labels(path: Path, dataset: Dataset) -> Path:
-    """A label and a part for every sample, by the hash of its pixels."""
-    rows = dataset.query("SELECT key, pixel_sha256 FROM samples ORDER BY pixel_sha256").to_pylist()
+    """A label for every sample, and a part for every group, so that no part knows another one's patients."""
+    sql = "SELECT key, dense_rank() OVER (ORDER BY source, group_id) AS number FROM samples ORDER BY number, key"
+    labelled = Counter[str]()
     with path.open("w", encoding="utf-8", newline="") as stream:
         out = csv.writer(stream)
         out.writerow(["key", "label", "split"])
-        out.writerows([row["key"], place % 2, _SPLITS[place // 2 % 4]] for place, row in enumerate(rows))
+        for row in dataset.query(sql).to_pylist():
+            split = _SPLITS[row["number"] % len(_SPLITS)]
+            out.writerow([row["key"], labelled[split] % 2, split])
+            labelled[split] += 1
     return path

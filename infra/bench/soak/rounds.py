@@ -11,6 +11,11 @@ from infra.bench.soak.session import Session
 __all__ = ["finish", "one_round"]
 
 _ROUNDS_PER_DATASET = 6
+_TURNS = (
+    (changing.withdraw, using.pretrain),
+    (changing.compact, using.probe),
+    (changing.purge, using.verify),
+)
 
 
 def one_round(session: Session) -> None:
@@ -21,8 +26,8 @@ def one_round(session: Session) -> None:
     source = list(SOURCES)[session.rounds % len(SOURCES)]
     session.grow(source)
     changing.ingest(session, source)
-    change = (changing.withdraw, changing.compact, changing.purge)[session.rounds % 3]
-    use = (using.pretrain, using.probe, using.verify)[session.rounds % 3]
+    turn = (session.first_turn + session.rounds) % len(_TURNS)
+    change, use = _TURNS[turn]
     for step in (change, using.stream, use):
         if session.same_history:  # else neither shards nor order are those of the reference
             step(session)

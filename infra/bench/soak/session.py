@@ -23,7 +23,6 @@ GROWN, WITHDRAWN = "grown source", "withdrawn group"
 Group = tuple[str, str]
 """Source, and the group's pseudonym."""
 
-_MOST_FAULTS = 3
 _FIRST_FILES = 16
 _LEAST_SAMPLES = 10
 
@@ -40,6 +39,8 @@ class Session:
         rng: Decides everything.
         seed: Of the material.
         show: Told of every attempt.
+        first_turn: The place in the sequence of commands at which each dataset begins.
+        most_faults: Under so many a command is tried at most, before it is left alone.
         attempts: All so far.
         rounds: How many the present dataset has seen.
         same_history: Whether the present dataset was committed job by job like its reference.
@@ -51,6 +52,8 @@ class Session:
     rng: random.Random
     seed: int
     show: Callable[[Attempt], None]
+    first_turn: int = 0
+    most_faults: int = 3
     attempts: list[Attempt] = field(default_factory=list)
     rounds: int = 0
     same_history: bool = True
@@ -82,7 +85,7 @@ class Session:
             more_faults: Faults of this command alone.
         """
         faults = {**faults_for(self.place, reads_only=reads_only), **(more_faults or {})}
-        chosen = self.rng.sample(sorted(faults), self.rng.randint(1, _MOST_FAULTS))
+        chosen = self.rng.sample(sorted(faults), self.rng.randint(1, self.most_faults))
         mine: list[Attempt] = []
         for fault in [*((name, faults[name]) for name in chosen), NO_FAULT]:
             if mine:

@@ -11,7 +11,7 @@ import pytest
 from infra.bench.soak import changing
 from infra.bench.soak import session as sessions
 from infra.bench.soak.__main__ import PLACES, soak, table
-from infra.bench.soak.attempts import Attempt
+from infra.bench.soak.attempts import Attempt, undisturbed
 from infra.bench.soak.compare import differences
 from infra.bench.soak.faults import NO_FAULT, Scene, faults_for
 from infra.bench.soak.material import files_of
@@ -32,10 +32,13 @@ def available() -> Sequence[str]:
 
 
 @pytest.mark.slow
-def test_half_a_minute_finds_nothing() -> None:
-    attempts = soak(minutes=0.1, seed=11, places=available(), verbose=False)
+def test_a_round_at_each_place_finds_nothing() -> None:
+    attempts = soak(minutes=0.01, seed=11, places=available(), most_faults=1, verbose=False)
     assert [finding for one in attempts for finding in one.findings] == []
-    assert {"ingest", "stream", "verify at the end"} <= {one.action for one in attempts}
+    disk = {"ingest", "withdraw", "stream", "subset", "pretrain", "purge", "verify at the end"}
+    assert disk <= {one.action for one in attempts if one.place == "disk"}
+    if "s3" in available():
+        assert {"ingest", "compact", "stream"} <= {one.action for one in attempts if one.place == "S3"}
     assert {one.fault for one in attempts} - {"none"}
     assert "| disk | ingest |" in table(attempts)
 
@@ -80,8 +83,9 @@ def session(tmp_path: Path) -> Iterator[Session]:
         place.work.mkdir(parents=True)
         session = Session(place=place, rng=random.Random(1), seed=1, show=lambda _: None)
         session.grow("alpha")
-        changing.ingest(session, "alpha")
-        assert [one.findings for one in session.attempts if one.findings] == []
+        for dataset in (place.dataset, place.reference):
+            undisturbed(changing.ingest_command(session, "alpha", dataset, workers=0))
+        assert session.differences() == []
         yield session
 
 
@@ -118,7 +122,8 @@ def test_a_withdrawal_and_a_purge_that_do_nothing_are_found(session: Session, mo
 def test_a_group_that_is_withdrawn_meanwhile_goes_from_the_reference_too(session: Session) -> None:
     scene = Scene(place=session.place, rng=session.rng, seconds=0.0)
     session.withdraw_meanwhile(scene)
-    assert (scene.failures, len(session.differences())) == ([], 5)
+    assert scene.failures == []
+    assert session.differences()
     session.catch_up()
     assert session.differences() == []
     assert len(session.withdrawn) == 1

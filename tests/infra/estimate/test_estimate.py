@@ -124,27 +124,6 @@ def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "batch"), [(64, 4096), (256, 4096), (1024, 16_384), (1024, 65_536)])
-def test_what_ranks_read_in_common_is_what_the_order_makes_them_read(ranks: int, batch: int) -> None:
-    from infra.bench.billion import simulate
-
-    rows = list(simulate(images=20_000_000, ranks=ranks, batch=batch, batches=400, sampled=2))
-    for row in rows:
-        assert row["predicted"] == pytest.approx(row["amplification"], rel=0.15)
-        assert row["samples"] == rows[0]["samples"]
-
-
-def test_with_a_lane_each_a_thousand_ranks_read_their_own_alone() -> None:
-    from infra.bench.billion import simulate
-
-    rows = list(simulate(images=50_000_000, ranks=1024, batch=16_384, batches=800, sampled=3, most_lanes=1024))
-    assert max(row["amplification"] for row in rows) < 1.1
-    read = [row["bytes_read"] for row in rows]
-    assert max(read) < 1.02 * min(read)
-    assert all(row["read_again"] < 0.1 for row in rows)
-    assert all(2 < row["slow_down"] < 3.5 for row in rows)  # at most 3.2: a quarter of a link that is used at 80 %
-
-
 def test_ranks_that_share_lanes_need_more_bandwidth() -> None:
     few, many = (
         figures(Job(images=1e9, method="mae", size="base", nodes=nodes, gpus=8, batch=16_384, steps=100))
