@@ -189,7 +189,7 @@ def ingest(
     if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
-    _tell_count(done, spec, raw)
+    _tell_count(done, source, spec, raw)
     if json_:
         emit(done.to_dict())
     else:
@@ -223,7 +223,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _tell_count(done: JobReport, spec: SourceSpec, raw: str) -> None:
+def _tell_count(done: JobReport, source: str, spec: SourceSpec, raw: str) -> None:
     """Say in one line how many of the source's images were met, and what was left out."""
     from infra.commands._survey import count_line
 
@@ -231,7 +231,7 @@ def _tell_count(done: JobReport, spec: SourceSpec, raw: str) -> None:
     if not line or done.pending:
         return
     left = ", ".join(f"{kind} {count:,}" for kind, count in done.ignored.items() if kind in spec.layout.kinds)
-    advice = f"; `biovfm sources check {spec.id} {raw}` says what is there and what is missing" if far else ""
+    advice = f"; `biovfm sources check {source} {raw}` says what is there and what is missing" if far else ""
     stderr().print(f"{'warning: ' if far else ''}{spec.id}: {line}{f'; left out: {left}' if left else ''}{advice}")
 
 

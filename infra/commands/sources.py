@@ -104,7 +104,7 @@ def show(source: str, /, *, yaml: bool = False, json_: Json = False) -> None:
     elif yaml:
         _print_yaml(spec)
     else:
-        _print_source(spec)
+        _print_source(source, spec)
 
 
 @app.command
@@ -190,7 +190,7 @@ def _print_yaml(spec: SourceSpec) -> None:
     sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
 
 
-def _print_source(spec: SourceSpec) -> None:
+def _print_source(source: str, spec: SourceSpec) -> None:
     layout = spec.layout
     rule = spec.modality_rule
     ways = {"dicom": "the DICOM tag", "path": "the raw path", "list": "the list or the source's tables"}
@@ -205,7 +205,7 @@ def _print_source(spec: SourceSpec) -> None:
         "Terms": ", ".join(f"{name} {said}" for name, said in spec.terms),
         "Cite": spec.citation or "-",
         "Access": spec.access,
-        "Get it from": f"{spec.url or 'unknown'}{_fetched(spec)}",
+        "Get it from": f"{spec.url or 'unknown'}{_fetched(source, spec)}",
         "Packed as": f"{spec.archive or 'unknown'}, holding {spec.raw_format or 'unknown'}",
         "Downloads": ", ".join(layout.downloads) or "see the page",
         "Raw folder": f"{layout.wanted}; archives stay packed" + (f". {layout.note}" if layout.note else ""),
@@ -216,17 +216,17 @@ def _print_source(spec: SourceSpec) -> None:
         "Layout known from": f"{layout.evidence or '-'} (confidence: {layout.confidence or 'unknown'})",
         "Shared with evaluation": "; ".join(f"{e.task}: {e.why}" for e in spec.eval_overlap) or "none known",
         "Note": spec.note or "-",
-        "Then": f"biovfm sources check {spec.id} RAW_FOLDER; biovfm ingest {spec.id} RAW_FOLDER DATASET",
+        "Then": f"biovfm sources check {source} RAW_FOLDER; biovfm ingest {source} RAW_FOLDER DATASET",
     }
     for name, value in rows.items():
         answer(f"{name:<23} {value}")
 
 
-def _fetched(spec: SourceSpec) -> str:
+def _fetched(source: str, spec: SourceSpec) -> str:
     if not spec.links:
         return ""
     files = "1 file" if len(spec.links) == 1 else f"{len(spec.links)} files"
-    return f"; `biovfm sources fetch {spec.id} FOLDER` downloads {files}"
+    return f"; `biovfm sources fetch {source} FOLDER` downloads {files}"
 
 
 def _expected(spec: SourceSpec) -> str:

@@ -41,7 +41,7 @@ def fetch(
     spec = load_spec(source)
     with _Bars() as bars:
         found = fetch_links(spec.links, folder, workers=workers, tell=bars.tell) if spec.links else []
-    steps = _steps(spec, folder) if not spec.links or spec.access != "open" or _without_link(spec) else []
+    steps = _steps(source, spec, folder) if not spec.links or spec.access != "open" or _without_link(spec) else []
     failed = [one for one in found if one.state == "failed"]
     if json_:
         emit({"source": spec.id, "folder": str(folder), "files": [asdict(one) for one in found], "steps": steps})
@@ -85,8 +85,8 @@ def _without_link(spec: SourceSpec) -> list[str]:
     return [glob.removeprefix("**/") for glob in lacking]
 
 
-def _steps(spec: SourceSpec, folder: Path) -> list[str]:
-    """What a person has to do to get a source, or the rest of one."""
+def _steps(source: str, spec: SourceSpec, folder: Path) -> list[str]:
+    """What a person has to do to get a source, or the rest of one; `source` is its id or YAML file."""
     ways = {
         "registration": "register there, and accept the terms",
         "credentialed": "apply for credentials there, and wait for the approval",
@@ -95,11 +95,11 @@ def _steps(spec: SourceSpec, folder: Path) -> list[str]:
     }
     steps = [f"open {spec.url or 'the page of the source (unknown to the catalogue)'}"]
     steps += [ways[spec.access]] if spec.access in ways else []
-    packed = f" (packed as {spec.archive})" if spec.archive else ""
+    packed = f" (packed as {spec.archive})" if spec.archive not in ("", "none") else ""
     if spec.links and spec.access == "open":
         steps.append(f"download {', '.join(_without_link(spec))} into {folder} too: there is no open link to it")
     else:
         steps.append(f"download {spec.layout.wanted}{packed} into {folder}; archives stay packed")
-    steps.append(f"biovfm sources check {spec.id} {folder}")
-    steps.append(f"biovfm ingest {spec.id} {folder} DATASET")
+    steps.append(f"biovfm sources check {source} {folder}")
+    steps.append(f"biovfm ingest {source} {folder} DATASET")
     return [f"{number}. {step}" for number, step in enumerate(steps, 1)]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
 from ingest.job.select import mask_ending, path_of
@@ -58,6 +58,7 @@ class _Seen:
     mask_endings: Counter[str] = field(default_factory=Counter)
     sample: list[str] = field(default_factory=list)
     tables: list[RawItem] = field(default_factory=list)
+    shared: list[str] | None = None  # outer folders that all files for a reader lie in
 
 
 def draft(root: RawRoot, settings: IngestSettings, *, name: str, modality: Sequence[str] = ()) -> str:
@@ -73,12 +74,15 @@ def draft(root: RawRoot, settings: IngestSettings, *, name: str, modality: Seque
         SourceError: The folder holds nothing that a reader knows.
     """
     seen = _look(root, settings)
+    if not seen.formats and seen.shared:  # the folder that holds everything only sounds like one of masks
+        seen = _look(root, settings, len(seen.shared))
     if not seen.formats:
         raise SourceError(f"{root.url} holds no images that a reader knows", hint="check the path")
     return "\n".join(_lines(seen, root, settings, name, modality)) + "\n"
 
 
-def _look(root: RawRoot, settings: IngestSettings) -> _Seen:
+def _look(root: RawRoot, settings: IngestSettings, outer: int = 0) -> _Seen:
+    """What the files are by their names and folders; the names of that many outer folders say nothing."""
     seen = _Seen()
     for item in all_items(root, settings.limits):
         path = path_of(item)
@@ -93,12 +97,13 @@ def _look(root: RawRoot, settings: IngestSettings) -> _Seen:
         if not reader:
             continue
         stem, _, extension = file.rpartition(".")
-        masks = [folder for folder in folders if _MASKS.fullmatch(folder)]
+        seen.shared = folders if seen.shared is None else _common(seen.shared, folders)
+        masks = [folder for folder in folders[outer:] if _MASKS.fullmatch(folder)]
         ending = mask_ending(file)
         if masks:
             seen.mask_folders[masks[0]] += 1
         elif ending:
-            seen.mask_endings[re.sub(r"\d+$", "", ending)] += 1
+            seen.mask_endings[re.sub(r"[-_]?\d+$", "", ending)] += 1
         else:
             seen.formats[reader, extension.lower() if stem else ""] += 1
             seen.split_folders.update({folder for folder in folders if _SPLITS.fullmatch(folder)})
@@ -133,6 +138,11 @@ def _lines(seen: _Seen, root: RawRoot, settings: IngestSettings, name: str, moda
         yield "  tables:"
         yield from (line for table in tables for line in table)
     yield from _grouping(seen, dicom=dicom, told=any("group:" in line for table in tables for line in table))
+
+
+def _common(first: list[str], second: list[str]) -> list[str]:
+    """The outer folders that two files share."""
+    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))]
 
 
 def _modality(modality: Sequence[str], *, dicom: bool) -> Iterator[str]:

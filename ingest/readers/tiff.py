@@ -39,6 +39,7 @@ _COPIES: Final = 3
 _SOURCE_LENS: Final = 65421
 _LABEL_WORD: Final = re.compile(r"(?<![a-z])(label|macro|overview|barcode|thumbnail|probability)(?![a-z])")
 _LABEL_ALONE: Final = re.compile(r"(slide[ _])?(label|macro|overview|thumbnail|probability)([ _]image)?")
+_APERIO_LEVEL: Final = re.compile(r"Aperio[^\r\n]*[\r\n]+[^|]*\d+x\d+[^|]*-> *\d+x\d+")
 _APERIO_LABEL: Final = re.compile(r"[\r\n](label|macro)\s+\d+x\d+")
 
 
@@ -97,8 +98,13 @@ def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str, range
 
 
 def _is_derived(page: Any) -> bool:
-    """Whether a page is a smaller copy or a transparency mask of another (`NewSubfileType`, TIFF 6.0 section 8)."""
-    return bool(getattr(page, "is_reduced", False) or getattr(page, "is_mask", False))
+    """Whether a page is a smaller copy or a transparency mask of another.
+
+    `NewSubfileType` says so (TIFF 6.0 section 8); Aperio's smaller levels say it in words (`1024x768 -> 512x384`).
+    """
+    if getattr(page, "is_reduced", False) or getattr(page, "is_mask", False):
+        return True
+    return _APERIO_LEVEL.match(str(getattr(page, "description", "") or "")[:1024]) is not None
 
 
 def _label_pages(tiff: Any, pages: list[Any]) -> dict[int, str]:

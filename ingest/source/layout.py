@@ -314,5 +314,5 @@ class Layout(Frozen):
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The kinds of files that the layout knows and leaves out, those by tables and forms included."""
-        return frozenset({*self.left_out, "table", "unlisted", "copies"})
+        """The kinds of files that the layout knows and leaves out, those by tables, forms and names included."""
+        return frozenset({*self.left_out, "masks", "table", "unlisted", "copies"})

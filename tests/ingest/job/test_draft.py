@@ -38,6 +38,16 @@ def test_masks_by_folder_and_by_ending_are_left_out_and_patients_are_groups(tmp_
     assert spec.deidentified is False
 
 
+@pytest.mark.parametrize("outer", ["Dataset_BUSI_with_GT", "v1/segmentation challenge"])
+def test_the_folder_of_everything_is_no_folder_of_masks(outer: str, tmp_path: Path) -> None:
+    names = [f"{outer}/benign/benign ({n}).png" for n in range(3)]
+    masks = [f"{outer}/benign/benign (1)_mask.png", f"{outer}/benign/benign (1)_mask_1.png", f"{outer}/masks/1.png"]
+    folder = write_folder(tmp_path, {**dict.fromkeys([*names, *masks], PNG), "readme.txt": b"x"})
+    spec = drafted(folder, "US")
+    assert sorted(taken(folder, spec)) == names
+    assert spec.layout.left_out == {"masks": ("**/masks/**", "**/*_mask*")}
+
+
 def test_archives_are_looked_into(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"a.zip": zip_of({"images/1.jpg": PNG, "masks/1.jpg": PNG})})
     assert taken(folder, drafted(folder, "US")) == ["a.zip/images/1.jpg"]

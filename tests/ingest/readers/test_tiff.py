@@ -88,6 +88,18 @@ def test_label_and_macro_pages_of_aperio_are_told_and_never_pictures() -> None:
     np.testing.assert_array_equal(images(data)[2].pixels, photo(1))
 
 
+def test_smaller_levels_of_aperio_are_no_pictures() -> None:
+    data = pages(
+        (photo(1), {"description": f"{APERIO}128x96 [0,0 128x96] (64x64) J2K/KDU Q=70|AppMag = 20"}),
+        (photo(1)[::4, ::4], {"description": f"{APERIO}128x96 -> 32x24 - |AppMag = 20"}),
+        (photo(1)[::2, ::2], {"description": f"{APERIO}128x96 [0,0 128x96] (64x64) -> 64x48 JPEG/RGB Q=70|MPP = 0.5"}),
+        (photo(2), {"description": f"{APERIO}128x96 [0,0 128x96] (64x64) JPEG/RGB Q=70|Note = a -> 5x5"}),
+    )
+    found = [image for image in images(data) if not image.fault]
+    assert [image.frame for image in found] == ["p0000", "p0001"]
+    np.testing.assert_array_equal(found[1].pixels, photo(2))
+
+
 def test_label_and_macro_pages_of_philips() -> None:
     xml = '<DataObject ObjectType="DPUfsImport"></DataObject>'
     data = pages(

@@ -233,6 +233,7 @@ def test_the_command_downloads_open_links_and_prints_the_steps_for_the_rest(
     said = capsys.readouterr().out
     assert "1. open https://example.org/x" in said
     assert "ask for access" in said
+    assert f"biovfm sources check {spec} " in said
     tables = "layout: {downloads: [b.zip], tables: [{path: '**/list.txt', select: listed}]}"
     spec.write_text(f"id: x\nmodality: [CT]\naccess: open\nlinks: [{url}/a.zip]\n{tables}\n")
     assert main(["sources", "fetch", str(spec), str(tmp_path / "raw")]) == 1
