@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
-from ingest.raw.archive import top
-from ingest.raw.archive_listing import archive_items
+from ingest.raw.apart import Apart, archive_files
 from ingest.raw.items import RawItem
 from ingest.raw.names import unpacked_name
+from ingest.raw.rar_and_7z import available
 from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found, join_parts
 from ingest.settings import LimitSettings
@@ -27,14 +28,15 @@ def all_items(root: RawRoot, limits: LimitSettings, *, deep: bool = True) -> Ite
         limits: Guards against absurd archives.
         deep: Whether to look into archives that take a pass over all of each; else they are items as a whole.
     """
-    for found in join_parts(root.walk()):
-        special = _special(found)
-        if special is not None:
-            yield special
-        elif found.missing or (found.kind and (deep or found.kind not in SLOW_ARCHIVES)):
-            yield from members(root, found, limits)
-        else:
-            yield RawItem(path=found.path, size=found.size, stamp=found.walked.stamp)
+    with closing(Apart(root, limits)) as apart:
+        for found in join_parts(root.walk()):
+            special = _special(found)
+            if special is not None:
+                yield special
+            elif found.missing or (found.kind and (deep or found.kind not in SLOW_ARCHIVES)):
+                yield from _members(root, found, limits, apart)
+            else:
+                yield RawItem(path=found.path, size=found.size, stamp=found.walked.stamp)
 
 
 def _special(found: Found) -> RawItem | None:
@@ -55,6 +57,11 @@ def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawI
     Raises:
         MachineError: This machine lacks space, memory or file handles.
     """
+    with closing(Apart(root, limits)) as apart:
+        yield from _members(root, found, limits, apart)
+
+
+def _members(root: RawRoot, found: Found, limits: LimitSettings, apart: Apart) -> Iterator[RawItem]:
     path = found.path
     if found.missing:
         yield RawItem(path=path, kind="reject", detail=f"unreadable_archive:{found.missing}")
@@ -64,6 +71,8 @@ def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawI
     elif found.size == 0:
         yield RawItem(path=path, kind="reject", detail="empty_file")
     else:
-        stored = root.stored(path, found.parts, size=found.size)
-        base = RawItem(path=path, parts=found.parts, stamp=found.walked.stamp)
-        yield from archive_items(top(stored, found.kind), base, limits)
+        base = RawItem(path=path, parts=found.parts, size=found.size, stamp=found.walked.stamp)
+        if found.kind == "libarchive" and available():
+            yield from apart.files(base)
+        else:
+            yield from archive_files(root, found.kind, base, limits)

@@ -177,4 +177,7 @@ class _Data(io.RawIOBase):
         """Unpack some more."""
         view = memoryview(buffer)  # type: ignore[arg-type]  # the io protocol types it as a bare object
         place = (ctypes.c_char * len(view)).from_buffer(view)
-        return int(self._source.guard(lambda: self._ffi.read_data(self._archive, place, len(view))))
+        count = int(self._source.guard(lambda: self._ffi.read_data(self._archive, place, len(view))))
+        if count < 0:  # a warning to libarchive: the bytes are there, and are not those that were packed
+            raise RejectError("unreadable_archive", "a checksum is wrong")
+        return count

@@ -148,6 +148,7 @@ def test_the_head_of_a_member_is_read_without_the_rest(tmp_path: Path) -> None:
         assert raw.read() == PNG
 
 
+@pytest.mark.process
 def test_an_archive_is_what_its_first_bytes_say(tmp_path: Path) -> None:
     files = {"a.png": PNG}
     write_folder(
