@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -39,7 +40,7 @@ def need_triton() -> None:
 
 
 def compiles_for_gpus(
-    module: str, kernel: str, *, signature: dict[str, str], constants: list[dict[str, object]]
+    module: str, kernel: str, *, signature: Mapping[str, object], constants: Sequence[Mapping[str, object]]
 ) -> None:
     """Compile a kernel to machine code of an A100 and an H100, which needs neither of them.
 

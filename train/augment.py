@@ -11,7 +11,7 @@ same mean and standard deviation. With one input channel the colour steps are le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from shards.decode.kernels.choice import KernelName
+from train.kernels.colour_table import colour_table
 from train.optim import constants
 from train.randomness import Purpose, Share, to_device
 from train.recipe import AugmentConfig
@@ -73,7 +75,13 @@ def blur_chances(config: AugmentConfig, *, num_global: int, num_local: int) -> t
 
 
 def draw_augmentation(
-    share: Share, config: AugmentConfig, *, purpose: Purpose, chances: Chances, channels: int
+    share: Share,
+    config: AugmentConfig,
+    *,
+    purpose: Purpose,
+    chances: Chances,
+    channels: int,
+    by: KernelName = "torch",
 ) -> dict[str, NDArray[Any]]:
     """Which crops each operation changes and how strongly, on the host: what `augment` takes as `drawn`.
 
@@ -83,10 +91,11 @@ def draw_augmentation(
         purpose: Which sequence of random numbers to use.
         chances: Blur and solarising a crop.
         channels: Of the crops.
+        by: What will augment.
 
     Returns:
-        `<step>/rows` `(n,)` int64 into the crop-major batch and, where the step has one, `<step>/strength` `(n,)`
-        float32; a step that changes no crop is left out.
+        For torch `<step>/rows` `(n,)` int64 into the crop-major batch and, where the step has one, `<step>/strength`
+        `(n,)` float32; a step that changes no crop is left out. For Triton the same in `colour_table`'s form.
     """
     num = len(chances.blur)
     draws = share.draw(purpose, lambda rng: rng.random((share.unit_images, num, NUM_DRAWS)))
@@ -98,7 +107,7 @@ def draw_augmentation(
             drawn[f"{name}/rows"] = rows
             if strength is not None:
                 drawn[f"{name}/strength"] = strength[rows].astype(np.float32)
-    return drawn
+    return drawn if by == "torch" else colour_table(drawn, len(by_crop))
 
 
 _Decision = tuple[str, NDArray[np.bool_], NDArray[np.float64] | None]
@@ -142,6 +151,8 @@ def augment(
     purpose: Purpose,
     chances: Chances | None = None,
     drawn: Mapping[str, Tensor] | None = None,
+    by: KernelName = "torch",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Augment and normalise one group of crops.
 
@@ -152,15 +163,25 @@ def augment(
         purpose: Which sequence of random numbers to use.
         chances: Blur and solarising a crop; None for normalisation alone.
         drawn: What `draw_augmentation` gives for these arguments, on the device; drawn now where None.
+        by: What augments: the operations below, or kernels that give the same within 1e-3.
+        dtype: Of the result of kernels; torch's is float32.
 
     Returns:
-        `(num * B, C, S, S)` float32, crop-major.
+        `(num * B, C, S, S)`, crop-major.
     """
+    channels = crops.shape[-1]
+    if chances is None:
+        drawn = {}
+    elif drawn is None:
+        numbers = draw_augmentation(share, config, purpose=purpose, chances=chances, channels=channels, by=by)
+        drawn = to_device(numbers, crops.device)
+    if by == "triton":
+        from train.kernels.triton_colour import colour
+
+        mean, std = (_of_channels(values, channels) for values in (config.mean, config.std))
+        return colour(crops, drawn.get("table"), drawn.get("blur/rows"), mean=mean, std=std, dtype=dtype)
     x = crops.permute(1, 0, 4, 2, 3).flatten(0, 1).float().div_(255.0)
-    if chances is not None:
-        if drawn is None:
-            numbers = draw_augmentation(share, config, purpose=purpose, chances=chances, channels=x.shape[1])
-            drawn = to_device(numbers, x.device)
+    if drawn:
         for name, operation in _steps().items():
             if f"{name}/rows" in drawn:
                 x = _on_rows(x, drawn[f"{name}/rows"], operation, drawn.get(f"{name}/strength"))
@@ -174,6 +195,11 @@ def normalize(x: Tensor, config: AugmentConfig) -> Tensor:
         luma = constants(LUMA, like=x)
         mean, std = (mean * luma).sum().view(1), (std * luma).sum().view(1)
     return x.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+
+
+def _of_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    """One value for each channel; one channel takes the luma-weighted value."""
+    return values if channels == 3 else [sum(one * weight for one, weight in zip(values, LUMA, strict=True))]
 
 
 def _steps() -> dict[str, Callable[..., Tensor]]:

@@ -16,6 +16,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch d
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from shards.decode.kernels.choice import kernels_for
 from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone
@@ -189,6 +190,7 @@ def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
     for module in method.modules():
         if isinstance(module, Backbone):
             module.checkpoint_activations = recipe.run.checkpoint_activations
+    method.kernels = kernels_for(world.device).name
     if wants_compile(recipe.run, world.device):
         compile_parts(method)
         method.compiled.active = True

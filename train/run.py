@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from shards.decode.kernels.choice import kernels_for
 from shards.errors import ConfigError
 from shards.store import LocalStore, Store, open_store
 from train.checkpoint import (
@@ -146,6 +147,8 @@ def pretrain(
         recipe, line = choose_decode(recipe, found.recipe if found else None, device=world.device)
         if line and world.is_first:
             say(line)
+        if world.is_first and world.device.type == "cuda":
+            say(kernels_for(world.device).line)
         open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
         batches = open_batches(recipe, data, world.rank, world.size)
         stack.callback(batches.close)

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shards.decode.kernels.choice import KernelName
 from train.backbone import Backbone
 from train.compiling import Compiled
 from train.optim import Multipliers
@@ -41,6 +42,7 @@ class Method(nn.Module, ABC):
     Attributes:
         network: What the optimiser trains; the loop wraps it for several ranks.
         compiled: Gives the losses in their compiled form where the run compiles.
+        kernels: What augments: torch, or Triton where a GPU has it (`shards.decode.kernels.choice`).
     """
 
     network: nn.Module
@@ -49,6 +51,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.recipe = recipe
         self.compiled = Compiled()
+        self.kernels: KernelName = "torch"
 
     @abstractmethod
     def draw(self, share: Share) -> dict[str, NDArray[Any]]:

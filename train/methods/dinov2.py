@@ -65,8 +65,8 @@ class DinoInputs:
     """A prepared micro-batch; images are crop-major and normalised.
 
     Attributes:
-        global_images: `(2 * batch, C, S, S)` float32.
-        local_images: `(num_local * batch, C, s, s)` float32.
+        global_images: `(2 * batch, C, S, S)` float32; bfloat16 from kernels where the networks run in it.
+        local_images: `(num_local * batch, C, s, s)`, likewise.
         masks: `(2 * batch, patches)` bool.
         masked_rows: `(M,)` int64 into the flattened `(2 * batch * patches)`.
         weights: `(M,)` float32, one over the masked patches of the crop.
@@ -141,7 +141,12 @@ class DinoV2(Method):
         drawn: dict[str, NDArray[Any]] = {"masks": masks, "masked_rows": np.flatnonzero(masks)}
         for prefix, purpose, chances in zip(_GROUPS, _AUGMENT, self._chances, strict=True):
             numbers = draw_augmentation(
-                share, recipe.augment, purpose=purpose, chances=chances, channels=recipe.model.in_chans
+                share,
+                recipe.augment,
+                purpose=purpose,
+                chances=chances,
+                channels=recipe.model.in_chans,
+                by=self.kernels,
             )
             drawn |= {prefix + name: values for name, values in numbers.items()}
         if recipe.model.drop_path > 0:
@@ -161,6 +166,8 @@ class DinoV2(Method):
                 purpose=purpose,
                 chances=chances,
                 drawn=part_of(drawn, prefix),
+                by=self.kernels,
+                dtype=torch.bfloat16 if self.recipe.run.precision == "bf16" else torch.float32,
             )
             for view, prefix, purpose, chances in zip(views, _GROUPS, _AUGMENT, self._chances, strict=True)
         )

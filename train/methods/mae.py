@@ -158,7 +158,7 @@ class Mae(Method):
         """Normalise the crop, cut it into patches; the mask as it was drawn."""
         if drawn is None:
             drawn = to_device(self.draw(share), views[0].device)
-        images = augment(views[0], share, self.recipe.augment, purpose=Purpose.AUGMENT_GLOBAL)
+        images = augment(views[0], share, self.recipe.augment, purpose=Purpose.AUGMENT_GLOBAL, by=self.kernels)
         return MaeInputs(patches=patchify(images, self.recipe.model.patch_size), masking=Masking(**drawn))
 
     def losses(self, network: nn.Module, inputs: MaeInputs, values: StepValues) -> StepLosses:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from infra.commands.device.images import TarStream, drawn_jpegs
+from infra.commands.device.kernels import kernel_parts
 from infra.commands.device.parts import Part, Skipped
 from infra.commands.device.quick import Answer, quick_parts
 from infra.estimate.operations import operations
@@ -63,6 +64,7 @@ def bench_parts(device: torch.device, images: Sequence[bytes]) -> list[Part]:
     for threads in _thread_counts():
         parts.append(_rate(f"native decoder, {threads} threads", _native_rate(images, threads)))
     parts.append(Part(name="pinned copy", run=lambda: _copy_rate(device)))
+    parts += kernel_parts(device)
     for method, size, batch in MODELS[device.type]:
         parts += _step_parts(_Steps(device, images, method, size, batch), f"{method} {size}", cuda=cuda)
     return parts

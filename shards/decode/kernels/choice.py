@@ -31,6 +31,11 @@ class Kernels:
     name: KernelName
     reason: str
 
+    @property
+    def line(self) -> str:
+        """A line for the user."""
+        return f"crops and augmentation on the device by {self.name}: {self.reason}"
+
 
 def kernels_for(device: torch.device) -> Kernels:
     """What crops and augments on a device; `BIOVFM_KERNELS=torch` takes the reference everywhere.

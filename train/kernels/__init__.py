@@ -1,0 +1,1 @@
+"""What a training step does by Triton kernels on a GPU; the same in torch, the reference, stands in `train`."""
