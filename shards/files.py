@@ -1,13 +1,17 @@
-"""Local files that appear whole or not at all, and strict JSON to put into them."""
+"""Local files that appear whole or not at all, mapped ones with their room taken, and strict JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,6 +38,34 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def mapped_array(path: Path, *, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new array of zeros in a `.npy` file, mapped to be written.
+
+    Raises:
+        OSError: The disk has no room for all of it.
+    """
+    import numpy as np
+
+    made: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    try:
+        with path.open("r+b") as stream:
+            reserve(stream.fileno(), path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return made
+
+
+def reserve(descriptor: int, num_bytes: int) -> None:
+    """Take the room of a file that is mapped: a full disk is an error now, later it ends the process by SIGBUS.
+
+    Raises:
+        OSError: There is not so much room.
+    """
+    if hasattr(os, "posix_fallocate") and num_bytes:  # macOS has none
+        os.posix_fallocate(descriptor, 0, num_bytes)
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

@@ -26,6 +26,7 @@ from eval.probes.features import feature_cache
 from shards.dataset import Dataset
 from shards.decode import Crops
 from shards.errors import ConfigError
+from shards.files import mapped_array
 from shards.stream import Stream
 
 _BATCH: Final = 64
@@ -174,9 +175,7 @@ def _images(stream: Stream, keys: list[str], size_px: int, path: Path) -> npt.ND
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial.npy")
         place = {key: number for number, key in enumerate(keys)}
-        images: Any = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.uint8, shape=(len(keys), size_px, size_px, 3)
-        )
+        images: Any = mapped_array(partial, dtype=np.uint8, shape=(len(keys), size_px, size_px, 3))
         for batch in stream:
             for slot, key in enumerate(batch.keys):
                 if key in place:

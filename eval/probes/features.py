@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from eval.encoders.encoder import Backbone, PixelEncoder, Pooling, PoolingChoice
 from eval.medmnist.data import SPLITS, Split, SplitName, Task
+from shards.files import mapped_array
 
 Features = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
@@ -237,9 +238,7 @@ class _Job:
 
     def _begin(self, partial: Path) -> Features:
         dimension = self.encode(0, 1).shape[1]
-        rows: Features = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.float32, shape=(self.num_rows, dimension)
-        )
+        rows: Features = mapped_array(partial, dtype=np.float32, shape=(self.num_rows, dimension))
         return rows
 
 

@@ -22,6 +22,7 @@ from shards.dataset.columns import Kind, column_kinds, column_table
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.errors import ConfigError, SampleIndexError, SubsetError
+from shards.files import reserve
 from shards.subset.chosen import Chosen
 
 if TYPE_CHECKING:
@@ -241,6 +242,7 @@ def _array(num: int, dtype: DTypeLike, fill: Any) -> NDArray[Any]:
     else:
         with tempfile.TemporaryFile() as file:
             file.truncate(size)
+            reserve(file.fileno(), size)
             made = np.memmap(file, dtype, mode="r+", shape=(num,))
     if fill is not None:
         made[:] = fill

@@ -23,6 +23,7 @@ __all__ = ["Attempt", "CommandFailedError", "attempt", "reap", "undisturbed"]
 
 _LIMIT_SECONDS = 400.0
 _AFTER_SIGTERM = (0, 130, -15)  # -15: before Python could take the signal, or when it had ended
+_KILLING = frozenset({"kill -9", "kill -9, main process", "SIGTERM"})
 _ENVIRONMENT = {"BIOVFM_SECRET": "soak", "OMP_NUM_THREADS": "1", "BIOVFM_DEBUG": ""}
 
 
@@ -113,6 +114,8 @@ def attempt(
     outcome.findings += scene.failures
     if any(line.startswith("Traceback") for line in outcome.errors):
         outcome.findings.append(f"printed a traceback: {outcome.error}")
+    if outcome.exit_code < 0 and name not in _KILLING:
+        outcome.findings.append(f"was ended by {signal.Signals(-outcome.exit_code).name}")
     if name == "SIGTERM" and outcome.exit_code not in _AFTER_SIGTERM:
         outcome.findings.append(f"ended with {outcome.exit_code} after SIGTERM: {' / '.join(outcome.errors[-3:])}")
     return outcome
