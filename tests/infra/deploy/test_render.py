@@ -15,6 +15,7 @@ import hcl2
 import kubernetes_validate
 import pytest
 import yaml
+from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from infra.cli import main
 from infra.deploy.render import render
@@ -78,6 +79,26 @@ def test_every_manifest_is_valid(out: Path) -> None:
     for manifest in manifests(out):
         for one in plain_objects(manifest):
             kubernetes_validate.validate(one, KUBERNETES, strict=True)
+
+
+def test_the_jobset_has_the_fields_of_its_kind(out: Path) -> None:
+    """Read into the classes of its API, nothing of it is lost, as an unknown or misplaced field would be."""
+    (jobset,) = [manifest for manifest in manifests(out) if manifest["kind"] == "JobSet"]
+    read = JobsetV1alpha2JobSet.from_dict(jobset)
+    assert read is not None
+    assert not lost(jobset, read.to_dict())
+
+
+def lost(written: Any, read: Any, place: str = "") -> list[str]:
+    """The places of a document that another does not have."""
+    if isinstance(written, dict):
+        absent = [f"{place}.{key}" for key in written if key not in read]
+        there = {key: value for key, value in written.items() if key in read}
+        return absent + [each for key, value in there.items() for each in lost(value, read[key], f"{place}.{key}")]
+    if isinstance(written, list):
+        pairs = enumerate(zip(written, read, strict=True))
+        return [each for number, (one, other) in pairs for each in lost(one, other, f"{place}[{number}]")]
+    return []
 
 
 def test_pods_run_without_rights_and_take_secrets_by_reference(out: Path) -> None:
