@@ -36,6 +36,8 @@ class Outlet:
     def __init__(self, *, port: int | None = None, address: str = "127.0.0.1", file: Path | None = None) -> None:
         rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.port = None if port is None else port + rank
+        if self.port is not None and not (port and 0 < self.port <= _LAST_PORT):
+            raise ConfigError(f"there is no --metrics-port {self.port}", hint=f"give one of 1 to {_LAST_PORT}")
         self.address = address
         self.file = file.with_stem(f"{file.stem}-rank{rank}") if file is not None and rank else file
         if self.file is not None and self.file.suffix != ".prom":

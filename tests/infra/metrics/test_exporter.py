@@ -69,3 +69,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*job\.prom"):
         exporting(new_registry(), Outlet(file=tmp_path / "file" / "job.prom")).__enter__()
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_port_that_nobody_can_be_told_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"no --metrics-port {port}"):
+        Outlet(port=port)
