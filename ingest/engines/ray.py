@@ -9,6 +9,7 @@ seven minutes where a host vanishes without a word. Install with the extra `ray`
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -24,6 +25,7 @@ from shards.errors import EngineError, LibraryError
 
 __all__ = ["RayEngine"]
 
+_CONNECT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
 """From one look at the cluster's nodes to the next."""
@@ -107,6 +109,7 @@ class RayEngine:
     def _join(self) -> None:
         ray = self._ray
         if not ray.is_initialized():
+            _check_reachable(self._address)
             alone = False if self._address is None else None
             try:
                 ray.init(
@@ -293,6 +296,21 @@ class RayEngine:
     def _end(self, worker: _Worker) -> None:
         with suppress(Exception):  # dead already, or out of reach
             self._ray.kill(worker.actor)
+
+
+def _check_reachable(address: str | None) -> None:
+    """See within seconds whether anything answers at an address; Ray itself tries for minutes.
+
+    Raises:
+        EngineError: Nothing does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # a word such as `auto`
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"no Ray cluster at {address}: {error}", hint="check --address") from error
 
 
 def _loss(place: Place, reason: str, *, is_dead: bool) -> str:

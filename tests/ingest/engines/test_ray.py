@@ -169,11 +169,12 @@ def test_a_job_without_a_free_cpu_says_so_and_ends(cluster: Any) -> None:
         ray.shutdown()
 
 
-def test_no_cluster_is_one_line() -> None:
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999999"])
+def test_no_cluster_is_one_line_soon(address: str) -> None:
     from ingest.engines.ray import RayEngine
 
-    with pytest.raises(EngineError, match="no Ray cluster at nonsense"):
-        RayEngine(address="nonsense")
+    with pytest.raises(EngineError, match=f"no Ray cluster at {address}"):
+        RayEngine(address=address)
 
 
 class _Holder:
