@@ -17,15 +17,13 @@ def own_columns(columns: Sequence[str], *, allow: Sequence[str], types: Sequence
     Raises:
         ConfigError: A word is none of these, or names a column that is not taken.
     """
-    from ingest.columns.adding import plain_name
     from ingest.source.layout import OwnColumn
     from shards.dataset.columns import check_name
     from shards.errors import ConfigError
 
-    pairs = [text.rpartition("=") for text in columns]
-    headers = {name or plain_name(header): header for name, _, header in pairs}
-    for name in headers:
-        check_name(name)
+    headers = read_columns(columns)
+    for name, header in headers.items():
+        check_name(name, header)
     kinds = read_types(types)
     taken = {*headers, *headers.values()}
     if strange := next((name for name in (*allow, *kinds) if name not in taken), None):
@@ -38,6 +36,26 @@ def own_columns(columns: Sequence[str], *, allow: Sequence[str], types: Sequence
         )
         for name, header in headers.items()
     }
+
+
+def read_columns(words: Sequence[str]) -> dict[str, str]:
+    """What `--column HEADER` and `--column NEW=HEADER` say: new name → header.
+
+    Raises:
+        ConfigError: Two have one name.
+    """
+    from ingest.columns.adding import plain_name
+    from shards.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for word in words:
+        new, equals, header = word.partition("=")
+        name, header = (new, header) if equals else (plain_name(word), word)
+        if found.setdefault(name, header) != header:
+            raise ConfigError(
+                f"--column {word}: {found[name]} is called {name} already", hint=f"rename one: --column NEW={header}"
+            )
+    return found
 
 
 def read_types(words: Sequence[str]) -> dict[str, Kind]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from infra.commands._own_columns import read_types
+from infra.commands._own_columns import read_columns, read_types
 from infra.console import answer, answer_table, emit, stderr
 
 if TYPE_CHECKING:
@@ -69,15 +69,14 @@ def add(
     unmatched
         Write the rows that were left out: number, reason and pseudonym.
     """
-    from ingest.columns.adding import Wish, add_columns, plain_name
+    from ingest.columns.adding import Wish, add_columns
     from ingest.privacy.secret import load_secret
     from shards.dataset import Dataset
 
-    pairs = [text.rpartition("=") for text in column]
     wish = Wish(
         by=by,
         on=on,
-        columns={name or plain_name(header): header for name, _, header in pairs},
+        columns=read_columns(column),
         allow=allow,
         types=read_types(type_),
         source=source,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ingest.columns.guard import why_refused
-from ingest.columns.kinds import typed
+from ingest.columns.kinds import id_text, typed
 from ingest.columns.matching import By, match_ids
 from ingest.columns.reading import GivenTable, read_given
 from ingest.columns.settling import AMBIGUOUS, ID, ROW, settle_rows
@@ -112,7 +112,7 @@ def add_columns(dataset: Dataset, path: Path, wish: Wish, *, secret: str = "") -
     _guard(given, chosen, columns, kinds, wish.allow)
     return join(
         dataset,
-        ids=given.columns[on].cast("string"),
+        ids=id_text(on, given.columns[on]),
         columns=columns,
         kinds=kinds,
         wish=wish,
@@ -237,8 +237,8 @@ def _chosen(given: GivenTable, on: str, wish: Wish) -> dict[str, str]:
                 )
     if not chosen:
         raise ConfigError(f"{given.path} has no column beside {on}", hint="add columns to it")
-    for name in chosen:
-        check_name(name)
+    for name, header in chosen.items():
+        check_name(name, header)
     return chosen
 
 

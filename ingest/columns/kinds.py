@@ -28,6 +28,8 @@ _TRUE_FALSE: Final = (
 )
 _INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
 _FLOAT: Final = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d{1,3})?")
+_GROUPED: Final = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_LONG: Final = re.compile(r"[+-]?\d{16,}")
 _YEARS: Final = re.compile(r"\d{1,3}Y")
 """An age as DICOM writes it."""
 _CODE: Final = re.compile(r"[+-]?0\d+")
@@ -53,7 +55,7 @@ def typed(header: str, values: pa.ChunkedArray, wanted: Kind | None = None) -> t
 
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    if not _is_text(values.type):
         return _of_arrow(header, values, wanted)
     encoded = _plain_text(values).dictionary_encode().combine_chunks()
     words = encoded.dictionary.to_pylist()
@@ -103,7 +105,7 @@ def kind_of_words(words: list[str]) -> Kind:
     tests: Mapping[Kind, Callable[[list[str]], object]] = {
         "bool": _booleans,
         "int": lambda words: all(_INT.fullmatch(word) for word in words),
-        "float": lambda words: all(_FLOAT.fullmatch(word) for word in words) and not _both_marks(words),
+        "float": lambda words: all(_FLOAT.fullmatch(word) for word in words) and not _is_unsure(words),
         "date": lambda words: _parser_of_dates(words, "date"),
         "timestamp": lambda words: _parser_of_dates(words, "timestamp"),
     }
@@ -124,6 +126,33 @@ def _plain_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(nothing, pa.scalar(None, pa.string()), text)
 
 
+def id_text(header: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Identifiers as text; whole numbers without a point, which is what missing ones among them bring.
+
+    Raises:
+        ConfigError: They are neither text nor numbers.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_floating(values.type):
+        with suppress(pa.ArrowInvalid):
+            values = values.cast(pa.int64())
+    try:
+        return values.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(
+            f"{header} is of type {values.type}: no identifiers", hint="name another with --on"
+        ) from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
 def _of_arrow(header: str, values: pa.ChunkedArray, wanted: Kind | None) -> tuple[pa.Array, Kind]:
     import pyarrow as pa
 
@@ -142,7 +171,7 @@ def _of_arrow(header: str, values: pa.ChunkedArray, wanted: Kind | None) -> tupl
     if kind is None:
         raise ConfigError(f"{header} is of type {values.type}", hint="leave it out with --column, or write it as text")
     try:
-        cast = values.cast(arrow_type(kind)).combine_chunks()
+        cast = values.cast(arrow_type(kind), safe=kind != "timestamp").combine_chunks()  # nanoseconds are cut
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:  # a wrong value; no cast between these types
         raise ConfigError(f"{header} holds values that are no {kind}", hint="choose another --type") from error
     array = cast if isinstance(cast, pa.Array) else pa.concat_arrays(cast.chunks)
@@ -208,9 +237,12 @@ def _booleans(words: list[str]) -> dict[str, bool]:
     return {}
 
 
-def _both_marks(words: list[str]) -> bool:
-    """Whether some numbers have a point and others a comma: one of them groups thousands."""
-    return any("," in word for word in words) and any("." in word for word in words)
+def _is_unsure(words: list[str]) -> bool:
+    """Whether a comma or a point may group thousands, or a number has more digits than a float keeps."""
+    commas = [word for word in words if "," in word]
+    both = bool(commas) and any("." in word for word in words)
+    grouped = bool(commas) and all(_GROUPED.fullmatch(word) for word in commas)
+    return both or grouped or any(_LONG.fullmatch(word) for word in words)
 
 
 def _parser_of_dates(words: list[str], kind: Kind) -> Parse | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from shards.errors import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_NAME_ALL: Final = "give each column a name in the first line"
+_NUMBERS: Final = "\0 row numbers"
+"""Stands for the name of a first column that has none; no header holds a zero byte."""
+_ROW_NAMES: Final = re.compile(r"__index_level_\d+__")
+"""Names that a data frame's row names get in Parquet."""
 _CHUNK_BYTES: Final = 1 << 20
 _CHUNK_ROWS: Final = 1 << 16
 _TEXT: Final = frozenset({"csv", "tsv", "tab", "txt"})
@@ -82,7 +88,7 @@ def _read_parquet(path: Path) -> GivenTable:
     _check_headers(path, table.column_names)
     return GivenTable(
         path=path,
-        columns={name.strip(): table[name] for name in table.column_names},
+        columns={name.strip(): table[name] for name in table.column_names if not _ROW_NAMES.fullmatch(name)},
         num_rows=table.num_rows,
     )
 
@@ -106,6 +112,11 @@ def _read_text(path: Path, text: TextIO, encoding: str, extension: str) -> Given
     import pyarrow as pa
 
     headers, delimiter = read_header(text, extension)
+    num_separated = len(headers)
+    while headers and not headers[-1]:  # spreadsheets write separators of empty columns
+        headers.pop()
+    if headers and not headers[0]:
+        headers[0] = _NUMBERS
     _check_headers(path, headers)
     chunks: list[list[pa.Array]] = [[] for _ in headers]
     waiting: list[list[str]] = []
@@ -120,6 +131,8 @@ def _read_text(path: Path, text: TextIO, encoding: str, extension: str) -> Given
         if not any(cell.strip() for cell in cells):
             continue
         num_rows += 1
+        if any(cell.strip() for cell in cells[len(headers) : num_separated]):
+            raise ConfigError(f"{path} has a column without a name", hint=_NAME_ALL)
         waiting.append(_fitted(path, cells, len(headers), num_rows))
         if len(waiting) == _CHUNK_ROWS:
             flush()
@@ -127,6 +140,8 @@ def _read_text(path: Path, text: TextIO, encoding: str, extension: str) -> Given
     if not num_rows:
         raise ConfigError(f"{path} has no rows", hint="give a table with a header line and a line per row")
     columns = {name: pa.chunked_array(parts, pa.string()) for name, parts in zip(headers, chunks, strict=True)}
+    if _NUMBERS in columns:
+        _check_numbers(path, columns.pop(_NUMBERS))
     return GivenTable(path=path, columns=columns, num_rows=num_rows, encoding=encoding)
 
 
@@ -140,9 +155,16 @@ def _fitted(path: Path, cells: list[str], width: int, number: int) -> list[str]:
     return cells[:width] + [""] * (width - len(cells))
 
 
+def _check_numbers(path: Path, values: pa.ChunkedArray) -> None:
+    """A first column without a name is that of row numbers, as data frames are written."""
+    first = {"0": 0, "1": 1}.get(values[0].as_py().strip())
+    if first is None or any(value.strip() != str(row) for row, value in enumerate(values.to_pylist(), first)):
+        raise ConfigError(f"{path} has a column without a name", hint=_NAME_ALL)
+
+
 def _check_headers(path: Path, headers: Sequence[str]) -> None:
     plain = [name.strip() for name in headers]
     if not all(plain):
-        raise ConfigError(f"{path} has a column without a name", hint="give each column a name in the first line")
+        raise ConfigError(f"{path} has a column without a name", hint=_NAME_ALL)
     if doubled := sorted({name for name in plain if plain.count(name) > 1}):
         raise ConfigError(f"{path} has two columns {doubled[0]}", hint="give each column another name")

@@ -18,6 +18,9 @@ Row = Mapping[str, Any]
 
 _DELIMITERS: Final = ",;\t|"
 _STATED_DELIMITER: Final = re.compile(r"\"?sep=([,;|])\"?", re.IGNORECASE)
+_QUOTED: Final = re.compile(r'(?:(?<=[,;\t|])|^) *"(?:[^"]|"")*"(?= *(?:[,;\t|\r\n]|$))')
+_UNCLOSED: Final = re.compile(r'(?:[,;\t|]|^) *"')
+_MOST_HEADER_LINES: Final = 20
 _MOST_FIELD_BYTES: Final = 16 << 20
 _HEAD_BYTES: Final = 4
 
@@ -101,14 +104,31 @@ def read_header(text: TextIO, extension: str) -> tuple[list[str], str]:
     The delimiter is what a first line `sep=;` says, as spreadsheets write it, else that of the extension, else the one
     that the header has most of. What is left of the text are the rows.
     """
-    header = text.readline()
+    header = _header_line(text)
     stated = _STATED_DELIMITER.fullmatch(header.strip())
     if stated:
-        header = text.readline()
-        return [name.strip() for name in next(csv.reader([header], delimiter=stated[1]), [])], stated[1]
+        return _names(_header_line(text), stated[1]), stated[1]
     preferred = {"tsv": "\t", "tab": "\t"}.get(extension, "")
-    found = preferred if preferred and preferred in header else max(_DELIMITERS, key=header.count)
-    return [name.strip() for name in next(csv.reader([header], delimiter=found), [])], found
+    plain = _QUOTED.sub("", header)
+    found = preferred if preferred and preferred in plain else max(_DELIMITERS, key=plain.count)
+    return _names(header, found), found
+
+
+def _header_line(text: TextIO) -> str:
+    """The first line that says something, with the lines that a quoted name goes on in."""
+    line = text.readline()
+    while line and not line.strip():
+        line = text.readline()
+    for _ in range(_MOST_HEADER_LINES):
+        if not _UNCLOSED.search(_QUOTED.sub("", line)) or not (more := text.readline()):
+            break
+        line += more
+    return line
+
+
+def _names(header: str, delimiter: str) -> list[str]:
+    cells = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter), [])
+    return [" ".join(name.split()) if "\n" in name or "\r" in name else name.strip() for name in cells]
 
 
 def _records(value: Any, way: Sequence[str], passed: tuple[str, ...]) -> Iterator[Row]:

@@ -97,18 +97,24 @@ def kind_of(data_type: pa.DataType) -> Kind:
     return kinds.get(data_type, "category")
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, header: str = "") -> None:
     """Refuse a name that cannot stand in a predicate as it is, or that the index has.
+
+    Args:
+        name: The name.
+        header: What the table calls the column, for the hint; its name without it.
 
     Raises:
         ConfigError: Says what is wrong with it.
     """
     if name in INDEX_COLUMNS:
-        raise ConfigError(f"the index has a column {name} of its own", hint=f"rename yours: --column own_{name}={name}")
+        raise ConfigError(
+            f"the index has a column {name} of its own", hint=f"rename yours: --column own_{name}={header or name}"
+        )
     if _NAME.fullmatch(name) is None or name in _reserved():
         raise ConfigError(
             f"{name!r} cannot be the name of a column: [a-z][a-z0-9_]*, and no word of SQL",
-            hint=f"rename it: --column NEW={name}",
+            hint=f"rename it: --column NEW={header or name}",
         )
 
 

@@ -193,3 +193,30 @@ def test_the_command_counts_lists_and_removes(
     assert "no columns of your own" in capsys.readouterr().out
     assert main(["columns", "add", dataset.url, str(table), "--by", "group", "--column", "Altr"]) == 2
     assert "did you mean Alter?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_names_that_are_words_of_our_own_queries(dataset: Dataset, tmp_path: Path) -> None:
+    table = write(tmp_path / "t.csv", "P1;63;w;171,5;ja", "P2;58;m;180;nein")
+    names = ("row", "id", "place", "said", "reason", "old", "given", "samples", "own", "index_rows")
+    add_columns(dataset, table, Wish(by="group", columns=dict.fromkeys(names, "Alter"), allow=names), secret=SECRET)
+    add_columns(dataset, table, Wish(by="group", columns=dict.fromkeys(names, "Alter"), allow=names), secret=SECRET)
+    for name in names:
+        assert create(dataset, Selection(where=f"{name} > 60")).num_samples == 2
+    assert [facts.values for facts in describe_columns(dataset)] == [4] * len(names)
+
+
+@pytest.mark.slow
+def test_a_header_with_an_equals_sign_and_one_with_no_letters(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOVFM_SECRET", SECRET)
+    path = tmp_path / "t.csv"
+    path.write_text("Patient;a=b;年齢\nP1;3;63\n", encoding="utf-8")
+    words = ["columns", "add", dataset.url, str(path), "--by", "group"]
+    assert main(words) == 2
+    assert "--column NEW=年齢" in capsys.readouterr().err
+    assert main([*words, "--column", "x=a=b", "--column", "x=年齢"]) == 2
+    assert "a=b is called x already" in capsys.readouterr().err
+    assert main([*words, "--column", "x=a=b", "--column", "age=年齢"]) == 0
+    assert "added x (int), age (int)" in capsys.readouterr().out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,35 @@ def test_a_run_that_ends_between_the_commits_is_completed_by_the_next(
     report = ingest(raw, tmp_path / "d", spec_of(TABLE))
     assert report.repeated
     assert values(tmp_path / "d", "age")["a.png"] == (63,)
+
+
+@pytest.mark.process
+def test_a_process_that_is_killed_between_the_commits(raw: Path, tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(spec_of(TABLE).model_dump(mode="json", exclude_defaults=True)))
+    words = ["ingest", str(path), str(raw), str(tmp_path / "d"), "--workers", "0", "--json"]
+    kill = (
+        "import os, sys; from infra.cli import main; from ingest.columns import bringing; "
+        "bringing.write_columns = lambda *_, **__: os.kill(os.getpid(), 9); sys.exit(main(sys.argv[1:]))"
+    )
+    killed = subprocess.run([sys.executable, "-c", kill, *words], check=False, capture_output=True)
+    assert killed.returncode == -9
+    assert columns_version(Dataset.open(str(tmp_path / "d"))) is None
+    again = subprocess.run([sys.executable, "-m", "infra.cli", *words], check=True, capture_output=True)
+    told = json.loads(again.stdout)
+    assert (told["repeated"], told["columns"][0]["samples"], told["columns"][0]["version"]) == (True, 2, 0)
+
+
+@pytest.mark.process
+def test_they_come_into_a_bucket(raw: Path, bucket: str) -> None:
+    url = f"{bucket}/d"
+    for version in (0, 1):
+        report = run_job(spec_of(TABLE), str(raw), url, workers=0)
+        assert report.columns[0].version == version
+        assert values(url, "age")["a.png"] == (63 + version,)
+        write_folder(raw, {"entries.csv": entries("a.png;64;w;7", "b.png;;m;7")})
 
 
 def test_a_grown_source_brings_those_of_new_and_changed_files(raw: Path, tmp_path: Path) -> None:

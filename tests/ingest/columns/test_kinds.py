@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.columns.kinds import KINDS, kind_of_words, typed
+from ingest.columns.kinds import KINDS, id_text, kind_of_words, typed, typed_as
 from shards.dataset.columns import Kind, arrow_type
 from shards.errors import ConfigError
 
@@ -63,3 +63,49 @@ def test_any_text_has_a_type(words: list[str]) -> None:
     assert kind in KINDS
     assert len(found) == len(words)
     assert kind_of_words([]) == "category"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["1,234", "2,500"], "category"),
+        (["1,234", "0,5"], "float"),
+        (["-1,234"], "category"),
+        (["12345678901234567", "1"], "int"),
+        (["99999999999999999999", "1"], "category"),
+        (["063Y", "7Y"], "int"),
+        (["063Y", "006M"], "category"),
+    ],
+)
+def test_numbers_that_may_mean_something_else_stay_as_they_are(words: list[str], kind: str) -> None:
+    assert kind_of_words(words) == kind
+
+
+def test_ages_as_dicom_writes_them() -> None:
+    assert typed("age", pa.chunked_array([["063Y", "7Y", ""]]))[0].to_pylist() == [63, 7, None]
+
+
+def test_the_type_of_the_column_that_is_there_is_taken_where_it_fits() -> None:
+    def taken(values: list[str], wanted: Kind | None, there: Kind | None) -> tuple[list[object], Kind]:
+        array, kind = typed_as("x", pa.chunked_array([values]), wanted, there, hint="h")
+        return array.to_pylist(), kind
+
+    assert taken(["1", "2"], None, "float") == ([1.0, 2.0], "float")
+    assert taken(["60.0"], "float", "int") == ([60], "int")
+    assert taken(["1"], None, "category") == (["1"], "category")
+    with pytest.raises(ConfigError, match=r"x is float, the column that is there int.*h"):
+        taken(["60.5"], "float", "int")
+
+
+def test_identifiers_of_parquet_are_texts() -> None:
+    assert id_text("x", pa.chunked_array([[12345678.0, None]])).to_pylist() == ["12345678", None]
+    assert id_text("x", pa.chunked_array([pa.array(["a", "b"]).dictionary_encode()])).to_pylist() == ["a", "b"]
+    assert id_text("x", pa.chunked_array([[1.5]])).to_pylist() == ["1.5"]
+    with pytest.raises(ConfigError, match="no identifiers"):
+        id_text("x", pa.chunked_array([[[1], [2]]]))
+
+
+def test_texts_and_times_of_other_data_frames() -> None:
+    assert typed("x", pa.chunked_array([pa.array(["1", "2"], pa.string_view())]))[0].to_pylist() == [1, 2]
+    times = pa.chunked_array([pa.array([1_500, 2_500], pa.timestamp("ns"))])
+    assert typed("x", times)[0].cast(pa.int64()).to_pylist() == [1, 2]

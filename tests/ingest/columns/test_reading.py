@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.columns.reading import read_given
@@ -57,3 +59,36 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
     path.write_text("a\n1\n")
     with pytest.raises(ConfigError, match="no such encoding"):
         read_given(path, encoding="klingon")
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        ('group;"age\n(years)";sex\nP1;63;w\n', ["group", "age (years)", "sex"]),
+        ('group;"age, in years, at scan"\nP1;63\n', ["group", "age, in years, at scan"]),
+        ('"age, in years, at scan";group\nP1;63\n', ["age, in years, at scan", "group"]),
+        ('group;height 5"\nP1;63\n', ["group", 'height 5"']),
+        ("\n \ngroup;age\nP1;63\n", ["group", "age"]),
+        ("sep=;\ngroup;age\nP1;63\n", ["group", "age"]),
+        ("group;age;;\nP1;63;;\n", ["group", "age"]),
+        (",group,age\n0,P1,63\n1,P2,50\n", ["group", "age"]),
+        ("\tgroup\tage\n1\tP1\t63\n", ["group", "age"]),
+    ],
+)
+def test_headers_as_spreadsheets_and_data_frames_write_them(tmp_path: Path, text: str, headers: list[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text, newline="")
+    assert list(read_given(path).columns) == headers
+
+
+@pytest.mark.parametrize("text", [",group\nx,P1\n", ",group\n0,P1\n0,P2\n", "group,,age\nP1,1,63\n"])
+def test_a_column_without_a_name_that_holds_something_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="without a name"):
+        read_given(path)
+
+
+def test_the_row_names_of_a_data_frame_are_no_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"group": ["P1"], "__index_level_0__": [5]}), tmp_path / "t.parquet")
+    assert list(read_given(tmp_path / "t.parquet").columns) == ["group"]
