@@ -150,7 +150,7 @@ def id_text(header: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _is_text(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def _of_arrow(header: str, values: pa.ChunkedArray, wanted: Kind | None) -> tuple[pa.Array, Kind]:
