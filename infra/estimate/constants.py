@@ -35,6 +35,8 @@ class Constants:
         storage_price: Per GB and month.
         get_price: Per 1,000 read requests.
         put_price: Per 1,000 write requests.
+        core_hour_price: Per core of the machines that ingest.
+        transfer_price: Per GB that is read.
     """
 
     image_bytes: float = _constant(30_000, "assumed; `biovfm stats` shows a dataset's own")
@@ -53,6 +55,8 @@ class Constants:
     storage_price: float = _constant(0.023, "list price of standard object storage")
     get_price: float = _constant(0.0004, "list price of standard object storage")
     put_price: float = _constant(0.005, "list price of standard object storage")
+    core_hour_price: float = _constant(0.05, "assumed, in your currency")
+    transfer_price: float = _constant(0, "within a region; list prices are 0.02 to another one, 0.09 out of the cloud")
 
 
 def read_constants(path: Path | None, **chosen: float | None) -> Constants:

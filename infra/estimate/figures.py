@@ -11,6 +11,7 @@ from infra.estimate.operations import Method, operations, output_megapixels
 from shards.stream.order import MAX_LANES, OrderSettings, default_lanes
 
 _HOUR: Final = 3600.0
+_MONTH_HOURS: Final = 30 * 24.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +88,15 @@ def _dataset(job: Job, c: Constants) -> Iterator[Figure]:
     )
     yield Figure(
         name="ingest",
-        value=job.images * c.ingest_core_seconds / _HOUR,
+        value=ingest_core_hours(job, c),
         unit="core-hours",
         formula=f"{job.images:,.0f} images × {c.ingest_core_seconds:g} core-seconds",
     )
+
+
+def ingest_core_hours(job: Job, c: Constants) -> float:
+    """Core-hours that the ingest of the images takes."""
+    return job.images * c.ingest_core_seconds / _HOUR
 
 
 def num_shards(job: Job, c: Constants) -> float:
@@ -158,10 +164,15 @@ def decode_core_seconds(job: Job, c: Constants) -> float:
     return c.decode_core_seconds_per_megapixel * c.image_megapixels + crops
 
 
+def num_bytes_read(job: Job, c: Constants) -> float:
+    """Bytes that the whole training reads, nothing cached."""
+    used = float(job.batch) * job.steps * (c.image_bytes + c.sample_overhead_bytes)
+    return used * amplification(job, c)
+
+
 def num_requests(job: Job, c: Constants) -> float:
     """Read requests of the whole training."""
-    used = float(job.batch) * job.steps * (c.image_bytes + c.sample_overhead_bytes)
-    return used * amplification(job, c) / c.request_bytes
+    return num_bytes_read(job, c) / c.request_bytes
 
 
 def amplification(job: Job, c: Constants) -> float:
@@ -182,22 +193,32 @@ def sharing_amplification(*, ranks: int, batch: int, constants: Constants, most_
         constants: Bytes of a sample and of a block.
         most_lanes: As in a lock (`biovfm subset create --ranks`).
     """
+    shared = sharing_ranks(ranks=ranks, batch=batch, most_lanes=most_lanes)
+    return float(shared * (1 - (1 - 1 / shared) ** _block_samples(constants)))
+
+
+def sharing_ranks(*, ranks: int, batch: int, most_lanes: int = MAX_LANES) -> float:
+    """The k of `sharing_amplification`: ranks whose parts of a batch lie in one window, at least 1."""
     order = OrderSettings(global_batch=batch, num_lanes=default_lanes(batch, most_lanes))
-    shared = min(ranks / order.num_lanes, order.window * ranks / batch)
-    if shared <= 1:
-        return 1.0
-    samples = constants.request_bytes / (constants.image_bytes + constants.sample_overhead_bytes)
-    return float(shared * (1 - (1 - 1 / shared) ** samples))
+    return max(min(ranks / order.num_lanes, order.window * ranks / batch), 1.0)
+
+
+def _block_samples(constants: Constants) -> float:
+    return constants.request_bytes / (constants.image_bytes + constants.sample_overhead_bytes)
 
 
 def _reading(job: Job, c: Constants) -> Iterator[Figure]:
+    ranks = job.nodes * job.gpus
     per_node = gpu_speed(job, c) * job.gpus
     each = c.image_bytes + c.sample_overhead_bytes
     yield Figure(
         name="read amplification",
         value=amplification(job, c),
         unit="bytes read per byte used",
-        formula=f"{c.read_amplification:g} × what {job.nodes * job.gpus} ranks read in common where they share lanes",
+        formula=(
+            f"{c.read_amplification:g} × k · (1 - (1 - 1/k)^m), k = {sharing_ranks(ranks=ranks, batch=job.batch):g} "
+            f"ranks share a window, m = {_block_samples(c):.0f} samples share a request"
+        ),
     )
     yield Figure(
         name="bandwidth of a node",
@@ -223,13 +244,16 @@ def _reading(job: Job, c: Constants) -> Iterator[Figure]:
         formula="dataset: each epoch deals the shards anew, so only a whole copy saves all later requests",
     )
     yield Figure(
+        name="read in all",
+        value=num_bytes_read(job, c) / 1e12,
+        unit="TB",
+        formula=f"{job.batch:,} × {job.steps:,} × {each:,.0f} bytes × read amplification, nothing cached",
+    )
+    yield Figure(
         name="read requests",
         value=num_requests(job, c),
         unit="requests",
-        formula=(
-            f"{job.batch:,} × {job.steps:,} × {each:,.0f} bytes × read amplification / "
-            f"{c.request_bytes / 2**20:g} MiB, nothing cached"
-        ),
+        formula=f"read in all / {c.request_bytes / 2**20:g} MiB",
     )
 
 
@@ -237,6 +261,10 @@ def _costs(job: Job, c: Constants) -> Iterator[Figure]:
     gpu = hours(job, c) * job.nodes * job.gpus * c.gpu_hour_price
     stored = job.images * (c.image_bytes + c.sample_overhead_bytes) / 1e9 * c.storage_price
     requests = num_requests(job, c) / 1000 * c.get_price + num_shards(job, c) / 1000 * c.put_price
+    ingest = ingest_core_hours(job, c) * c.core_hour_price
+    transfer = num_bytes_read(job, c) / 1e9 * c.transfer_price
+    months = max(hours(job, c) / _MONTH_HOURS, 1)
+    yield Figure(name="cost of ingest", value=ingest, unit="price", formula=f"ingest × {c.core_hour_price:g}")
     yield Figure(name="cost of GPUs", value=gpu, unit="price", formula=f"GPU-hours × {c.gpu_hour_price:g}")
     yield Figure(
         name="cost of storage", value=stored, unit="price per month", formula=f"dataset in GB × {c.storage_price:g}"
@@ -247,10 +275,12 @@ def _costs(job: Job, c: Constants) -> Iterator[Figure]:
         unit="price",
         formula=f"read requests × {c.get_price:g} / 1000 + shards × {c.put_price:g} / 1000",
     )
-    months = max(hours(job, c) / (24 * 30), 1)
+    yield Figure(
+        name="cost of transfer", value=transfer, unit="price", formula=f"read in all in GB × {c.transfer_price:g}"
+    )
     yield Figure(
         name="cost in all",
-        value=gpu + stored * months + requests,
+        value=ingest + gpu + stored * months + requests + transfer,
         unit="price",
-        formula=f"GPUs + storage × {months:.2f} months + requests",
+        formula=f"ingest + GPUs + storage × {months:.2f} months (max of 1 and training / 720) + requests + transfer",
     )

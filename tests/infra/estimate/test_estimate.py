@@ -33,9 +33,29 @@ def test_the_papers_run_follows_from_its_numbers() -> None:
     assert found["index"].value == pytest.approx(1.1, rel=0.02)
     assert found["GPU-hours"].value == pytest.approx(64 * found["training"].value)
     assert found["shards"].value * 64 * 2**20 == pytest.approx(found["dataset"].value * 1e12, rel=1e-3)
-    total = found["cost of GPUs"].value + found["cost of storage"].value + found["cost of requests"].value
-    assert found["cost in all"].value == pytest.approx(total)
+    parts = ("ingest", "GPUs", "storage", "requests", "transfer")
+    assert found["cost in all"].value == pytest.approx(sum(found[f"cost of {name}"].value for name in parts))
     assert all(figure.formula for figure in found.values())
+
+
+def test_the_papers_run_is_what_a_calculator_says() -> None:
+    """2,048 × 125,000 = 256 million images, 12.19 times 21 million, of 30,000 + 2,304 bytes."""
+    found = {name: figure.value for name, figure in figures(transfer_price=0.02).items()}
+    assert found["dataset"] == pytest.approx(0.678384)
+    assert found["shards"] == 10_109  # 678.384e9 / 67,108,864 = 10,108.7
+    assert found["ingest"] == pytest.approx(134.17, abs=0.01)
+    assert found["cost of ingest"] == pytest.approx(6.71, abs=0.01)
+    # Encoder on 50 tokens 8.586, decoder on 197 10.551, embedding, projection and prediction 0.251 GFLOP, three times.
+    assert found["operations"] == pytest.approx(3 * (8.586 + 10.551 + 0.251), rel=1e-3)
+    assert found["speed of a GPU"] == pytest.approx(0.3 * 989e3 / found["operations"])
+    assert found["GPU-hours"] == pytest.approx(256e6 / found["speed of a GPU"] / 3600)
+    assert found["cost of GPUs"] == pytest.approx(2.5 * found["GPU-hours"])
+    assert found["cost of storage"] == pytest.approx(15.60, abs=0.01)
+    assert found["read in all"] == pytest.approx(256e6 * 32_304 * 1.1 / 1e12)
+    assert found["read requests"] == pytest.approx(8_675_391, abs=1)
+    assert found["cost of requests"] == pytest.approx(3.470 + 0.0505, abs=0.001)
+    assert found["cost of transfer"] == pytest.approx(9_096.8 * 0.02, abs=0.01)
+    assert found["cores of a node"] == pytest.approx(8 * found["speed of a GPU"] * (0.0012 + 0.006 * 0.050176))
 
 
 def test_more_gpus_take_less_time_and_the_same_gpu_hours() -> None:
