@@ -14,7 +14,7 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 
-from infra.console import log_as, log_failure
+from infra.console import drop_answer, fill_standard_streams, log_as, log_failure, reader_has_left
 from shards.errors import BiovfmError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    fill_standard_streams()
     log_as("text")
     if _asks_for_json_lines(words):
         log_as("json")  # also where the command line is wrong
@@ -114,17 +115,18 @@ def _run(words: Sequence[str]) -> int:
     try:
         app = build(words[0] if words else "")
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()  # at the end of the interpreter an answer that cannot be written would be exit code 120
+    except BrokenPipeError as error:
+        if not reader_has_left():
+            return _fail(*_told(error))
+        drop_answer()
         return 0
     except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError) as error:
         return _fail(*_told(error))
     except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # a library in Rust whose set-up the system refused
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             raise
-        return _fail(
-            f"{' '.join(str(error).split())[:300]} — check the limits of open files and memory (`ulimit -a`)", 1
-        )
+        return _fail(_unexpected(error), 1)
     return result if isinstance(result, int) else 0
 
 
@@ -146,6 +148,14 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return "this machine is out of memory — use fewer workers, or a machine with more", 1
     return "interrupted; nothing is broken, run the same command again to go on", 130
+
+
+def _unexpected(error: BaseException) -> str:
+    """One line for an error that nothing below foresaw."""
+    said = " ".join(str(error).split())[:300]
+    if type(error).__module__ == "pyo3_runtime":  # a library in Rust whose set-up the system refused
+        return f"{said} — check the limits of open files and memory (`ulimit -a`)"
+    return f"unexpected {type(error).__name__}: {said} — BIOVFM_DEBUG=1 before the same command shows where"
 
 
 _TRAIN = ("torch", "torchvision", "timm", "medmnist", "matplotlib", "safetensors", "scipy", "sklearn", "tensorboard")
@@ -183,6 +193,10 @@ def _fail(message: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
+    try:
+        sys.stdout.flush()
+    except OSError:  # which may be what is told here
+        drop_answer()
     log_failure(message)
     return code
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -53,6 +55,32 @@ class _JsonLines(io.TextIOBase):
     def fileno(self) -> int:
         """That of standard error, for what writes there beside Python."""
         return self.target.fileno()
+
+
+def fill_standard_streams() -> None:
+    """Open what was closed of standard input, output and error.
+
+    The next file that is opened gets the lowest free number: a shard as number 1 would take what is printed. Writing
+    an answer to a closed standard output fails afterwards, as it should.
+    """
+    for number, (name, flags) in enumerate((("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest free number is this one
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+
+
+def reader_has_left() -> bool:
+    """Whether nobody reads standard output any more (`| head`): a broken pipe elsewhere is a failure."""
+    waiting = select.poll()
+    waiting.register(1, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0))
+
+
+def drop_answer() -> None:
+    """Send what standard output still holds, and all that follows, nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 _json_lines: list[_JsonLines] = []

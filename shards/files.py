@@ -1,4 +1,4 @@
-"""Local files that appear whole or not at all, mapped ones with their room taken, and strict JSON."""
+"""Local files that appear whole or not at all, mapped ones with their room taken, and JSON: strict where written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from shards.errors import BiovfmError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -33,6 +36,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # where nothing can be written there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in what a library raises of it: Arrow does not.
+
+    Raises:
+        OSError: With the file's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,6 +94,53 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
         indent: As of `json.dumps`.
     """
     return json.dumps(_finite(value), default=str, allow_nan=False, indent=indent)
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: It is no JSON, no UTF-8, or nested more deeply than can be read.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def json_object(data: bytes | str, *, where: str, error: type[BiovfmError], hint: str) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Args:
+        data: The file's content.
+        where: The file, to be named.
+        error: What is raised where there is none.
+        hint: What to do about it.
+
+    Raises:
+        BiovfmError: Of the class `error`: it is no JSON, or no object.
+    """
+    try:
+        found = parse_json(data)
+    except ValueError as mistake:
+        reason = " ".join(str(mistake).split())[:120]
+        raise error(f"{where} is damaged: it is no JSON ({reason})", hint=hint) from mistake
+    if not isinstance(found, dict):
+        raise error(f"{where} is damaged: it holds no JSON object", hint=hint)
+    return found
+
+
+def read_json_object(path: Path, *, error: type[BiovfmError], hint: str) -> dict[str, Any]:
+    """`json_object` of a local file.
+
+    Raises:
+        BiovfmError: Of the class `error`: the file cannot be read, or holds no object.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as mistake:
+        raise error(f"cannot read {path}: {mistake.strerror}", hint=hint) from mistake
+    return json_object(data, where=str(path), error=error, hint=hint)
 
 
 def _finite(value: Any) -> Any:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from shards.errors import ConfigError
 
+if TYPE_CHECKING:
+    import yaml
+
 Model = TypeVar("Model", bound=BaseModel)
+_MOST_BYTES = 4 << 20
+_MOST_VALUES = 1 << 20
+"""Of one file: far more than any has that a person writes, and a few seconds of reading."""
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """What pydantic calls an unknown key of a model and of a dataclass."""
 
@@ -37,13 +44,18 @@ def read_text(path: Path) -> str:
         ConfigError: It cannot be read, or is no UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:  # not all of it: a link may lead to a device that never ends
+            data = stream.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: it is no UTF-8 text", hint="save it as UTF-8") from error
     except ValueError as error:  # a NUL in its name
         raise ConfigError(f"cannot read {str(path)!r}: {error}", hint="check the path") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{path} is larger than {_MOST_BYTES >> 20} MiB", hint="check the path: no such file is")
+    return text
 
 
 def yaml_value(text: str, *, where: str) -> object:
@@ -59,7 +71,14 @@ def yaml_value(text: str, *, where: str) -> object:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None and _num_values(node, {}) > _MOST_VALUES:
+                raise ConfigError(f"{where} stands for millions of values by its aliases", hint="write them out")
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{where} is not valid YAML: {' '.join(str(error).split())}", hint="correct the value"
@@ -70,6 +89,16 @@ def yaml_value(text: str, *, where: str) -> object:
         # The constructors of dates, numbers and tagged values raise what Python's own conversions raise.
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{where} is not valid YAML: a wrong value ({reason})", hint="correct the value") from error
+
+
+def _num_values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for once its aliases are followed; without end where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        held = node.value if isinstance(node.value, list) else []  # a mapping holds pairs
+        inner = (one for entry in held for one in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_num_values(one, known) for one in inner)
+    return known[id(node)]
 
 
 def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Model:

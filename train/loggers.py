@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shards.errors import ConfigError
-from shards.files import write_text
+from shards.files import read_json_object, write_text
 from train.recipe import Recipe
 
 __all__ = ["Logger", "open_loggers"]
@@ -46,7 +46,10 @@ def open_loggers(out: Path, recipe: Recipe) -> list[Logger]:
         ConfigError: A package is missing, or its service cannot be reached.
     """
     path = out / IDS
-    ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ids: dict[str, str] = {}
+    if path.is_file():
+        hint = "remove it: the loggers then begin new runs"
+        ids = read_json_object(path, error=ConfigError, hint=hint)
     opened = {name: _open(name, out, recipe, ids.get(name)) for name in recipe.watch.loggers}
     if opened:
         write_text(path, json.dumps({**ids, **{name: logger.run_id for name, logger in opened.items()}}) + "\n")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shards.files import parse_json
 from train.loggers import open_loggers
 from train.output import writing
 from train.recipe import Recipe
@@ -155,12 +156,12 @@ def _keep_lines(path: Path, start: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            if json.loads(line)["step"] <= start:
+            if parse_json(line)["step"] <= start:
                 kept.append(line)
-        except ValueError:  # the last line of a killed process may be cut
+        except (ValueError, KeyError, TypeError):  # the last line of a killed process may be cut
             continue
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    temporary.write_bytes(b"".join(line + b"\n" for line in kept))
     os.replace(temporary, path)  # noqa: PTH105 - the atomic one

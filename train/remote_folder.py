@@ -15,8 +15,9 @@ import re
 from pathlib import Path
 
 from shards.errors import AlreadyExistsError
+from shards.files import write_bytes
 from shards.store import Store, join_url, open_store
-from train.output import write_file
+from train.output import writing
 
 __all__ = ["RemoteFolder", "is_remote", "upload_folder"]
 
@@ -54,11 +55,12 @@ class RemoteFolder:
         newest = self._newest_metrics()
         if newest is None:
             return
-        lines = self._store.read(newest).decode("utf-8")
+        lines = self._store.read(newest)
         path = self.local / "metrics.jsonl"
-        here = path.read_text(encoding="utf-8") if path.is_file() else ""
+        here = path.read_bytes() if path.is_file() else b""
         if len(lines.splitlines()) > len(here.splitlines()):
-            write_file(path, lines)
+            with writing(path):
+                write_bytes(path, lines)
 
     def keep_metrics(self, step: int) -> None:
         """Copy the lines so far, before the checkpoint of `step` is complete.

@@ -15,7 +15,6 @@ Only safetensors are read: a pickled checkpoint runs code when it is opened.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from eval.encoders.remote_weights import fetch_file, fetch_folder, is_remote
 from shards.errors import CheckpointError, ConfigError
+from shards.files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -261,7 +261,7 @@ def _from_folder(spec: str, path: Path) -> Backbone:
     if not file.is_file():
         hint = "a run folder has an export/ with config.json and model.safetensors: run `biovfm export` first"
         raise CheckpointError(f"{path} holds no config.json", hint=hint)
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_json_object(file, error=CheckpointError, hint="export it again")
     if "architecture" in config:
         _check_sum(path / "model.safetensors", config, spec)
         return _build(spec, config, _read_weights(path / "model.safetensors"), path)
@@ -299,7 +299,10 @@ def _check_sum(file: Path, config: dict[str, Any], spec: str) -> None:
 def _run_notes(run: Path, step: int | None) -> dict[str, Any]:
     """What the checkpoint of an exported step says of its samples (the lock's digest) and of the code."""
     for file in run.glob("checkpoints/step-*/meta.json"):
-        found = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            found = read_json_object(file, error=CheckpointError, hint="")
+        except CheckpointError:  # of another step, or damaged: the weights are whole, and these are notes beside them
+            continue
         if found.get("step") == step:
             return {"samples_digest": found.get("digest"), "code_version": found.get("code_version")}
     return {}
@@ -359,16 +362,11 @@ def _create(name: str, *, pretrained: bool, settings: dict[str, Any]) -> nn.Modu
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise CheckpointError(f"{path} is missing", hint="only safetensors are read; run `biovfm export`")
-    try:
-        weights: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}", hint="export it again") from error
-    return weights
+    from eval.encoders.foreign_weights import read_safetensors
+
+    return read_safetensors(path)
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:

@@ -6,7 +6,6 @@ Heads, text towers and decoders stay behind.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 
 from shards.errors import CheckpointError
+from shards.files import read_json_object
 
 Config = dict[str, Any]
 Weights = dict[str, Tensor]
 
+_AGAIN: Final = "export it, or download it, again"
 _PICKLED: Final = ("pytorch_model.bin", "open_clip_pytorch_model.bin", "model.pt")
 
 _COMMON: Final = {
@@ -71,8 +72,10 @@ def read_huggingface(path: Path, config: Config) -> tuple[Config, Weights]:
     raw = _safetensors(path, "model.safetensors")
     prefix = next((p for p in ("dinov2.", "vit.", "") if f"{p}embeddings.cls_token" in raw), "")
     stripped = {name.removeprefix(prefix): tensor for name, tensor in raw.items() if name.startswith(prefix)}
-    args = arguments(config)
-    size = int(config.get("image_size", 224))
+    try:
+        args, size = arguments(config), int(config.get("image_size", 224))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path / 'config.json'}: {type(error).__name__} {error}", hint=_AGAIN) from error
     return (
         {
             "architecture": "vit_base_patch16_224",
@@ -89,7 +92,7 @@ def read_open_clip(path: Path) -> tuple[Config, Weights]:
     Raises:
         CheckpointError: The tower is not timm's, or the weights are pickled.
     """
-    config = json.loads((path / "open_clip_config.json").read_text(encoding="utf-8"))
+    config = read_json_object(path / "open_clip_config.json", error=CheckpointError, hint=_AGAIN)
     vision = config.get("model_cfg", {}).get("vision_cfg", {})
     if "timm_model_name" not in vision:
         raise CheckpointError(f"{path}: its image tower is not one of timm's", hint="convert it to timm's names")
@@ -109,13 +112,26 @@ def read_open_clip(path: Path) -> tuple[Config, Weights]:
     )
 
 
-def _safetensors(path: Path, *names: str) -> Weights:
+def read_safetensors(path: Path) -> Weights:
+    """The tensors of one file.
+
+    Raises:
+        CheckpointError: It is no safetensors file.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    try:
+        weights: Weights = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}", hint=_AGAIN) from error
+    return weights
+
+
+def _safetensors(path: Path, *names: str) -> Weights:
     for name in names:
         if (path / name).is_file():
-            loaded: Weights = load_file(path / name)
-            return loaded
+            return read_safetensors(path / name)
     pickled = [name for name in _PICKLED if (path / name).is_file()]
     found = f"only {pickled[0]}, a pickle, which runs code when opened" if pickled else f"no {names[0]}"
     raise CheckpointError(f"{path} holds {found}", hint=f"convert it to {names[0]} where you trust it")
@@ -125,7 +141,7 @@ def _preprocessing(path: Path) -> Config:
     file = path / "preprocessor_config.json"
     if not file.is_file():
         return {}
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_json_object(file, error=CheckpointError, hint=_AGAIN)
     return {ours: config[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in config}
 
 

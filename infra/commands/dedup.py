@@ -50,13 +50,15 @@ def dedup(
     from ingest.duplicates.audit import audit
     from ingest.settings import DedupSettings
     from shards.dataset.dataset import Dataset
+    from shards.files import naming
     from shards.settings import parse
 
     settings = parse(DedupSettings, {"radius_bits": radius_bits, "min_ncc": min_ncc}, where="the command line")
     opened = Dataset.open(dataset)
     result = audit(opened, settings=settings, evaluation=[str(path) for path in evaluation])
     out.mkdir(parents=True, exist_ok=True)
-    pq.write_table(result.table, out / "dedup.parquet", compression="zstd")
+    with naming(out / "dedup.parquet"):
+        pq.write_table(result.table, out / "dedup.parquet", compression="zstd")
     (out / "dedup.html").write_text(_page(opened, result), encoding="utf-8")
     summary = {
         **{name: getattr(result, name) for name in ("num_samples", "near_duplicates", "eval_overlap")},

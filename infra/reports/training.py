@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from infra.web.charts import line_chart, smooth
 from infra.web.html import render_cards, render_image
+from shards.files import parse_json
 
 NAMES: Final = {
     "loss_mae": "MAE",
@@ -24,10 +26,10 @@ def training_section(run: Path | None) -> str:
     """HTML of a run folder of `biovfm pretrain`; nothing where there are no steps yet."""
     if run is None or not (run / "metrics.jsonl").is_file():
         return ""
-    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    if not steps:
-        return ""
+    steps = _read_steps(run / "metrics.jsonl")
     loss = series(steps, "loss")
+    if not loss:
+        return ""
     parts = [
         "<h2>Pretraining</h2>",
         render_cards(_figures(steps, loss)),
@@ -49,16 +51,35 @@ def training_section(run: Path | None) -> str:
     return "".join(parts)
 
 
+def _read_steps(path: Path) -> list[dict[str, Any]]:
+    """The steps of a run; a line that is none (a killed process or a full disk cuts the last) is named and skipped."""
+    steps = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            step = parse_json(line)
+        except ValueError:
+            step = None
+        if isinstance(step, dict) and _is_number(step.get("step")):
+            steps.append(step)
+        elif line.strip():
+            logging.getLogger(__name__).warning("%s:%d is no step of a run: the line is skipped", path, number)
+    return steps
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def series(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """`(step, value)` of one number."""
-    return [(float(step["step"]), float(step[key])) for step in steps]
+    """`(step, value)` of one number; steps at which it was not finite, or not written, are left out."""
+    return [(float(step["step"]), float(step[key])) for step in steps if _is_number(step.get(key))]
 
 
 def _figures(steps: Sequence[Mapping[str, Any]], loss: Sequence[tuple[float, float]]) -> list[tuple[object, str]]:
     tail = steps[len(steps) // 2 :]
     return [
         (steps[-1]["step"], "steps"),
-        (f"{sum(step.get('seconds', 0) for step in steps) / 60:.1f}", "minutes"),
+        (f"{sum(seconds for _, seconds in series(steps, 'seconds')) / 60:.1f}", "minutes"),
         (round(_mean(loss[:10]), 4), "mean loss of the first 10 steps"),
         (round(_mean(loss[-10:]), 4), "mean loss of the last 10 steps"),
         (round(_mean(series(tail, "images_per_second")), 1), "images a second"),
@@ -81,4 +102,4 @@ def _one_line(steps: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
 
 
 def _mean(points: Sequence[tuple[float, float]]) -> float:
-    return sum(y for _, y in points) / len(points)
+    return sum(y for _, y in points) / len(points) if points else math.nan

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.sweep.grid import Grid, Modality
 from shards.errors import ConfigError
-from shards.files import write_text
+from shards.files import read_json_object, write_text
+from shards.settings import parse
 
 if TYPE_CHECKING:
     from shards.subset.lock import Lock
@@ -136,9 +137,13 @@ def read_plan(out: Path, *, dataset: str | None = None) -> Plan:
     path = out / PLAN
     if not path.is_file():
         raise ConfigError(f"there is no {path}", hint="plan it first: biovfm sweep GRID.yaml --out OUT --plan")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    runs = tuple(PlannedRun(**run) for run in document["runs"])
-    return Plan(out=out, grid=Grid.model_validate(document["grid"]), runs=runs, dataset=dataset)
+    hint = "remove it, and plan the sweep again"
+    document = read_json_object(path, error=ConfigError, hint=hint)
+    try:
+        runs = tuple(PlannedRun(**run) for run in document["runs"])
+        return Plan(out=out, grid=parse(Grid, document["grid"], where=str(path)), runs=runs, dataset=dataset)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged: {type(error).__name__} {error}", hint=hint) from error
 
 
 def _pin_lock(grid: Grid, out: Path, mix: Modality, fraction: float, *, dataset: str) -> tuple[Path, Lock]:
@@ -227,34 +232,47 @@ def _digest(text: str) -> str:
 
 
 def rows_of(plan: Plan) -> Iterator[dict[str, Any]]:
-    """One row for each finished run and task, as `biovfm scaling` reads them."""
+    """One row for each finished run and task, as `biovfm scaling` reads them.
+
+    Raises:
+        ConfigError: The result of a run is damaged.
+    """
+    hint = "remove it, and run the sweep again"
     for run in plan.runs:
         if not plan.is_finished(run):
             continue
-        document = json.loads((plan.folder(run) / RESULT).read_text(encoding="utf-8"))
-        for result in document["results"]:
-            auc, acc = result["metrics"]["auc"], result["metrics"]["acc"]
-            if auc is None:  # a test split without one of the classes has none
-                continue
-            bounds = result.get("auc_bounds") or auc
-            yield {
-                "run": run.id,
-                "task": result["task"],
-                "algorithm": run.algorithm,
-                "recipe": run.recipe,
-                "model": run.model,
-                "params_total_m": run.params_total / 1e6,
-                "params_encoder_m": run.params_encoder / 1e6,
-                "num_images": run.num_images,
-                "data_fraction": run.fraction,
-                "modality": run.modality,
-                "seed": run.seed,
-                "auc": auc["value"],
-                "auc_lower": bounds["lower"],
-                "auc_upper": bounds["upper"],
-                "acc": acc["value"],
-                "steps": run.steps,
-                "pretrain_seconds": document["pretrain_seconds"],
-                "lock_digest": run.lock_digest,
-                "weights": result["provenance"]["weights"],
-            }
+        path = plan.folder(run) / RESULT
+        document = read_json_object(path, error=ConfigError, hint=hint)
+        try:
+            yield from list(_rows_of_run(run, document))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is damaged: {type(error).__name__} {error}", hint=hint) from error
+
+
+def _rows_of_run(run: PlannedRun, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for result in document["results"]:
+        auc, acc = result["metrics"]["auc"], result["metrics"]["acc"]
+        if auc is None:  # a test split without one of the classes has none
+            continue
+        bounds = result.get("auc_bounds") or auc
+        yield {
+            "run": run.id,
+            "task": result["task"],
+            "algorithm": run.algorithm,
+            "recipe": run.recipe,
+            "model": run.model,
+            "params_total_m": run.params_total / 1e6,
+            "params_encoder_m": run.params_encoder / 1e6,
+            "num_images": run.num_images,
+            "data_fraction": run.fraction,
+            "modality": run.modality,
+            "seed": run.seed,
+            "auc": auc["value"],
+            "auc_lower": bounds["lower"],
+            "auc_upper": bounds["upper"],
+            "acc": acc["value"],
+            "steps": run.steps,
+            "pretrain_seconds": document["pretrain_seconds"],
+            "lock_digest": run.lock_digest,
+            "weights": result["provenance"]["weights"],
+        }

@@ -50,6 +50,7 @@ class Supervision:
 
     Attributes:
         step_timeout_seconds: A step that gives no sign of life for so long is killed with its process.
+        start_timeout_seconds: The same for the time from the hand-out of a task to its first step.
         step_attempts: Times a step may bring down a fresh process that nothing else runs beside before it is given up.
         task_attempts: Times a task may raise before the job fails.
         pause_seconds: How long a task waits before it is tried again after it raised, and twice as long each time.
@@ -57,6 +58,7 @@ class Supervision:
     """
 
     step_timeout_seconds: float = 600.0
+    start_timeout_seconds: float = 600.0
     step_attempts: int = 2
     task_attempts: int = 3
     pause_seconds: float = 0.5

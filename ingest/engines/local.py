@@ -101,7 +101,7 @@ class LocalEngine:
                 ready = set(wait([worker.pipe for worker in self._workers], timeout=_POLL_SECONDS))
                 for worker in list(self._workers):
                     event = _receive(worker, run) if worker.pipe in ready else _look(worker)
-                    if event is None and worker.beats and self._is_stuck(worker):
+                    if event is None and self._is_stuck(worker):
                         run.lose(worker, f"no progress for {self._rules.step_timeout_seconds:g} s")
                     if event:
                         yield event
@@ -113,7 +113,9 @@ class LocalEngine:
                 self._workers.remove(worker)
 
     def _is_stuck(self, worker: _Worker) -> bool:
-        return worker.task is not None and time.monotonic() - worker.since > self._rules.step_timeout_seconds
+        """Whether a worker has given no sign of life for too long; it may need time to start before its first one."""
+        patience = self._rules.step_timeout_seconds if worker.beats else self._rules.start_timeout_seconds
+        return worker.task is not None and time.monotonic() - worker.since > patience
 
     def _hand_out(self, run: _Run) -> None:
         if any(worker.alone and worker.task for worker in self._workers):

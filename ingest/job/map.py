@@ -25,7 +25,7 @@ from ingest.picture.quality import find_fault
 from ingest.privacy.burned_in import burned_in_policy, looked_at, without_text
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
-from ingest.raw.disguise import HEAD_BYTES, disguise
+from ingest.raw.disguise import HEAD_BYTES, answer_instead, disguise
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RawItem, RejectError
 from ingest.raw.root import RawRoot
@@ -180,7 +180,7 @@ def _map_file(context: MapContext, item: RawItem, raw: RawFile, writer: UnitWrit
             fault = fault_of(error)
             if isinstance(fault, MachineError):
                 raise fault from error
-            if fault is not None:
+            if fault is not None or (_is_served(context, item) and _is_answer(raw)):
                 writer.withhold()
                 return
             started = writer.num_images > 0
@@ -200,6 +200,17 @@ def _reason(error: Exception, *, started: bool) -> tuple[str, str]:
     if isinstance(error, RejectError):
         return error.reason, error.detail
     return "undecodable" if started else "unreadable", type(error).__name__
+
+
+def _is_served(context: MapContext, item: RawItem) -> bool:
+    """Whether a web server gives the file, and may give a page of its own with status 200 instead."""
+    return item.kind == "url" or context.raw_url.startswith(("http://", "https://"))
+
+
+def _is_answer(raw: RawFile) -> bool:
+    with suppress(Exception):  # it cannot be read at all
+        return bool(answer_instead(raw.head(HEAD_BYTES)))
+    return False
 
 
 def _disguise(raw: RawFile, reason: str) -> str:

@@ -20,9 +20,15 @@ _NO_ACCESS: Final = frozenset(
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.ENETUNREACH),
         *(errno.ENETDOWN, errno.EHOSTDOWN, errno.EREMOTEIO, errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE, errno.EAGAIN),
         *(errno.EBUSY, errno.ENOKEY, errno.EKEYEXPIRED, errno.ETXTBSY, errno.EINTR),
+        *(errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.ENOLINK, errno.EBADE, errno.EPROTO, errno.ENOMEDIUM),
     }
 )
-_NO_RESOURCES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
+_NO_RESOURCES: Final = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+    }
+)
 _DECODERS: Final = frozenset({"av"})
 """Libraries whose own errors borrow the system's numbers: FFmpeg says EIO and EPERM of files that are broken."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from ingest.raw.faults import fault_of
+from ingest.raw.names import printable
 from ingest.raw.object_storage import ObjectFolder
 from ingest.raw.streams import Joined
 from shards.errors import SourceError
@@ -287,7 +288,7 @@ class _Walk:
             name = folder.names.pop()
             path, inner = folder.path / name, folder.inner + name
             if not name.endswith("/"):
-                yield _file(path, inner)
+                yield Walked(inner, ignored=_TWIN) if _is_written_as_another(top, inner) else _file(path, inner)
                 continue
             is_link = path.is_symlink()
             real = os.path.realpath(path) if is_link else f"{folder.real.rstrip('/')}/{name[:-1]}"
@@ -314,6 +315,15 @@ class _Walk:
         if is_link:
             return any(_inside(real, known) for known in (self.real_root, *self.followed))
         return real == self.real_root or real in self.followed
+
+
+_TWIN: Final = "name that is no text and is written like that of another file"
+
+
+def _is_written_as_another(top: Path, inner: str) -> bool:
+    """Whether a path holds bytes that are no text, and the way in which it is written is the path of another file."""
+    written = printable(inner)
+    return written != inner and os.path.lexists(top / written)
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -8,6 +8,7 @@ Only pixels leave this reader: metadata segments are read for the orientation al
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -37,6 +38,19 @@ _MOST_BYTES_PER_PIXEL: Final = 25
 _BYTES_OF_FRAMES: Final = 16
 """Bytes per pixel of the frames that Pillow keeps of a moving picture."""
 
+_MOST_UNREACHABLE: Final = 2
+"""Frames in a row that cannot be reached, after which a file is not read further."""
+
+_BROKEN_FRAME: Final = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError)
+"""What Pillow raises of a frame that is damaged or not there."""
+
+_PNM_MAGIC: Final = re.compile(rb"P[1-6][\s#]")
+_PNM_HEADER: Final = re.compile(
+    rb"(?:P[14](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}|P[2356](?:(?:\s|#[^\r\n]*[\r\n])+\d+){3})[\s#]"
+)
+_PNM_HEADER_BYTES: Final = 1 << 16
+"""The magic number, width, height and largest value, with comments before them, within so many bytes (ppm.5)."""
+
 _DEEP_BYTES: Final = 32
 """Bytes per pixel that colour of 16 bits takes, with what laying its transparency over black needs."""
 
@@ -57,8 +71,29 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         if count == 1:
             yield _one(image, data, options)
             return
-        for number in chosen_frames(count, options.frames):
-            yield _frame(image, number, options)
+        yield from _frames(image, count, options)
+
+
+def _frames(image: Image.Image, count: int, options: ReadOptions) -> Iterator[RawImage]:
+    """The chosen frames; the rest of a file in which two in a row cannot be reached is one reject.
+
+    A header may state billions of frames that no bytes follow.
+    """
+    num_unreachable = 0
+    for number in chosen_frames(count, options.frames):
+        num_unreachable = 0 if _is_reachable(image, number) else num_unreachable + 1
+        if num_unreachable == _MOST_UNREACHABLE:
+            yield failed_image("undecodable", "no further frame can be reached", frame=f"p{number:04d}")
+            return
+        yield _frame(image, number, options)
+
+
+def _is_reachable(image: Image.Image, number: int) -> bool:
+    try:
+        image.seek(number)
+    except _BROKEN_FRAME:
+        return False
+    return True
 
 
 def _frame(image: Image.Image, number: int, options: ReadOptions) -> RawImage:
@@ -70,13 +105,14 @@ def _frame(image: Image.Image, number: int, options: ReadOptions) -> RawImage:
         pixels = np.asarray(gray_or_rgb(image))
     except RejectError as error:
         return failed_image(error.reason, error.detail, frame=frame)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError) as error:
+    except _BROKEN_FRAME as error:
         return failed_image("undecodable", type(error).__name__, frame=frame)
     return raw_picture(pixels, options, frame=frame, volume=True)
 
 
 def _open(data: bytes) -> tuple[Image.Image, bytes]:
     """The file as a Pillow image, and its bytes: those of a PNG without its damaged chunks."""
+    _check_pnm_header(data)
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS), data
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -84,6 +120,12 @@ def _open(data: bytes) -> tuple[Image.Image, bytes]:
         if sound is not None and sound != data:
             return _open(sound)
         raise RejectError("unreadable", type(error).__name__) from error
+
+
+def _check_pnm_header(data: bytes) -> None:
+    """Raise RejectError where the header of a PNM goes on and on: Pillow reads its comments byte by byte."""
+    if _PNM_MAGIC.match(data) and len(data) > _PNM_HEADER_BYTES and not _PNM_HEADER.match(data[:_PNM_HEADER_BYTES]):
+        raise RejectError("unreadable", f"a header of more than {_PNM_HEADER_BYTES} bytes")
 
 
 def _check_size(size: tuple[int, int], options: ReadOptions) -> None:

@@ -36,6 +36,9 @@ APERIO_YCBCR: Final = 33003
 _COPIES: Final = 3
 """Arrays of a page's size that are held while it becomes a picture."""
 
+_MOST_SEGMENTS: Final = 1 << 22
+"""Tiles or strips of a page: tifffile holds a record of each, and a header can state tiles of one pixel."""
+
 _SOURCE_LENS: Final = 65421
 _LABEL_WORD: Final = re.compile(r"(?<![a-z])(label|macro|overview|barcode|thumbnail|probability)(?![a-z])")
 _LABEL_ALONE: Final = re.compile(r"(slide[ _])?(label|macro|overview|thumbnail|probability)([ _]image)?")
@@ -237,6 +240,8 @@ def _planes(data: bytes, page: Any) -> list[Pixels]:
 
 
 def _decoded(page: Any) -> Pixels:
+    if np.prod(page.chunked, dtype=float) > _MOST_SEGMENTS:
+        raise RejectError("over_budget", f"more than {_MOST_SEGMENTS} tiles of a page")
     try:
         return np.asarray(page.asarray())
     except Exception as error:

@@ -12,7 +12,6 @@ and still lie in a shard. Those with withdrawn pixels, or of a withdrawn group, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +23,7 @@ from ingest.columns.matching import PLAIN_PATH, hidden_path, plain_path
 from ingest.privacy.pseudonyms import KeyedNames
 from ingest.privacy.tombstones import Marker
 from shards.dataset.dataset import CONCEDED, Dataset
-from shards.dataset.shard_file import read_blocks
+from shards.dataset.shard_file import meta_of, read_blocks
 
 if TYPE_CHECKING:
     import duckdb
@@ -252,5 +251,5 @@ def _unnamed(dataset: Dataset, shard: str, rows: frozenset[int]) -> Iterator[dic
         for number, block in enumerate(read_blocks(stream, name=shard)):
             if number not in rows:
                 start = _BLOCK + -(-block.byte_length // _BLOCK) * _BLOCK + _BLOCK
-                meta = json.loads(block.data[start:].rstrip(b"\0"))
+                meta = meta_of(block.data[start:].rstrip(b"\0"), where=f"{shard}: {block.key}")
                 yield {name: str(meta.get(name, "")) for name in SAMPLE_COLUMNS} | {"key": block.key}

@@ -29,9 +29,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.replace import JOB, SUMMARY, Change, replace_files
 from shards.dataset.table_files import add_columns, add_files, require_inside, write_files
-from shards.dataset.table_log import entry_of, is_committed, require_newest, require_readable
+from shards.dataset.table_log import (
+    damaged_entry,
+    entry_of,
+    is_committed,
+    require_filled,
+    require_newest,
+    require_readable,
+)
 from shards.dataset.withdrawals import RELOCK, withdrawals_of
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
+from shards.files import json_object
 from shards.schema import (
     FORMAT_VERSION,
     fingerprint_schema,
@@ -69,6 +77,7 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
 """Name in a query → folder and columns of a table."""
 CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
+_COPY = "bring the file back from a copy"
 _DOUBTS = 2
 """How often a log on object storage that cannot be parsed is read again."""
 
@@ -114,7 +123,7 @@ class Dataset:
         """The dataset at `url`, or None where there is none.
 
         Raises:
-            SampleIndexError: It has another format version.
+            SampleIndexError: It has another format version, or samples and no `dataset.json`.
         """
         require_plain(url)
         require_emulator_switch(url)
@@ -122,7 +131,12 @@ class Dataset:
         try:
             settings = _parse_settings(store.read(_SETTINGS), join_url(store.url, _SETTINGS))
         except NotFoundError:
-            return None
+            if cls(store.url, store, {}).is_empty():
+                return None
+            raise SampleIndexError(
+                f"{join_url(store.url, _SETTINGS)} is gone, and the dataset holds samples",
+                hint="bring the file back from a copy: it says how the images are encoded",
+            ) from None
         if settings.get("format_version") != FORMAT_VERSION:
             raise SampleIndexError(
                 f"{store.url} has format version {settings.get('format_version')}, wanted {FORMAT_VERSION}",
@@ -221,6 +235,7 @@ class Dataset:
                 raise
             if remote and version is None:
                 require_newest(self.store, name, int(table.version()))
+            require_filled(self.store, name, int(table.version()))
             require_inside(table, f"{self.url}/{name}")
             return table
 
@@ -236,6 +251,8 @@ class Dataset:
             if version is not None:
                 hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
             text = str(error).splitlines()[0]
+            if entry := damaged_entry(self.store, name):
+                raise SampleIndexError(f"{self.url}/{entry} is damaged ({text})", hint=_COPY) from error
             if version is not None and name == "index" and (withdrawals := withdrawals_of(self)) is not None:
                 raise SampleIndexError(
                     f"{self.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK
@@ -428,7 +445,7 @@ class Dataset:
         table = self.table("index")
         history = [] if table is None else reversed(ask_tables(self.url, table.history))
         return [
-            {**json.loads(entry.get(SUMMARY, "{}")), "job_id": entry[JOB], "version": int(entry["version"])}
+            {**_summary(entry, self.url), "job_id": entry[JOB], "version": int(entry["version"])}
             for entry in history
             if JOB in entry
         ]
@@ -496,11 +513,14 @@ class Dataset:
         return storage_options(self.url)
 
 
+def _summary(entry: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """What a commit says of its job."""
+    where = f"{url}: the log's entry of version {entry['version']} of index/"
+    return json_object(entry.get(SUMMARY, "{}"), where=where, error=SampleIndexError, hint=_COPY)
+
+
 def _parse_settings(data: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        settings = json.loads(data)
-    except ValueError:  # no UTF-8, or no JSON
-        settings = None
-    if not isinstance(settings, dict) or not isinstance(settings.get("encoding", {}), dict):
-        raise SampleIndexError(f"{where} is damaged: it does not hold settings", hint="bring the file back from a copy")
+    settings = json_object(data, where=where, error=SampleIndexError, hint=_COPY)
+    if not isinstance(settings.get("encoding", {}), dict):
+        raise SampleIndexError(f"{where} is damaged: it does not hold settings", hint=_COPY)
     return settings

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from shards.dataset.table_files import add_actions
-from shards.errors import NotFoundError
+from shards.errors import NotFoundError, SampleIndexError
+from shards.files import json_object
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from shards.dataset.dataset import Dataset
 
+_COPY: Final = "bring the file back from a copy"
 _ENTRY: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\b.*")
 _LAST: Final = "_last_checkpoint"
@@ -108,10 +110,10 @@ def make_first(dataset: Dataset, past: Past) -> None:
 def _hinted(dataset: Dataset, path: str) -> dict[str, Any] | None:
     """What the log says of its newest checkpoint; None where it has none."""
     try:
-        found: dict[str, Any] = json.loads(dataset.store.read(path))
+        data = dataset.store.read(path)
     except NotFoundError:
         return None
-    return found
+    return json_object(data, where=f"{dataset.url}/{path}", error=SampleIndexError, hint=_COPY)
 
 
 def forget_log(dataset: Dataset, past: Past) -> int:
@@ -139,8 +141,12 @@ def _entries(dataset: Dataset, name: str) -> Iterator[tuple[int, list[dict[str, 
     for info in list(dataset.store.list(f"{name}/_delta_log/")):
         match = _ENTRY.fullmatch(info.path.rpartition("/")[2])
         if match:
-            lines = dataset.store.read(info.path).decode().splitlines()
-            yield int(match[1]), [json.loads(line) for line in lines if line.strip()]
+            where = f"{dataset.url}/{info.path}"
+            lines = dataset.store.read(info.path).splitlines()
+            yield (
+                int(match[1]),
+                [json_object(line, where=where, error=SampleIndexError, hint=_COPY) for line in lines if line.strip()],
+            )
 
 
 def _checkpoints(dataset: Dataset, name: str, *, before: int) -> Iterator[str]:

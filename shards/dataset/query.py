@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
 
 from shards.dataset.arrow_files import arrow_files, store_error
@@ -86,10 +86,16 @@ def told_plainly(url: str) -> Iterator[None]:
             raise StoreError(f"{url}: {text}", hint=HINTS["denied"]) from error
         if is_of_the_network(text):
             raise StoreError(f"{url}: {text}", hint=HINTS["transient"]) from error
+        if _OF_THE_MACHINE.search(text):
+            raise StoreError(f"{url}: {text}", hint="check the free space, the rights and the disk") from error
         of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
         if not of_table or isinstance(error, DeltaError):
             raise
         raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
+
+
+_OF_THE_MACHINE: Final = re.compile(r"\(os error (?!2\)|17\))\d+\)")
+"""How Rust ends what the system said; a file that is not there, or there already, says something of the table."""
 
 
 def ask_tables(url: str, question: Callable[[], Result]) -> Result:
@@ -145,6 +151,7 @@ _DENIED = ("lacked the necessary privileges", "the necessary authentication", "s
 def _plain(text: str) -> str:
     """The message in one line, without colours and without the client's own way of drawing causes."""
     text = re.sub(r"\x1b\[[0-9;]*m|↳", "", text).partition("\n\nDebug source")[0]
+    text = re.split(r"\s+0: (?=<unknown>|\w+::|\w+ at)", text)[0]  # a backtrace of the client's own
     return redact(" ".join(text.split()))[:400]
 
 

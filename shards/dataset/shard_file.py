@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Self
 import google_crc32c
 
 from shards.errors import ShardError
+from shards.files import json_object
 from shards.schema import MODALITIES, is_name, modality_folder
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -340,6 +341,15 @@ def _size_of(header: bytes) -> int:
     return int(digits, 8) if digits.isdigit() else 0
 
 
+def meta_of(data: bytes, *, where: str) -> dict[str, Any]:
+    """What the JSON beside an image says.
+
+    Raises:
+        ShardError: It is damaged.
+    """
+    return json_object(data, where=where, error=ShardError, hint=_DAMAGED)
+
+
 def read_samples(stream: BinaryIO, *, name: str = "shard") -> Iterator[Sample]:
     """The samples of a shard, in order.
 
@@ -364,7 +374,7 @@ def read_samples(stream: BinaryIO, *, name: str = "shard") -> Iterator[Sample]:
                     continue
                 if image[0] != key:
                     raise ShardError(f"{name}: {image[0]} has no JSON beside it", hint="run `biovfm verify --deep`")
-                yield Sample(key=key, extension=image[1], image=image[2], meta=json.loads(data))
+                yield Sample(key=key, extension=image[1], image=image[2], meta=meta_of(data, where=f"{name}: {key}"))
                 image = None
     except (tarfile.TarError, EOFError) as error:
         raise ShardError(f"{name}: {error}", hint="the tar is cut or corrupt; run `biovfm verify --deep`") from error

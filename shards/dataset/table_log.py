@@ -7,14 +7,16 @@ word of the storage for a write. So the version after the newest is asked for by
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shards.dataset.table_files import add_files
 from shards.errors import NotFoundError, SampleIndexError
+from shards.files import parse_json
 from shards.store import Store
 from shards.store.driver import DriverError
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties
     from deltalake.transaction import AddAction
 
+_DIGITS: Final = 20
+_ENTRY: Final = re.compile(r"\d{20}\.json")
+_CHECKPOINT: Final = re.compile(r"\d{20}\.checkpoint.*\.parquet")
 _VOLATILE = {
     "commitInfo": ("timestamp", "operationParameters/location", "operationParameters/metadata"),
     "metaData": ("id", "createdTime"),
@@ -113,6 +118,48 @@ def is_committed(store: Store, folder: str, *, after: int, sent: bytes, marks: S
         )
     store.delete([path])
     raise DriverError("transient", f"the storage held other bytes than were sent: {path}")
+
+
+def require_filled(store: Store, folder: str, version: int) -> None:
+    """Check that no entry of the log is empty, which is how a crash of the machine leaves files that were just written.
+
+    An empty entry reads as a commit that changes nothing: the samples of its job would be gone without a word.
+
+    Args:
+        store: The dataset.
+        folder: The table's folder.
+        version: The version that was opened.
+
+    Raises:
+        SampleIndexError: An entry that this version is made of is empty.
+        StoreError: The storage failed.
+    """
+    empty, checkpoint = [], -1
+    for info in store.list(f"{folder}/_delta_log/"):
+        name = info.path.rpartition("/")[2]
+        if _CHECKPOINT.fullmatch(name) and int(name[:_DIGITS]) <= version:
+            checkpoint = max(checkpoint, int(name[:_DIGITS]))
+        if not info.size and _ENTRY.fullmatch(name) and int(name[:_DIGITS]) <= version:
+            empty.append(info.path)
+    needed = [path for path in empty if int(path.rpartition("/")[2][:_DIGITS]) > checkpoint]
+    if needed:
+        raise SampleIndexError(
+            f"{store.url}/{needed[0]} is empty, so what its job added is unknown",
+            hint="bring the file back from a copy; where none is, remove it if it is the newest, and ingest again",
+        )
+
+
+def damaged_entry(store: Store, folder: str) -> str:
+    """The first entry of the log that is not lines of JSON objects; empty where all are."""
+    for info in store.list(f"{folder}/_delta_log/"):
+        if _ENTRY.fullmatch(info.path.rpartition("/")[2]):
+            try:
+                actions = [parse_json(line) for line in store.read(info.path).splitlines()]
+            except (ValueError, NotFoundError):
+                return info.path
+            if not actions or not all(isinstance(action, dict) for action in actions):
+                return info.path
+    return ""
 
 
 def require_readable(store: Store, folder: str) -> None:

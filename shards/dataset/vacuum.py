@@ -22,6 +22,7 @@ from shards.dataset.rewrite import read_rows
 from shards.dataset.table_files import add_actions
 from shards.errors import SampleIndexError
 from shards.store.base import ObjectInfo, is_hidden
+from shards.store.clock import store_time
 
 if TYPE_CHECKING:
     from shards.dataset.dataset import Dataset
@@ -72,15 +73,18 @@ def vacuum(
     Raises:
         SampleIndexError: A kept version cannot be read.
     """
+    now = time.time() if dry_run else min(time.time(), store_time(dataset.store, "staging"))
     table = dataset.table("index")
     newest = -1 if table is None else int(table.version())
     pinned = sorted({version for version in (*locked, *(pin.version for pin in pins_of(dataset))) if version <= newest})
-    kept = sorted({*_recent(dataset, "index", keep_days), *(version for version in pinned if version >= 0)})
+    kept = sorted(
+        {*_recent(dataset, "index", now - keep_days * _DAY_SECONDS), *(version for version in pinned if version >= 0)}
+    )
     kept, pinned = _readable(dataset, kept, newest), [version for version in pinned if version >= 0]
     needed = set(_needed(dataset, "index", kept, shards=True))
     for name in TABLES[1:]:
-        needed |= set(_needed(dataset, name, _recent(dataset, name, keep_days), shards=False))
-    oldest = time.time() - 3600 * orphan_hours
+        needed |= set(_needed(dataset, name, _recent(dataset, name, now - keep_days * _DAY_SECONDS), shards=False))
+    oldest = now - 3600 * orphan_hours
     objects = list(_objects(dataset))
     needed |= set(_of_live_jobs(objects, oldest))
     gone = [info for info in objects if info.path not in needed and _is_old(info, oldest)]
@@ -95,15 +99,14 @@ def vacuum(
     )
 
 
-def _recent(dataset: Dataset, name: str, days: float) -> list[int]:
-    """The versions of a table that were its newest at some time within some days."""
+def _recent(dataset: Dataset, name: str, since: float) -> list[int]:
+    """The versions of a table that were its newest at some time after a moment in seconds since 1970."""
     table = dataset.table(name)
     if table is None:
         return []
-    since = 1000 * (time.time() - days * _DAY_SECONDS)
     commits = sorted((int(entry["version"]), float(entry["timestamp"])) for entry in table.history())
     ends = [at for _, at in commits[1:]] + [float("inf")]
-    recent = [version for (version, _), end in zip(commits, ends, strict=True) if end >= since]
+    recent = [version for (version, _), end in zip(commits, ends, strict=True) if end >= 1000 * since]
     return [version for version in recent if _opens(dataset, name, version)]
 
 

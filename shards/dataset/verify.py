@@ -28,6 +28,7 @@ from shards.dataset.verify_table import check_table, is_hashed
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS
 from shards.store.base import HIDDEN, ObjectInfo
+from shards.store.clock import store_time
 
 if TYPE_CHECKING:
     import duckdb
@@ -177,10 +178,11 @@ def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_se
             hint="`biovfm vacuum` removes what no kept version needs",
         )
     rewritten = tuple(f"{name}/" for name in TABLES if operations[name] - _KEEPS_FILES)
+    ahead = max(time.time() - store_time(dataset.store, "staging"), 0.0)
     old = [
         orphan
         for orphan in orphans
-        if orphan.age_seconds > older_than_seconds
+        if orphan.age_seconds - ahead > older_than_seconds
         and (PurePosixPath(orphan.path).name.startswith(HIDDEN) or not orphan.path.startswith(rewritten))
     ]
     dataset.store.delete([orphan.path for orphan in old])

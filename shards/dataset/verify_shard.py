@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from shards.decode.base import Status
 from shards.decode.header import read_header
 from shards.decode.library import decode_pixels, upright_size
 from shards.errors import ShardError, StoreError
+from shards.files import parse_json
 from shards.pixels.digest import pixel_sha256
 from shards.store import Store
 
@@ -114,7 +114,7 @@ def _check_members(stream: _Hashed, shard: str, rows: Rows, conceded: Collection
 def _sidecar(image: str, name: str, data: bytes) -> Mapping[str, Any] | None:
     """The JSON beside an image; None where it is none, or not this image's."""
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError:
         return None
     return content if isinstance(content, dict) and name == f"{image.rpartition('.')[0]}.json" else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shards.errors import AlreadyExistsError, NotFoundError, ShortObjectError, StoreError
 from shards.store.base import HIDDEN, ObjectInfo, is_hidden
@@ -60,7 +61,7 @@ class LocalStore:
         """A readable stream from `start`."""
         file = self._file(path)
         with _failures(file, "read"):
-            stream = file.open("rb")
+            stream = io.BufferedReader(_Opened(file))
         stream.seek(start)
         return stream
 
@@ -76,7 +77,7 @@ class LocalStore:
     def list(self, prefix: str = "", *, hidden: bool = False) -> Iterator[ObjectInfo]:
         """All objects whose path starts with `prefix`, in the order of their paths."""
         found = []
-        for parent, _, names in os.walk(self._file(prefix.rpartition("/")[0])):
+        for parent, _, names in os.walk(self._file(prefix.rpartition("/")[0]), onerror=_raise_unless_gone):
             base = Path(parent).relative_to(self.root)
             found += [(base / name).as_posix() for name in names]
         for path in sorted(found):
@@ -146,6 +147,38 @@ class LocalStore:
         if parts.is_absolute() or ".." in parts.parts:
             raise StoreError(f"the path {path!r} leaves the folder {self.root}", hint="give a path inside it")
         return self.root / path
+
+
+class _Opened(io.FileIO):
+    """An open file: what the system says while it is read is an error of the store that names the file."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, "rb")
+        self._file = file
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise _unreadable(self._file, error) from error
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise _unreadable(self._file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot read {file}: {error.strerror}", hint="check the disk and the file's rights")
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that may not be listed must not look like an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise StoreError(
+            f"cannot list {error.filename}: {error.strerror}", hint="check the folder's rights and its disk"
+        ) from error
 
 
 def _fill(stream: BinaryIO, data: bytes | Path) -> None:

@@ -12,7 +12,6 @@ Memory: a few shards per worker, and what DuckDB may take for the sort, which go
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ import google_crc32c
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import scan
-from shards.dataset.shard_file import Sample, ShardWriter, canonical_path, json_of
+from shards.dataset.shard_file import Sample, ShardWriter, canonical_path, json_of, meta_of
 from shards.dataset.withdrawals import RELOCK
 from shards.errors import AlreadyExistsError, ConfigError, ShardError, SubsetError
 from shards.read.remote import read_coalesced
@@ -299,8 +298,7 @@ class _Copier:
         text = data[start : start + size]
         if len(text) < size:
             text = self._origin.read_range(row["shard"], row["byte_offset"] + start, size)
-        meta: Mapping[str, Any] = json.loads(text)
-        return image, meta
+        return image, meta_of(text, where=where)
 
 
 def _padded(length: int) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SubsetError
+from shards.files import naming
 from shards.subset.chosen import choose_from, run, samples
 from shards.subset.lock import Lock, samples_of
 
@@ -45,7 +46,7 @@ def write_keys(lock: Lock, dataset: Dataset, path: Path) -> None:
             run(database, f"CREATE TEMP TABLE listed AS SELECT {columns} FROM samples WHERE {lock.predicate()}")  # noqa: S608
             reader = database.sql(f"SELECT * FROM listed ORDER BY {_COLUMNS}").to_arrow_reader(1 << 16)  # noqa: S608
             schema = pa.schema([(name, pa.string()) for name in _COLUMNS.split(", ")])
-            with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            with naming(path), pq.ParquetWriter(partial, schema, compression="zstd") as writer:
                 for batch in reader:
                     writer.write_batch(batch.cast(schema))
         partial.replace(path)

@@ -86,7 +86,8 @@ def test_errors_of_every_kind_end_in_a_line_and_a_known_exit_code(
         raise error
 
     monkeypatch.setattr(cli, "build", fail)
-    monkeypatch.setattr(cli.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(cli, "reader_has_left", lambda: True)
+    monkeypatch.setattr(cli, "drop_answer", lambda: None)
     assert main(["stats", "x"]) == code
     told = capfd.readouterr().err
     assert said in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -79,6 +80,38 @@ def test_no_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
     monkeypatch.setattr("shards.dataset.dataset.Dataset.open", full)
     assert "out of memory" in ends_well(["stats", "x"], capsys, {1})
+
+
+def test_what_nobody_foresaw_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("no\nsuch thing")
+
+    monkeypatch.setattr("shards.dataset.dataset.Dataset.open", fail)
+    assert "unexpected LookupError: no such thing — BIOVFM_DEBUG=1" in ends_well(["stats", "x"], capsys, {1})
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("shards.dataset.dataset.Dataset.open", fail)
+    monkeypatch.setattr("infra.cli.reader_has_left", lambda: False)
+    assert "Broken pipe" in ends_well(["stats", "x"], capsys, {1})
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("output", "code"), [(">&-", 1), (">/dev/full", 1), ("<&- 2>&- >/dev/null", 0), ("| head -1", 0)]
+)
+def test_an_answer_that_cannot_be_written_is_1(tmp_path: Path, output: str, code: int) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    program = str(Path(sys.executable).parent / "biovfm")
+    call = ["bash", "-c", f"{program} stats {dataset.url} {output}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == code
 
 
 @pytest.mark.process

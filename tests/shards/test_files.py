@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from infra.bench.soak.places import disk_place
-from shards.files import mapped_array, reserve
+from shards.errors import CheckpointError, ConfigError, ShardError
+from shards.files import json_object, mapped_array, naming, parse_json, read_json_object, reserve
 
 WRITES = """
 import sys
@@ -50,3 +51,32 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) 
         done = subprocess.run([sys.executable, "-c", WRITES, str(file)], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, f"{errno.ENOSPC} {file}\n"), done.stderr
         assert not file.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe{}", b"[" * 200_000, b'{"a":' * 100_000])
+def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"[" * 200_000, b"[1, 2]", b"null", b"\x00\x00"])
+def test_what_is_no_object_names_its_file(data: bytes) -> None:
+    with pytest.raises(ShardError, match=r"^plan.json is damaged: .* — bring it back$"):
+        json_object(data, where="plan.json", error=ShardError, hint="bring it back")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.json", tmp_path):
+        with pytest.raises(ConfigError, match=f"cannot read {path}"):
+            read_json_object(path, error=ConfigError, hint="check the path")
+    whole = tmp_path / "whole.json"
+    whole.write_text('{"a": 1}')
+    assert read_json_object(whole, error=CheckpointError, hint="") == {"a": 1}
+
+
+def test_what_a_library_does_not_name_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device: '/x/y'"), naming(Path("/x/y")):
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+    with pytest.raises(FileNotFoundError) as caught, naming(Path("/x/y")):
+        (tmp_path / "nowhere").read_bytes()
+    assert caught.value.filename == str(tmp_path / "nowhere")

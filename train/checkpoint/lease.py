@@ -23,6 +23,7 @@ from pathlib import Path
 
 from shards.errors import AlreadyExistsError, CheckpointError, NotFoundError, StoreError
 from shards.store import Store
+from shards.store.clock import store_time
 
 __all__ = ["BEAT_SECONDS", "EXPIRES_SECONDS", "Lease", "hold_folder"]
 
@@ -173,11 +174,7 @@ class Lease:
 
     def _age(self, held: _Held) -> float:
         """Seconds since the last heartbeat, both times by the store's clock; 0 where it tells none."""
-        probe = f"{_PREFIX}clock-{self._owner.token}"
-        self._store.put_if_absent(probe, b"{}")
-        now = self._store.stat(probe).modified
-        self._store.delete([probe])
-        return max(now - held.modified, 0.0) if now and held.modified else 0.0
+        return max(store_time(self._store, _PREFIX.rstrip("/")) - held.modified, 0.0) if held.modified else 0.0
 
     def _claim(self, number: int) -> bool:
         """Create a number; whether it is ours and the highest."""

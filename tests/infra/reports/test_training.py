@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infra.reports.training import training_section
 
 
@@ -33,3 +35,17 @@ def test_a_loss_of_one_part_is_drawn_once(tmp_path: Path) -> None:
 def test_a_run_without_steps_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     assert training_section(None) == training_section(tmp_path) == training_section(tmp_path / "nowhere") == ""
+
+
+def test_lines_that_are_no_steps_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run")
+    with (run / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'[1]\n{"step": 41, "loss": null, "lr": 0.1}\n{"step": 42, "lo')
+    page = training_section(run)
+    assert "<svg" in page
+    assert [message.partition("metrics.jsonl:")[2].split()[0] for message in caplog.messages] == ["41", "43"]
+
+
+def test_a_run_without_a_finite_loss_has_no_curves(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": null, "lr": 0.1}\n')
+    assert training_section(tmp_path) == ""

@@ -16,7 +16,9 @@ from ingest.engines.base import Ledger, Supervision, Task
 from ingest.engines.local import LocalEngine
 from shards.errors import ConfigError, EngineError, LibraryError, MachineError
 
-RULES = Supervision(step_timeout_seconds=1.5, step_attempts=2, task_attempts=3, pause_seconds=0.01)
+RULES = Supervision(
+    step_timeout_seconds=1.5, start_timeout_seconds=20.0, step_attempts=2, task_attempts=3, pause_seconds=0.01
+)
 
 
 def run(function: Any, context: Any, *, workers: int = 1, tasks: int = 1) -> list[Any]:
@@ -80,6 +82,25 @@ def long_film(_context: Any, _payload: Any, beat: Callable[[int], None], skip: M
         beat(0)
         time.sleep(0.4)
     return dict(skip)
+
+
+def stops_before_its_first_step(
+    folder: str, _payload: Any, beat: Callable[[int], None], _skip: Mapping[int, str]
+) -> bool:
+    mark = Path(folder) / "stopped"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    beat(0)
+    return True
+
+
+@pytest.mark.slow
+def test_a_process_that_stops_before_its_first_step_is_replaced(tmp_path: Path) -> None:
+    rules = Supervision(start_timeout_seconds=4.0, pause_seconds=0.01)
+    with LocalEngine(1, rules) as engine:
+        events = engine.run(stops_before_its_first_step, str(tmp_path), [Task(index=0, payload=0)])
+        assert [event.result for event in events if event.done] == [True]
 
 
 @pytest.mark.slow

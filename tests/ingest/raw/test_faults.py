@@ -25,7 +25,7 @@ def caught(error: BaseException, *, wrapped: bool = False) -> BaseException:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ECONNRESET, errno.ETIMEDOUT])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ECONNRESET, errno.EUCLEAN])
 def test_what_cannot_be_read_now_is_unavailable(number: int, wrapped: bool) -> None:
     fault = fault_of(caught(OSError(number, "x", "/secret/name.png"), wrapped=wrapped))
     assert isinstance(fault, UnavailableError)
@@ -34,7 +34,7 @@ def test_what_cannot_be_read_now_is_unavailable(number: int, wrapped: bool) -> N
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENOMEM])
 def test_what_this_machine_lacks_is_its_own_error(number: int, wrapped: bool) -> None:
     fault = fault_of(caught(OSError(number, "x"), wrapped=wrapped))
     assert isinstance(fault, MachineError)

@@ -202,3 +202,12 @@ def test_a_file_is_stored_whole_or_in_parts(tmp_path: Path) -> None:
     assert (gone.size, gone.key) == (0, ())
     (tmp_path / "a.zip").write_bytes(b"1234")
     assert root.stored("a.zip").key != whole.key
+
+
+def test_two_names_that_are_written_alike_are_not_taken_for_one_file(tmp_path: Path) -> None:
+    """Bytes that are no text are written with a backslash, which may be what another file is really called."""
+    write_folder(tmp_path, {"a\\xff.png": b"1", "b.png": b"2"})
+    for name in (b"a\xff.png", b"c\xff.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"3")
+    found = [(os.fsencode(file.path), bool(file.ignored)) for file in walk(tmp_path)]
+    assert found == [(b"a\\xff.png", False), (b"a\xff.png", True), (b"b.png", False), (b"c\xff.png", False)]

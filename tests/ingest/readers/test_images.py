@@ -242,3 +242,26 @@ def test_a_broken_frame_of_a_film_costs_that_frame() -> None:
     frames = [Image.fromarray(photo(number)).quantize(64) for number in range(4)]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], disposal=2)
     assert [image.fault for image in images(buffer.getvalue())] == [""] * 4
+
+
+def test_stated_frames_that_no_bytes_follow_are_one_reject() -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(photo(number)) for number in range(3)]
+    frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:])
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"acTL")
+    data[at + 4 : at + 8] = (2_000_000_000).to_bytes(4, "big")
+    data[at + 12 : at + 16] = zlib.crc32(data[at : at + 12]).to_bytes(4, "big")
+    assert [image.fault for image in images(bytes(data))] == ["", "", "", "undecodable", "undecodable"]
+
+
+@pytest.mark.parametrize("start", [b"P6\n#", b"P6 3 #", b"P6\n3 3\n#", b"P1 #", b"P5 1"])
+def test_the_header_of_a_pnm_has_an_end(start: bytes) -> None:
+    with pytest.raises(RejectError, match="header"):
+        images(start + b"0" * 70_000 + b"\n 3 3 255\n" + bytes(27))
+
+
+@pytest.mark.parametrize("header", [b"P6 #c\n200 #d\n 200\n#e\n255\n", b"P6\n200 200\n255\n", b"P6\t200\r200 255 "])
+def test_comments_in_the_header_of_a_pnm_are_skipped(header: bytes) -> None:
+    (picture,) = pictures(header + photo(1, height=200, width=200).tobytes())
+    assert picture.shape == (200, 200, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,26 @@ def test_colour_spaces_come_out_in_the_colours_that_they_show(mode: str, options
     smooth = np.asarray(Image.fromarray(photo(3)).resize((12, 9)).resize((128, 96)))
     (image,) = images(by_pillow(smooth, mode, **options))
     assert np.abs(image.pixels.astype(int) - smooth).mean() < error
+
+
+def test_tiles_of_one_pixel_are_not_begun() -> None:
+    tags = {
+        256: (4, 16_000),
+        257: (4, 16_000),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        277: (3, 1),
+        322: (4, 1),
+        323: (4, 1),
+        324: (4, 8),
+        325: (4, 8),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    with pytest.raises(RejectError, match="tiles of a page") as caught:
+        images(data)
+    assert caught.value.reason == "over_budget"
 
 
 def stack(count: int = 7) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from shards.dataset.dataset import Dataset
+from shards.dataset.verify import verify
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS, index_schema, rejects_schema
 from shards.subset.chosen import choose
@@ -152,3 +153,29 @@ def test_a_damaged_table_is_not_laid_at_the_predicate(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(SampleIndexError, match="biovfm verify --deep"):
         choose(dataset, dataset.version(), "width > 3")
+
+
+def test_an_empty_entry_of_the_log_is_no_commit_of_nothing(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    newest = max((tmp_path / "data/index/_delta_log").glob("*.json"))
+    newest.write_bytes(b"")
+    for ask in (dataset.version, dataset.jobs, lambda: dataset.query("SELECT 1 FROM samples")):
+        with pytest.raises(SampleIndexError, match=f"{newest.name} is empty"):
+            ask()
+    assert [problem.kind for problem in verify(dataset).problems] == ["table"]
+
+
+def test_a_damaged_entry_of_the_log_is_named(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    newest = max((tmp_path / "data/index/_delta_log").glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(SampleIndexError, match=f"{newest.name} is damaged"):
+        dataset.version()
+
+
+def test_samples_without_their_settings_are_no_new_dataset(tmp_path: Path) -> None:
+    small_dataset(tmp_path / "data")
+    (tmp_path / "data/dataset.json").unlink()
+    with pytest.raises(SampleIndexError, match=r"dataset.json is gone"):
+        Dataset.find(str(tmp_path / "data"))
+    assert Dataset.find(str(tmp_path / "other")) is None

@@ -6,6 +6,7 @@ import time
 
 import pyarrow as pa
 import pytest
+from deltalake.exceptions import DeltaError
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.query import ask_tables, told_plainly
@@ -86,3 +87,19 @@ def test_damage_is_told_at_once_and_named() -> None:
     assert len(calls) == 2
     with pytest.raises(OSError, match="No space left"), told_plainly("/data/d"):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Disk quota exceeded (os error 122)", "\x1b[31m↳\x1b[0m Unable to copy data to file: No space left (os error 28)"],
+)
+def test_what_the_system_says_is_not_laid_to_the_table(text: str) -> None:
+    for kind in (OSError, DeltaError):
+        with (
+            pytest.raises(StoreError, match=r"^/data: .*\(os error \d+\) — check the free space") as caught,
+            told_plainly("/data"),
+        ):
+            raise kind(f"Generic LocalFileSystem error {text}")
+        assert "\x1b" not in str(caught.value)
+    with pytest.raises(OSError, match="os error 2"), told_plainly("/data"):
+        raise OSError("Object not found (os error 2)")

@@ -1,0 +1,35 @@
+"""YAML of people: what is no file of theirs, and what a few lines stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shards.errors import ConfigError
+from shards.settings import load_yaml, yaml_value
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    endless = tmp_path / "endless.yaml"
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"endless.yaml is larger than 4 MiB — check the path"):
+        load_yaml(endless)
+
+
+def test_aliases_that_stand_for_millions_of_values_are_refused() -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{one}: &{one} [{', '.join([f'*{before}'] * 9)}]" for before, one in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    with pytest.raises(ConfigError, match=r"a.yaml stands for millions of values"):
+        yaml_value("\n".join(lines), where="a.yaml")
+    with pytest.raises(ConfigError, match="stands for millions"):
+        yaml_value("a: &a [*a]", where="a.yaml")
+
+
+def test_aliases_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"a: &a {b: 1}\r\nc: {<<: *a, d: [*a, *a]}\r\n")
+    assert load_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [{"b": 1}, {"b": 1}]}}
+    assert yaml_value("", where="x") is None
