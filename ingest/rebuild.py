@@ -161,7 +161,7 @@ def _entry(lock: Lock, source: str) -> tuple[SourceSpec, IngestSettings]:
 
 def _compare(lock: Lock, place: str, keys: Path | None) -> list[str]:
     try:
-        return [note for note in verify(lock, place, keys=keys).notes if "another dataset" not in note]
+        return [note for note in verify(lock, place, keys=keys).notes if place not in note]
     except SubsetError as error:
         detail = error.message.partition(" has changed under the lock: ")[2] or error.message
         raise SubsetError(

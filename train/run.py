@@ -154,7 +154,7 @@ def pretrain(
         stack.callback(batches.close)
         check_same_data(world, batches.digests, data=data, code_version=code_version())
         if found is not None:
-            lines = check_samples(found, batches.digests, data=data, accept_packing=accept_packing)
+            lines = check_samples(found, batches.digests, data=data, dataset=dataset, accept_packing=accept_packing)
             for line in lines if world.is_first else ():
                 say(line)
         recipe = recipe.in_steps(batches.num_samples)

@@ -110,6 +110,8 @@ def pretrain(
             result = run(
                 resolved,
                 data=data,
+                dataset=dataset,
+                accept_packing=accept_packing,
                 out=Path(out) if home is None else home.local,
                 home=home,
                 resume=not fresh,

@@ -253,7 +253,7 @@ def sorted_digest(dataset: Dataset, version: int, where: str) -> str:
         ConfigError: The predicate does not work.
     """
     digest = hashlib.sha256()
-    with samples(dataset, version, quick=True) as database:
+    with samples(dataset, version) as database:
         lines = f"SELECT key || ' ' || pixel_sha256 || chr(10) AS line, key FROM samples WHERE {where}"  # noqa: S608
         run(database, f"CREATE TEMP TABLE lines AS {lines}")
         for batch in database.sql("SELECT line FROM lines ORDER BY key").to_arrow_reader(1 << 16):

@@ -55,6 +55,29 @@ def test_raw_data_give_the_bytes_of_the_materialised_original(original: Lock, tm
 
 
 @pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("workers", [1, 4])
+def test_another_packing_secret_and_number_of_workers_give_the_same_bytes_and_order(
+    original: Lock, tmp_path: Path, workers: int
+) -> None:
+    small = {"unit_files": 1, "shard_bytes": 20_000, "quality": QualitySettings(min_side_px=40)}
+    settings = IngestSettings(secret=SecretStr("the second owner's"), **small)
+    for name, modality in (("lung", "X-Ray"), ("eye", "Fundus")):
+        spec = from_flags(name=name, modality=modality)
+        run_job(spec, str(tmp_path / "raw" / name), str(tmp_path / "other"), workers=0, settings=settings)
+    other = create(Dataset.open(str(tmp_path / "other")), Selection(where="width > 64"))
+    assert (other.digest, other.order == original.order) == (original.digest, False)
+    materialize(original, str(tmp_path / "copy"), workers=1)
+    materialize(original, str(tmp_path / "copied"), dataset=str(tmp_path / "other"), workers=4)
+    later = other.model_copy(update={"index_version": 7})  # of a dataset that has grown by then
+    done = rebuild(later, raw_of(tmp_path), str(tmp_path / "again"), workers=workers, secret=SecretStr("a third one"))
+    assert done.notes == ()
+    orders = {create(Dataset.open(str(tmp_path / name)), Selection()).order for name in ("copy", "copied", "again")}
+    assert len(orders) == 1
+    assert shard_bytes(tmp_path / "copy") == shard_bytes(tmp_path / "copied") == shard_bytes(tmp_path / "again")
+
+
+@pytest.mark.slow
 def test_raw_data_that_changed_are_told_by_source(original: Lock, tmp_path: Path) -> None:
     (tmp_path / "raw" / "eye" / "p0" / "1.png").unlink()
     write_folder(tmp_path / "raw" / "lung", {"9.png": encoded(photo(99))})

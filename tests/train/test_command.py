@@ -152,3 +152,28 @@ def test_a_dataset_that_grew_is_refused_in_one_line(tmp_path: Path, capsys: pyte
     assert out == ""
     assert "is not what this run was trained on" in err.splitlines()[-1]
     assert "the checkpoint at step 2" in err.splitlines()[-1]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_packing_where_that_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [jpeg(number) for number in range(20)]
+    for name, parts in (("one", (images[:8], images[8:])), ("two", (images[:12], images[12:]))):
+        packed = Dataset.create(str(tmp_path / name))
+        for part in parts:
+            add_source(packed, "demo", "US", part)
+    lock, recipe = str(tmp_path / "all.lock.yaml"), tmp_path / "nano.yaml"
+    recipe.write_text(mae_recipe(run={"steps": 2, "global_batch": 4}, checkpoint={"every": 1}).to_yaml())
+    words = ["pretrain", lock, "--recipe", str(recipe), "--out", str(tmp_path / "run")]
+    assert main(["subset", "create", str(tmp_path / "one"), "--out", lock]) == 0
+    assert main(words) == 0
+    elsewhere = [*words, "--set", "run.steps=4", "--dataset", str(tmp_path / "two")]
+    capsys.readouterr()
+    assert main(elsewhere) == 1
+    assert "accept that with --accept-packing" in capsys.readouterr().err
+    assert main([*elsewhere, "--accept-packing", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["resumed_from"] == 2
+    assert "made on another packing of the same samples" in " ".join(told.err.split())

@@ -40,13 +40,16 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return [f"{key} was {old}, now {new}" for key, old, new in found]
 
 
-def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept_packing: bool = False) -> list[str]:
+def check_samples(
+    checkpoint: Checkpoint, digests: Digests, *, data: str, dataset: str | None = None, accept_packing: bool = False
+) -> list[str]:
     """Refuse to go on with other samples, or with the same in another order.
 
     Args:
         checkpoint: Where the run goes on from.
         digests: Of the stream that it is to go on with.
         data: What was given as data, for messages.
+        dataset: Where a lock's dataset lies now; where the lock says, without it.
         accept_packing: Whether another packing of the same samples will do.
 
     Returns:
@@ -61,7 +64,7 @@ def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept
         unpinned = compare_resumed(was, digests, what=what, accept_packing=accept_packing)
     except SubsetError as error:
         raise CheckpointError(
-            f"{data} is not what this run was trained on: {error.message}{_withdrawn_from(data)}",
+            f"{data} is not what this run was trained on: {error.message}{_withdrawn_from(data, dataset)}",
             hint=f"{error.hint}, or choose another output folder",
         ) from error
     written = checkpoint.code_version
@@ -69,14 +72,14 @@ def check_samples(checkpoint: Checkpoint, digests: Digests, *, data: str, accept
     return [line for line in (unpinned, other) if line]
 
 
-def _withdrawn_from(data: str) -> str:
+def _withdrawn_from(data: str, place: str | None) -> str:
     """What was withdrawn from a dataset, or from that of a lock, as the end of a message; empty where nothing was."""
     from shards.dataset import Dataset
     from shards.dataset.withdrawals import withdrawals_of
     from shards.subset.lock import Lock, is_lock
 
     try:
-        dataset = Dataset.find(Lock.read(data).dataset if is_lock(data) else data)
+        dataset = Dataset.find(place or (Lock.read(data).dataset if is_lock(data) else data))
     except BiovfmError:
         return ""
     withdrawals = None if dataset is None else withdrawals_of(dataset)

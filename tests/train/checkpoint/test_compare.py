@@ -73,3 +73,5 @@ def test_other_samples_name_what_was_withdrawn(tmp_path: Path) -> None:
     dataset.append("withdrawn", "w", pa.Table.from_pylist(rows, schema=withdrawn_schema()))
     with pytest.raises(CheckpointError, match=r"3 samples were withdrawn on 2026-01-02 \(consent\)"):
         check_samples(described(1), OTHER, data=dataset.url)
+    with pytest.raises(CheckpointError, match="3 samples were withdrawn"):
+        check_samples(described(1), OTHER, data=str(tmp_path / "a.lock.yaml"), dataset=dataset.url)
