@@ -78,6 +78,7 @@ def create(
         Ranks of the largest run that will stream the lock, where they are more than 64: then each rank reads its own
         shards alone. The number is part of the order, and costs small runs memory.
     """
+    from infra.commands._probing import check_writable
     from shards.dataset import Dataset
     from shards.dataset.pins import record_pin
     from shards.settings import parse
@@ -98,6 +99,7 @@ def create(
         "seed": seed,
     }
     selection = parse(Selection, asked, where="subset create")
+    check_writable(out, option="--out")
     opened = Dataset.open(dataset)
     lock = pin(opened, selection, version=version, most_lanes=max(ranks, DEFAULT_LANES))
     if with_keys:
@@ -191,12 +193,14 @@ def materialize(
     lock_out
         Write a lock of the copy too; it is the same for every copy of these samples.
     """
+    from infra.commands._probing import check_writable
     from shards.subset import Lock, Selection
     from shards.subset import create as pin
     from shards.subset import materialize as copy
     from shards.subset.keys import keys_of
 
     pinned = Lock.read(lock)
+    check_writable(lock_out, option="--lock-out")
     with progress(disable=json_) as bar:
         task = bar.add_task("copying samples", total=None, note="")
         made = copy(
@@ -240,9 +244,11 @@ def export(
     dataset
         Where the lock's dataset lies now; where the lock says, without it.
     """
+    from infra.commands._probing import check_writable
     from shards.files import write_text
     from shards.subset.data_list import export_list
 
+    check_writable(out, option="--out")
     lines = export_list(lock_or_dataset, format_=format_, dataset=dataset)
     if out is None:
         sys.stdout.writelines(lines)
@@ -278,9 +284,11 @@ def diff(
     """
     from dataclasses import asdict
 
+    from infra.commands._probing import check_writable
     from shards.files import write_text
     from shards.subset.difference import diff as compare
 
+    check_writable(keys, option="--keys")
     found = compare(a, b, dataset=dataset, with_keys=keys is not None)
     if keys is not None:
         lines = ["\t".join(("key", "where", "source", "modality", "reason")), *("\t".join(row) for row in found.keys)]

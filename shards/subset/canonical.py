@@ -89,9 +89,11 @@ def materialize(
     Raises:
         SubsetError: The lock does not hold, it holds samples that were withdrawn, or the target has samples of the same
             keys and other pixels.
-        ConfigError: The target is encoded otherwise.
+        ConfigError: The target is encoded otherwise, or the number of workers is negative.
         ShardError: A sample's bytes are not what the index says.
     """
+    if workers < 0:
+        raise ConfigError(f"{workers} workers", hint="give --workers 1 or more")
     found = verify(lock, dataset, keys=keys)
     require_nothing_withdrawn(found)
     origin = found.dataset

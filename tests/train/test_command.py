@@ -160,10 +160,8 @@ def test_a_run_goes_on_with_another_packing_where_that_is_accepted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = [jpeg(number) for number in range(20)]
-    for name, parts in (("one", (images[:8], images[8:])), ("two", (images[:12], images[12:]))):
-        packed = Dataset.create(str(tmp_path / name))
-        for part in parts:
-            add_source(packed, "demo", "US", part)
+    for name, per_shard in (("one", 8), ("two", 12)):
+        add_source(Dataset.create(str(tmp_path / name)), "demo", "US", images, per_shard=per_shard)
     lock, recipe = str(tmp_path / "all.lock.yaml"), tmp_path / "nano.yaml"
     recipe.write_text(mae_recipe(run={"steps": 2, "global_batch": 4}, checkpoint={"every": 1}).to_yaml())
     words = ["pretrain", lock, "--recipe", str(recipe), "--out", str(tmp_path / "run")]
