@@ -75,17 +75,23 @@ class TorchcodecEngine:
 
 
 class NvimgcodecEngine:
-    """`nvidia.nvimgcodec.Decoder`; see `Engine`."""
+    """`nvidia.nvimgcodec.Decoder`; see `Engine`.
+
+    Args:
+        device: Where to decode.
+        backend: One of the library's `BackendKind` alone; on a GPU all of them, the JPEG engine first, where None.
+    """
 
     name = "nvimgcodec"
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, backend: str | None = None) -> None:
         from nvidia import nvimgcodec
 
         self._library = nvimgcodec
         self._device = device
         cuda = device.type == "cuda"
-        backends = [] if cuda else [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)]
+        kind = backend or (None if cuda else "CPU_ONLY")
+        backends = [] if kind is None else [nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))]
         place = device.index or 0 if cuda else nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY
         threads = max((os.cpu_count() or 1) // 2, 1)
         self._decoder = nvimgcodec.Decoder(device_id=place, max_num_cpu_threads=threads, backends=backends)

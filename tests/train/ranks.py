@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from train.run import PretrainResult, pretrain
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STEPS = 6
+COMPILED = ("mae", "dino-ema")
+"""The recipes that are trained compiled, too."""
 
 
 def recipes() -> dict[str, Recipe]:
@@ -76,7 +79,22 @@ def main(out: Path) -> None:
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
                 train(with_parallel(recipe, parallel), out / f"{name}-relay-{parallel}", until=4)
+        train_compiled_shards(out)
         resume_after_damage(with_parallel(recipes()["mae"], "fsdp"), out / "mae-fsdp", world)
+
+
+def train_compiled_shards(out: Path) -> None:
+    """FSDP2 with compiled parts: a whole run, and one that is cut off for another number of ranks to go on with.
+
+    aot_eager traces and differentiates as Inductor's way does, and leaves out the code generation, which takes minutes
+    on two cores.
+    """
+    with patch("train.compiling.BACKEND", "aot_eager"):
+        for name in COMPILED:
+            recipe = with_parallel(recipes()[name], "fsdp")
+            recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"compile": True})})
+            train(recipe, out / f"{name}-compiled")
+            train(recipe, out / f"{name}-relay-compiled", until=4)
 
 
 def refuse_other_recipes(out: Path, world: World) -> None:

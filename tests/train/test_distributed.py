@@ -73,6 +73,24 @@ def test_one_rank_then_two_then_one_is_one_run(name: str, parallel: str, out: Pa
     assert_same_numbers(relay, out / f"{name}-one", tolerance=1e-4)
 
 
+@pytest.mark.parametrize("name", ranks.COMPILED)
+def test_sharded_and_compiled_ranks_give_the_numbers_of_one_plain_process(name: str, out: Path) -> None:
+    assert_same_numbers(out / f"{name}-compiled", out / f"{name}-one", tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", ranks.COMPILED)
+def test_a_checkpoint_of_compiled_shards_goes_on_in_one_process(name: str, out: Path, tmp_path: Path) -> None:
+    relay = tmp_path / "relay"
+    shutil.copytree(out / f"{name}-relay-compiled", relay)
+    newest = relay / "checkpoints" / "step-00000004"
+    assert json.loads((newest / "meta.json").read_text())["world_size"] == 2
+    assert len(list(newest.glob("*.distcp"))) == 2
+    result = ranks.train(ranks.recipes()[name], relay)
+    assert result is not None
+    assert result.resumed_from == 4
+    assert_same_numbers(relay, out / f"{name}-one", tolerance=1e-4)
+
+
 def near(got: np.ndarray, want: np.ndarray) -> None:
     np.testing.assert_allclose(got, want.reshape(got.shape), rtol=1e-4, atol=1e-6)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class TarStream:
     def __iter__(self) -> Iterator[TarBatch]:
         return self.lend(lambda shapes: tuple(np.empty(shape, np.uint8) for shape in shapes))
 
-    def lend(self, take: Any) -> Iterator[TarBatch]:
+    def lend(self, take: Any) -> Generator[TarBatch, None, None]:
         """Batches in arrays of the caller, two under way."""
         from concurrent.futures import ThreadPoolExecutor
 

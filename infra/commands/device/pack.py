@@ -3,7 +3,7 @@
 <folder>/code/     this project's packages, with the compiled decoder
 <folder>/wheels/   what a machine with PyTorch, torchvision, timm and NumPy lacks
 <folder>/lib/      the libjpeg that the compiled decoder was built against
-<folder>/images.tar, plan.json   real images, and the order in which they are decoded
+<folder>/images.tar    real images, which are decoded in this order
 <folder>/run.sh    `sh run.sh [--bench] [--json]`
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes.util
 import io
-import json
 import shutil
 import subprocess
 import sys
@@ -42,11 +41,13 @@ WHEELS: Final = ("torchcodec", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")
 """To compare, at their newest versions; left out from the last one on where the folder would grow too large."""
 _RUN: Final = """#!/bin/sh
 # Runs the device's check here: sh run.sh [--bench] [--json] [--images N]
+# With another Python than python3: PYTHON=/opt/conda/bin/python sh run.sh
 set -e
 cd "$(dirname "$0")"
-python3 -m pip install --quiet --no-index --no-deps --target site wheels/*.whl
-export PYTHONPATH=code:site LD_LIBRARY_PATH="$PWD/lib:$LD_LIBRARY_PATH"
-exec python3 -m infra.commands.device --data images.tar "$@"
+python="${PYTHON:-python3}"
+"$python" -m pip install --quiet --no-index --no-deps --upgrade --target site wheels/*.whl
+export PYTHONPATH=code:site LD_LIBRARY_PATH="$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+exec "$python" -m infra.commands.device --data images.tar "$@"
 """
 
 
@@ -117,7 +118,7 @@ def _write_images(folder: Path, data: Path | None, *, most_bytes: int = 6 << 20)
     from infra.commands.device.images import drawn_jpegs, read_tar
 
     images = drawn_jpegs(64, side=384) if data is None else read_tar(shard_of(data))
-    kept, size = [], 0
+    size = 0
     with tarfile.open(folder / "images.tar", "w") as tar:
         for number, image in enumerate(images):
             if size + len(image) > most_bytes:
@@ -127,9 +128,6 @@ def _write_images(folder: Path, data: Path | None, *, most_bytes: int = 6 << 20)
             member.size = len(image)
             size += len(image)
             tar.addfile(member, io.BytesIO(image))
-            kept.append(member.name)
-    source = "drawn" if data is None else data.name
-    (folder / "plan.json").write_text(json.dumps({"source": source, "images": kept}, indent=1))
 
 
 def shard_of(data: Path) -> Path:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Literal
 
 __all__ = ["Outcome", "Part", "Skipped", "Verdict", "run_parts"]
@@ -50,19 +54,44 @@ class Skipped(Exception):  # noqa: N818 - it is an outcome, not an error
     """This machine has nothing to run the part on, or the time is up."""
 
 
+class _TimeIsUpError(Exception):
+    """Raised in a part that is under way when the time is up."""
+
+
 def run_parts(parts: Sequence[Part], *, seconds: float) -> Iterator[Outcome]:
     """Run the parts in order, going on after one that fails.
 
     Args:
         parts: What to run.
-        seconds: A part is begun only before so much time has passed.
+        seconds: For all of them. No part is begun later, and one that is under way then is broken off, where this is
+            the main thread of a system with alarms.
     """
-    began = time.monotonic()
+    end = time.monotonic() + seconds
     for part in parts:
-        if time.monotonic() - began >= seconds:
+        if time.monotonic() >= end:
             yield Outcome(name=part.name, verdict="skipped", detail=f"the {seconds:.0f} seconds were over")
             continue
-        yield _run(part)
+        with _alarm_at(end, f"broken off: the {seconds:.0f} seconds were over"):
+            outcome = _run(part)
+        yield outcome
+
+
+@contextmanager
+def _alarm_at(end: float, message: str) -> Iterator[None]:
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise _TimeIsUpError(message)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _run(part: Part) -> Outcome:
@@ -74,6 +103,8 @@ def _run(part: Part) -> Outcome:
         verdict = "ok" if part.good(figures) else "bad"
     except Skipped as reason:
         verdict, detail = "skipped", str(reason)
+    except _TimeIsUpError as reason:
+        verdict, detail = "failed", str(reason)
     except Exception as error:  # noqa: BLE001 - whatever a driver or library raises is the finding
         lines = str(error).splitlines()
         verdict, detail = "failed", f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"
