@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from infra.commands.device.kernels import kernel_parts
 from infra.commands.device.parts import Part
 from infra.commands.device.quick import quick_parts
-from infra.commands.device.rates import copy_part, decode_parts
+from infra.commands.device.rates import comparison_parts, copy_part, decode_parts
 from infra.commands.device.steps import Method, step_parts
 
 __all__ = ["BENCH_SECONDS", "bench_parts"]
@@ -28,13 +29,13 @@ MODELS: dict[str, list[tuple[Method, str, int]]] = {
 
 
 def bench_parts(device: torch.device, images: Sequence[bytes]) -> list[Part]:
-    """What `biovfm doctor --device --bench` runs, the quick check first.
+    """What `biovfm doctor --device --bench` runs, the quick check first, what may be left out at the end.
 
     Args:
         device: To be measured.
         images: Real images, which steps are fed with.
     """
-    parts = [*quick_parts(device), *decode_parts(device, images), copy_part(device)]
+    parts = [*quick_parts(device), *decode_parts(device, images), copy_part(device), *kernel_parts(device)]
     for method, size, batch in MODELS[device.type]:
         parts += step_parts(device, images, method, size, batch)
-    return parts
+    return parts + comparison_parts(device)

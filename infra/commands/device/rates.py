@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Final
@@ -20,11 +21,11 @@ from infra.commands.device.parts import Part, Skipped
 from infra.commands.device.quick import Answer
 from infra.commands.device.steps import thread_counts
 from shards.decode import open_decoder
-from shards.decode.engines import NvimgcodecEngine, engine_names, open_engine
+from shards.decode.engines import EngineName, NvimgcodecEngine, engine_names, open_engine
 from train.data import stream_crops
 from train.recipe_files import load_recipe
 
-__all__ = ["copy_part", "decode_parts", "jpeg_engines"]
+__all__ = ["comparison_parts", "copy_part", "decode_parts", "jpeg_engines"]
 
 BACKENDS: Final = {"hardware": "HW_GPU_ONLY", "cuda": "GPU_ONLY", "hybrid": "HYBRID_CPU_GPU"}
 """Of nvImageCodec on a GPU: the JPEG engine alone, kernels alone, and kernels behind Huffman decoding on the host."""
@@ -39,38 +40,36 @@ def decode_parts(device: torch.device, images: Sequence[bytes]) -> list[Part]:
     """Decode rates: by library, batch and size on the device, and by threads on the host."""
     cuda = device.type == "cuda"
     parts = [Part(name="JPEG engines", run=lambda: jpeg_engines(device))]
-    shapes = [(32, 256)] if not cuda else [(batch, side) for side in (256, 512, 1024) for batch in (32, 128, 512)]
-    for name, opening in _openings(device).items():
-        for batch, side in [*shapes, (256, 512)] if cuda else shapes:
-            goal = GOAL if (batch, side) == (256, 512) and name in engine_names() else 0.0
-            parts.append(_rate_part(f"{name} rate, {batch} of {side} px", device, opening, batch, side, goal=goal))
+    for name in engine_names():
+        for side in (256, 512, 1024) if cuda else (256,):
+            for batch in (32, 128, 256, 512) if cuda else (32,):
+                goal = GOAL if cuda and (batch, side) == (256, 512) else 0.0
+                parts.append(_rate_part(name, device, lambda name=name: _library(device, name), batch, side, goal=goal))  # type: ignore[misc]
     parts += [_native_part(images, threads) for threads in thread_counts()]
     return parts
 
 
-def _openings(device: torch.device) -> dict[str, Callable[[], _Decode]]:
-    """By name, what opens a decoder; none is opened before its part runs."""
+def comparison_parts(device: torch.device) -> list[Part]:
+    """The rates of what the device decoder does not use: nvImageCodec's backends one by one, and torchvision."""
+    if device.type != "cuda":
+        return []
+    openings: dict[str, Callable[[], _Decode]] = {}
+    if "nvimgcodec" in engine_names():
+        for name, kind in BACKENDS.items():
+            openings[f"nvimgcodec {name}"] = lambda kind=kind: _backend(device, kind)  # type: ignore[misc]
+    if util.find_spec("torchvision") is not None:
+        openings["torchvision"] = lambda: _torchvision(device)
+    return [_rate_part(name, device, opening, batch, 512) for name, opening in openings.items() for batch in (32, 256)]
 
-    def engine(name: str) -> Callable[[], _Decode]:
-        def opening() -> _Decode:
-            opened = open_engine(device, name)  # type: ignore[arg-type]  # one of engine_names
-            return lambda blobs: opened.decode(blobs, 3)
 
-        return opening
+def _library(device: torch.device, name: EngineName) -> _Decode:
+    engine = open_engine(device, name)
+    return lambda blobs: engine.decode(blobs, 3)
 
-    def backend(kind: str) -> Callable[[], _Decode]:
-        def opening() -> _Decode:
-            opened = NvimgcodecEngine(device, backend=kind)
-            return lambda blobs: opened.decode(blobs, 3)
 
-        return opening
-
-    found = {name: engine(name) for name in engine_names()}
-    if device.type == "cuda" and "nvimgcodec" in found:
-        found |= {f"nvimgcodec {name}": backend(kind) for name, kind in BACKENDS.items()}
-    if device.type == "cuda" and util.find_spec("torchvision") is not None:
-        found["torchvision"] = lambda: _torchvision(device)
-    return found
+def _backend(device: torch.device, kind: str) -> _Decode:
+    engine = NvimgcodecEngine(device, backend=kind)
+    return lambda blobs: engine.decode(blobs, 3)
 
 
 def _torchvision(device: torch.device) -> _Decode:
@@ -86,10 +85,10 @@ def _torchvision(device: torch.device) -> _Decode:
 
 
 def _rate_part(
-    name: str, device: torch.device, opening: Callable[[], _Decode], batch: int, side: int, *, goal: float
+    name: str, device: torch.device, opening: Callable[[], _Decode], batch: int, side: int, *, goal: float = 0.0
 ) -> Part:
     def run() -> Answer:
-        decode, blobs = opening(), drawn_jpegs(16, side=side) * (batch // 16)
+        decode, blobs = opening(), list(_blobs(side)) * (batch // 16)
         decode(blobs)
         _synchronize(device)
         began, num = time.perf_counter(), 0
@@ -99,7 +98,17 @@ def _rate_part(
             num += batch
         return _rate(num, time.perf_counter() - began)
 
-    return Part(name=name, run=run, good=lambda figures: bool(figures["images_per_second"] >= goal))
+    return Part(
+        name=f"{name} rate, {batch} of {side} px",
+        run=run,
+        good=lambda figures: bool(figures["images_per_second"] >= goal),
+    )
+
+
+@cache
+def _blobs(side: int) -> tuple[bytes, ...]:
+    """16 images; drawing large ones takes seconds."""
+    return tuple(drawn_jpegs(16, side=side))
 
 
 def _rate(num: int, seconds: float) -> Answer:
