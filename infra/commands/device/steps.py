@@ -324,7 +324,7 @@ def _sync_warnings() -> Iterator[list[str]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = note
+        warnings.showwarning = note  # type: ignore[assignment]  # it is called with these by position
         torch.cuda.set_sync_debug_mode("warn")
         try:
             yield places
