@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from infra.commands.device.check import check_device
+from shards.errors import BiovfmError
 
 
 def main() -> int:
@@ -17,7 +18,14 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int)
     given = parser.parse_args()
-    return check_device(bench=given.bench, data=given.data, images=given.images, json_=given.json)
+    try:
+        return check_device(bench=given.bench, data=given.data, images=given.images, json_=given.json)
+    except ModuleNotFoundError as error:
+        needed = "PyTorch, torchvision, timm, safetensors, PyYAML and NumPy"
+        sys.stderr.write(f"this Python lacks {error.name} — the check needs {needed}: PYTHON=/its/python sh run.sh\n")
+    except BiovfmError as error:
+        sys.stderr.write(f"{error}\n")
+    return 1
 
 
 if __name__ == "__main__":

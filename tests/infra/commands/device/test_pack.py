@@ -86,3 +86,21 @@ def test_a_wheel_that_is_not_to_be_had_is_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(packing, "_fetch", lambda *_: False)
     with pytest.raises(ConfigError, match=r"no wheel of pydantic for Python 3\.12"):
         packed(tmp_path / "pack")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.usefixtures("offline")
+def test_what_the_machine_lacks_is_said_in_one_line(tmp_path: Path) -> None:
+    packed(tmp_path / "pack")
+    (tmp_path / "pack" / "code" / "torch.py").write_text("raise ModuleNotFoundError(name='torch')\n")
+    done = subprocess.run(
+        ["sh", str(tmp_path / "pack" / "run.sh")],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("this Python lacks torch")
+    assert "Traceback" not in done.stderr
