@@ -1,6 +1,6 @@
 """Processor time of the stream per image, against the bare decoder's on the same images.
 
-    python -m infra.bench.stream_cpu [--images 2000] [--rounds 9] [--workloads A M]
+    python -m infra.bench.stream_cpu [--images 4000] [--rounds 9] [--workloads A M]
 
 The workloads are those of `infra.bench.decode`. Each round decodes all images by calls of the decoder alone, in one
 thread and in chunks of 32, and then streams as many, once its queues are full: reading, checksums, order, batches and
@@ -33,7 +33,7 @@ FIRST: Final = 5
 def main() -> None:
     """Print one JSON object a workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=["A", "M"])
     options = parser.parse_args()
