@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -43,12 +45,14 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # the machine's memory is not the test's
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        small = {"num_cpus": 1, "object_store_memory": 100 << 20}
-        nodes = patient(lambda: Cluster(initialize_head=True, head_node_args=small))
+        small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        scratch = tempfile.mkdtemp(prefix="bv-ray-", dir="/tmp")  # the paths of sockets must be short
+        nodes = patient(lambda: Cluster(initialize_head=True, head_node_args={**small, "temp_dir": scratch}))
         patient(lambda: nodes.add_node(**small))
         yield nodes
         ray.shutdown()
         nodes.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def node() -> str:
