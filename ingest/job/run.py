@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -194,7 +195,7 @@ def _ingest(
         spec=spec,
         settings=settings,
         encoding=target.encoding,
-        raw_url=asked.raw_url,
+        raw_url=asked.raw_url if "://" in asked.raw_url else str(Path(asked.raw_url).absolute()),  # for any worker
         dataset_url=target.made().url,
         job_id=attempts.next_id(retry=retry is not None),
         rules=rules,

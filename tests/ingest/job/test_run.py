@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ingest.engines.base import Supervision, Task
+from ingest.engines.base import Supervision, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.job.run import JobReport, run_job
 from ingest.raw.items import RawFile
@@ -365,3 +365,24 @@ def test_a_machine_that_has_no_memory_for_an_image_is_no_reject(
         with pytest.raises(MachineError, match="memory"):
             ingest(raw, tmp_path / "d")
     assert ingest(raw, tmp_path / "d").kept == 1
+
+
+class _Noting(LocalEngine):
+    """Notes where the workers are sent."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.raw_urls: set[str] = set()
+
+    def run(self, function: Any, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
+        self.raw_urls.add(context.raw_url)
+        return super().run(function, context, tasks)
+
+
+def test_workers_in_other_folders_find_a_relative_raw_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "raw", {"0.png": encoded(photo(0))})
+    monkeypatch.chdir(tmp_path)
+    engine = _Noting()
+    report = run_job(public_spec(), "./raw", "data", engine=engine)
+    assert report.kept == 1
+    assert engine.raw_urls == {str(tmp_path / "raw")}
