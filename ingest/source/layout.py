@@ -131,8 +131,17 @@ class Part(Frozen):
     )
 
 
+def _or_header(schema: dict[str, Any]) -> None:
+    """The JSON schema of what may also be a header alone."""
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string", "minLength": 1}, whole]
+
+
 class OwnColumn(Frozen):
     """A column of a table that becomes one beside the index (`biovfm columns`); the header alone will do in YAML."""
+
+    model_config = ConfigDict(json_schema_extra=_or_header)
 
     header: str = Field(min_length=1, description="Its name in the table.")
     type: Literal["bool", "int", "float", "category", "date", "timestamp"] | None = Field(

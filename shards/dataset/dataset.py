@@ -245,7 +245,7 @@ class Dataset:
             if version is None:
                 return None
             raise SampleIndexError(f"{self.url} has no {name}/ table yet", hint="ingest something first") from None
-        except DeltaError as error:
+        except (DeltaError, OverflowError) as error:  # no version has a negative number, or one of more than 64 bits
             which = "the log" if version is None else f"version {version}"
             hint = "run `biovfm verify` on the dataset; bring the log back from a copy"
             if version is not None:

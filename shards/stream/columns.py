@@ -138,6 +138,8 @@ def open_columns(
     Raises:
         ConfigError: There is no such column.
     """
+    if isinstance(names, str):
+        raise ConfigError(f"columns={names!r} is no list of names", hint=f"write columns=[{names!r}]")
     doubled = [name for name in names if list(names).count(name) > 1]
     if doubled:
         raise ConfigError(f"the column {doubled[0]} is asked for twice", hint="name each column once")

@@ -330,3 +330,10 @@ def test_mistakes_in_the_yaml_are_named(layout: dict[str, Any], says: str) -> No
 def test_entries_of_the_catalogue_bring_what_their_tables_hold(source: str) -> None:
     columns = {name for table in load_spec(source).layout.tables for name in table.columns}
     assert columns & {"age", "sex", "view"}
+
+
+def test_the_schema_knows_both_ways_to_write_a_column() -> None:
+    header, whole = SourceSpec.model_json_schema()["$defs"]["OwnColumn"]["anyOf"]
+    assert header["type"] == "string"
+    assert whole["required"] == ["header"]
+    assert whole["additionalProperties"] is False

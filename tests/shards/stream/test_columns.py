@@ -12,7 +12,7 @@ import pytest
 from shards.dataset.columns import write_columns
 from shards.dataset.dataset import Dataset
 from shards.decode import Crops
-from shards.errors import ConfigError, SubsetError
+from shards.errors import ConfigError, SampleIndexError, SubsetError
 from shards.stream import columns as module
 from shards.stream.digests import compare_ranks
 from shards.stream.stream import Batch, Stream
@@ -137,6 +137,11 @@ def test_a_lock_gives_the_values_that_it_pins(dataset: Dataset) -> None:
 def test_what_is_not_there_is_said_in_one_line(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match="no own column stag — it has age, score"):
         Stream(dataset.url, columns=["stag"])
+    with pytest.raises(ConfigError, match=r"write columns=\['age'\]"):
+        Stream(dataset.url, global_batch=8, columns="age")
+    for version in (-1, 7, 2**70):
+        with pytest.raises(SampleIndexError, match=f"version {version} of columns/"):
+            Stream(dataset.url, global_batch=8, columns=["age"], columns_version=version)
     with pytest.raises(ConfigError, match="asked for twice"):
         Stream(dataset.url, columns=["age", "age"])
 
