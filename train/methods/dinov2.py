@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from train.start import load_start_weights
 
 __all__ = ["DinoInputs", "DinoNetwork", "DinoOutputs", "DinoV2"]
 
+_Function = TypeVar("_Function")
 _GROUPS = ("global/", "local/")
 _AUGMENT = (Purpose.AUGMENT_GLOBAL, Purpose.AUGMENT_LOCAL)
 """Of the two groups of crops: the prefix of what is drawn for each, and the sequence that it is drawn from."""
@@ -53,10 +54,12 @@ class DinoOutputs(NamedTuple):
 
     def split(self, num_masked: int) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of global crops, local crops (none for the teacher) and masked patches."""
+        # this has a gradient of its own, one concatenation; slices would each write a whole one and add them up
+        num_global, rows = len(self.cls), len(self.logits)
         if self.patch_logits is not None:
-            first, last = self.logits.tensor_split([len(self.cls)])
+            first, last = self.logits.split_with_sizes([num_global, rows - num_global])
             return first, last, self.patch_logits
-        first, last, masked = self.logits.tensor_split([len(self.cls), len(self.logits) - num_masked])
+        first, last, masked = self.logits.split_with_sizes([num_global, rows - num_global - num_masked, num_masked])
         return first, last, masked
 
 
@@ -246,15 +249,18 @@ class DinoV2(Method):
         targets = self.dino_targets(swap_crops(teacher_global.float()))
         patch_targets = self.ibot_targets(teacher_masked.float())
         student_global, student_local, student_masked = student.split(num_masked)
-        dino = self.compiled(dino_losses)(
-            student_global, student_local, targets, temperature=config.student_temperature
+        # the compiler would fuse the plain formula; the kernels do with less memory traffic than that
+        ready = self.compiled if self.kernels == "torch" else _as_it_is
+        dino = ready(dino_losses)(
+            student_global, student_local, targets, temperature=config.student_temperature, by=self.kernels
         )
-        ibot = self.compiled(ibot_loss)(
+        ibot = ready(ibot_loss)(
             student_masked,
             patch_targets,
             inputs.weights,
             num_crops=len(inputs.masks),
             temperature=config.student_temperature,
+            by=self.kernels,
         )
         # crops A and B apart, and within units of images: the mean over units, the sum over the two crops
         by_unit = student.cls.view(-1, inputs.unit_images, student.cls.shape[-1])
@@ -295,6 +301,10 @@ class DinoV2(Method):
         rows = drawn[name]
         kept = rows.shape[1] // share.num_units
         return DropPathRows(rows=rows, scale=num_crops * share.unit_images / kept)
+
+
+def _as_it_is(function: _Function) -> _Function:
+    return function
 
 
 def _targets(config: DinoConfig, prototypes: int) -> EmaCenter | Sinkhorn:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["DinoLosses", "cross_entropy", "dino_losses", "swap_crops"]
+from shards.decode.kernels.choice import KernelName
+from train.objectives.cross_entropy import cross_entropy
+
+__all__ = ["DinoLosses", "dino_losses", "swap_crops"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,14 @@ def swap_crops(teacher: Tensor) -> Tensor:
     return torch.cat([second, first])
 
 
-def dino_losses(student_global: Tensor, student_local: Tensor, targets: Tensor, *, temperature: float) -> DinoLosses:
+def dino_losses(
+    student_global: Tensor,
+    student_local: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float,
+    by: KernelName = "torch",
+) -> DinoLosses:
     """DINO's cross-entropies, in float32.
 
     Args:
@@ -42,18 +51,13 @@ def dino_losses(student_global: Tensor, student_local: Tensor, targets: Tensor, 
         student_local: `(num_local * batch, K)` logits; may be empty.
         targets: `(2 * batch, K)` the teacher's probabilities for the global crops, swapped: the rows of crop B first.
         temperature: The student's.
+        by: What computes it.
     """
     batch = len(targets) // 2
     num_local = len(student_local) // batch
     num_terms = 2 + 2 * num_local
-    global_mean = cross_entropy(student_global, targets, temperature=temperature).mean()
+    global_mean = cross_entropy(student_global, targets, temperature=temperature, by=by).mean()
     # every local crop meets both teacher crops; cross-entropy is linear in the targets, so these may be added first
     both_teachers = targets.view(2, batch, -1).sum(0)
-    local_log = functional.log_softmax(student_local.float() / temperature, dim=-1).view(num_local, batch, -1)
-    local_mean = -(local_log.sum(0) * both_teachers).sum() / batch
+    local_mean = cross_entropy(student_local, both_teachers, temperature=temperature, by=by).sum() / batch
     return DinoLosses(local=local_mean / num_terms, global_=2 * global_mean / num_terms)
-
-
-def cross_entropy(logits: Tensor, probabilities: Tensor, *, temperature: float) -> Tensor:
-    """`-sum(p * log softmax(logits / temperature))` a row, in float32."""
-    return -(probabilities * functional.log_softmax(logits.float() / temperature, dim=-1)).sum(-1)

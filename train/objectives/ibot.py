@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from train.objectives.dino import cross_entropy
+from shards.decode.kernels.choice import KernelName
+from train.objectives.cross_entropy import cross_entropy
 
 __all__ = ["ibot_loss", "mask_weights"]
 
@@ -26,7 +27,13 @@ def mask_weights(masks: Tensor, rows: Tensor | None = None) -> Tensor:
 
 
 def ibot_loss(
-    student_masked: Tensor, targets: Tensor, weights: Tensor, *, num_crops: int, temperature: float
+    student_masked: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    num_crops: int,
+    temperature: float,
+    by: KernelName = "torch",
 ) -> Tensor:
     """Weighted cross-entropy over masked patches, divided by ALL crops, the unmasked ones too; float32.
 
@@ -36,5 +43,7 @@ def ibot_loss(
         weights: `(M,)` from `mask_weights`.
         num_crops: Crops in the batch, masked or not.
         temperature: The student's.
+        by: What computes it.
     """
-    return (cross_entropy(student_masked, targets, temperature=temperature) * weights).sum() / num_crops
+    losses = cross_entropy(student_masked, targets, temperature=temperature, by=by)
+    return (losses * weights).sum() / num_crops

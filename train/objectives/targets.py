@@ -60,7 +60,7 @@ class EmaCenter(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """Softmax of `(logits - centre) / temperature`; the logits are kept in mind for the next centre."""
         self.seen += torch.cat([logits.new_full((1,), float(len(logits))), logits.sum(0)])
-        return torch.softmax((logits - self.center) / self.temperature, dim=-1)
+        return torch.softmax((logits - self.center).div_(self.temperature), dim=-1)
 
     @torch.no_grad()
     def move(self) -> None:
