@@ -24,14 +24,15 @@ from importlib import import_module
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-kernel = getattr(import_module({module!r}), {kernel!r})
-for constants in {constants!r}:
-    signature = {signature!r} | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    for architecture in (80, 90):
-        made = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
-        assert made.asm["cubin"]
+module = import_module({module!r})
+for name, signature, constants in {kernels!r}:
+    source = ASTSource(
+        fn=getattr(module, name), signature=signature | dict.fromkeys(constants, "constexpr"), constexprs=constants
+    )
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 """
+Kernel = tuple[str, Mapping[str, object], Mapping[str, object]]
+"""Name, types of the arguments, constants."""
 
 
 def need_triton() -> None:
@@ -39,14 +40,12 @@ def need_triton() -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
 
 
-def compiles_for_gpus(
-    module: str, kernel: str, *, signature: Mapping[str, object], constants: Sequence[Mapping[str, object]]
-) -> None:
-    """Compile a kernel to machine code of an A100 and an H100, which needs neither of them.
+def compiles_for_a_gpu(module: str, kernels: Sequence[Kernel]) -> None:
+    """Compile kernels of a module to machine code of an H100, which needs none.
 
     In a process of its own: here its functions belong to the interpreter.
     """
-    program = _COMPILE.format(module=module, kernel=kernel, signature=signature, constants=constants)
+    program = _COMPILE.format(module=module, kernels=list(kernels))
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300, check=False

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernels import DRAWN, compiles_for_gpus, need_triton
+from tests.kernels import DRAWN, compiles_for_a_gpu, need_triton
 from train import augment as reference
 from train.augment import Chances, augment, draw_augmentation
 from train.kernels.colour_table import COLUMNS, colour_table
@@ -158,18 +158,27 @@ def test_one_channel_has_brightness_and_contrast_alone() -> None:
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("channels", [1, 3])
-def test_they_compile_for_gpus(channels: int) -> None:
+def test_they_compile_for_a_gpu(channels: int) -> None:
     numbers: Any = ("fp32",) * channels
-    constants = {"num_columns": COLUMNS, "num_crops": 2, "pixels": 224 * 224, "channels": channels, "tile": 1024}
-    common = {"crops": "*u8", "table": "*fp32", "sums": "*fp32", "num_images": "i32"}
-    module = "train.kernels.triton_colour"
-    compiles_for_gpus(module, "_lumas", signature=common, constants=[constants])
-    more = {"blurred": "*fp32", "out": "*bf16", "means": numbers, "deviations": numbers}
-    compiles_for_gpus(
-        module, "_colours", signature=common | more, constants=[constants | {"num_sums": sums} for sums in (0, 64)]
+    fixed = {"num_columns": COLUMNS, "num_crops": 2, "pixels": 224 * 224, "channels": channels, "tile": 1024}
+    lumas = {"crops": "*u8", "table": "*fp32", "sums": "*fp32", "num_images": "i32"}
+    colours = lumas | {"blurred": "*fp32", "out": "*bf16", "means": numbers, "deviations": numbers}
+    down = {
+        "source": "*fp32",
+        "table": "*fp32",
+        "rows": "*i64",
+        "out": "*fp32",
+        "means": numbers,
+        "deviations": numbers,
+    }
+    blur = {"num_columns": COLUMNS, "size": 224, "channels": channels, "tile": 1024}
+    compiles_for_a_gpu(
+        "train.kernels.triton_colour",
+        [
+            ("_lumas", lumas, fixed),
+            ("_colours", colours, fixed | {"num_sums": 64}),
+            ("_colours", colours, fixed | {"num_sums": 0}),
+            ("_blur", down, blur | {"is_last": False}),
+            ("_blur", down | {"out": "*bf16"}, blur | {"is_last": True}),
+        ],
     )
-    for last, out in ((False, "*fp32"), (True, "*bf16")):
-        signature = {"source": "*fp32", "table": "*fp32", "rows": "*i64"} | more | {"out": out}
-        del signature["blurred"]
-        blur = {"num_columns": COLUMNS, "size": 224, "channels": channels, "tile": 1024, "is_last": last}
-        compiles_for_gpus(module, "_blur", signature=signature, constants=[blur])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shards.decode import Crops
 from shards.decode.kernels.cut import write_crops
-from tests.kernels import DRAWN, compiles_for_gpus, need_triton
+from tests.kernels import DRAWN, compiles_for_a_gpu, need_triton
 
 pytestmark = pytest.mark.torch
 
@@ -116,11 +116,10 @@ def test_the_trial_crop_is_right_here() -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_it_compiles_for_gpus() -> None:
-    constants = [
-        {"num_columns": 15, "size": size, "channels": channels, "reach": reach, "rows": 16, "columns": 32}
+def test_it_compiles_for_a_gpu() -> None:
+    signature, tile = {"table": "*i64", "out": "*u8"}, {"num_columns": 15, "rows": 16, "columns": 32}
+    kernels = [
+        ("_crop", signature, tile | {"size": size, "channels": channels, "reach": reach})
         for size, channels, reach in ((224, 3, 1), (96, 1, 2))
     ]
-    compiles_for_gpus(
-        "shards.decode.kernels.triton_crop", "_crop", signature={"table": "*i64", "out": "*u8"}, constants=constants
-    )
+    compiles_for_a_gpu("shards.decode.kernels.triton_crop", kernels)
