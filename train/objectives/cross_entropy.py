@@ -72,7 +72,8 @@ class _CrossEntropy(torch.autograd.Function):
         if ctx.by == "triton":
             from train.kernels.triton_cross_entropy import backward
 
-            return backward(logits, probabilities, *sums, scale, ctx.temperature), None, None, None
+            log_sums, masses = sums
+            return backward(logits, probabilities, log_sums, masses, scale, ctx.temperature), None, None, None
         made = torch.empty_like(logits)
         for rows, these in _chunks(logits, probabilities):
             softmax = torch.softmax(logits[rows].float() / ctx.temperature, dim=-1)

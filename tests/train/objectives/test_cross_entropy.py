@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kernels import DRAWN, compiles_for_a_gpu, need_triton
+from tests.train.recipes import dino_recipe
+from train.distributed import autocast
+from train.methods import build_method
 from train.objectives import cross_entropy as module
 from train.objectives.cross_entropy import cross_entropy, plain_cross_entropy
 from train.objectives.dino import dino_losses
 from train.objectives.ibot import ibot_loss
+from train.randomness import Share
+from train.schedules import schedule
 
 pytestmark = pytest.mark.torch
 
@@ -130,6 +135,34 @@ def test_both_objectives_are_the_same_by_kernels() -> None:
         for by in ("torch", "triton")
     )
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_in_parts_has_the_gradients_of_a_step(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dino_recipe(run={"precision": precision})
+    of = Share(seed=1, step=2, first_unit=0, num_units=2, unit_images=2)
+    generator = torch.Generator().manual_seed(0)
+    views = [
+        torch.randint(256, (4, crop.num, crop.size_px, crop.size_px, 3), dtype=torch.uint8, generator=generator)
+        for crop in recipe.crops()
+    ]
+    totals, gradients = [], []
+    for chunk in (1 << 22, 0):
+        monkeypatch.setattr(module, "_CHUNK_VALUES", chunk)
+        torch.manual_seed(0)
+        method = build_method(recipe)
+        inputs = method.prepare(views, of)
+        with autocast(recipe.run, torch.device("cpu")):
+            losses = method.losses(method.network, inputs, schedule(recipe, 2))
+        losses.total.backward()
+        totals.append(losses.total.detach())
+        gradients.append([one.grad for one in method.network.parameters() if one.grad is not None])
+    torch.testing.assert_close(totals[1], totals[0])
+    assert gradients[0]
+    near = 1e-5 if precision == "fp32" else 1e-3
+    for mine, plain in zip(gradients[1], gradients[0], strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-3 if precision == "fp32" else 2e-2, atol=near)
 
 
 @pytest.mark.slow
