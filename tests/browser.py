@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ def open_page(path: Path | str, *, screenshot: Path | None = None) -> Seen:
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if binary is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     errors: list[str] = []
     requests: list[str] = []
@@ -45,6 +46,8 @@ def open_page(path: Path | str, *, screenshot: Path | None = None) -> Seen:
         page.on("request", lambda request: requests.append(request.url))
         address = path if isinstance(path, str) else path.absolute().as_uri()
         page.goto(address, wait_until="networkidle")
+        with contextlib.suppress(Error):  # what is still missing shows as a width of 0
+            page.wait_for_function("[...document.images].every(image => image.complete)", timeout=10_000)
         text = page.inner_text("body")
         widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
         if screenshot is not None:

@@ -53,6 +53,7 @@ def serve(
         place = f"[{host}]" if ":" in host else host
         stderr().print(f"http://{place}:{listener.getsockname()[1]} shows {dataset}; Ctrl-C stops", soft_wrap=True)
         server.run(sockets=[listener])
+    raise KeyboardInterrupt  # a server ends by a signal alone, also by one that a background shell ignores
 
 
 def _listen(host: str, port: int) -> socket.socket:

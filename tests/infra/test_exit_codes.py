@@ -190,3 +190,17 @@ def test_sigterm_while_an_error_is_told_is_130(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(cli, "log_failure", tell)
     assert main(["stats", str(tmp_path / "nothing")]) == 130
     assert told[1].startswith("interrupted")
+
+
+@pytest.mark.slow
+def test_a_server_of_a_background_shell_ends_as_interrupted(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path / "data")
+    program = str(Path(sys.executable).parent / "biovfm")
+    call = ["bash", "-c", f"trap '' INT; exec {program} serve {dataset.url} --port 0"]  # as with `&` in a script
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "shows" in process.stderr.readline()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+    assert process.returncode == 130
