@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -185,7 +186,8 @@ def _refused(error: OSError) -> str:
     """What the system refused and where, in one line."""
     places = [str(place) for place in (error.filename, error.filename2) if place]
     where = f"{' to '.join(places)}: " if places else ""
-    return f"{where}{error.strerror or ' '.join(str(error).split())} — check the path, its rights and the free space"
+    said = error.strerror or " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).split())  # deltalake draws in colours
+    return f"{where}{said} — check the path, its rights and the free space"
 
 
 def _fail(message: str, code: int) -> int:

@@ -26,10 +26,12 @@ from typing import Any
 
 from eval.scoring.bootstrap import Interval
 from eval.scoring.delong import Bounds
-from shards.errors import AlreadyExistsError, ConfigError
+from shards.errors import AlreadyExistsError, ConfigError, StoreError
 from shards.files import json_text
 from shards.store import Store, open_store
 
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What the system says of a disk and not of the path that was given."""
 _UNLIKE_IN_REPEATS = frozenset({"seconds"})
 """Fields in which the same probe differs when it is run again."""
 _NUMBERS = ("metrics", "val_metrics", "auc_bounds")
@@ -114,7 +116,7 @@ def append_results(place: Path | str, results: Iterable[ProbeResult]) -> int:
 
     Raises:
         ConfigError: The file cannot be written.
-        StoreError: The folder of results cannot.
+        StoreError: The folder of results cannot, or the disk is full or failing.
     """
     lines = [json_text(result.record()).encode() for result in results]
     if is_url(place):
@@ -132,7 +134,8 @@ def append_results(place: Path | str, results: Iterable[ProbeResult]) -> int:
             if new:
                 _write_whole(file, repair + b"".join(line + b"\n" for line in new.values()), len(before))
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}", hint="pass another --out FILE") from error
+        fails = StoreError if error.errno in _DISK else ConfigError
+        raise fails(f"cannot write {path}: {error.strerror}", hint="pass another --out FILE") from error
     return len(new)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from shards.dataset.query import ask_tables
 from shards.dataset.table_files import add_actions, partition_of
 from shards.errors import AlreadyExistsError, StoreError
 
@@ -98,7 +99,7 @@ def replace_files(
         if (version + 1) % _CHECKPOINT_COMMITS == 0:
             table = dataset.table(name)
             assert table is not None
-            table.create_checkpoint()
+            ask_tables(dataset.url, table.create_checkpoint)
         return version + 1
     raise StoreError(f"{dataset.url}/{name}: others commit all the time", hint="run the same command again")
 

@@ -73,6 +73,7 @@ def test_what_the_system_refuses_is_one_line(dataset: Dataset, capsys: pytest.Ca
     [
         (OSError(errno.EACCES, "Permission denied", "/x/y"), 1, "/x/y: Permission denied"),
         (OSError("odd"), 1, "odd"),
+        (OSError("Generic error \x1b[31m↳\x1b[0m No space"), 1, "biovfm: Generic error No space — check"),
         (ModuleNotFoundError("no", name="torch.nn"), 1, "torch is not installed — pip install 'biovfm[train]'"),
         (ModuleNotFoundError("no", name="uvicorn"), 1, "biovfm[serve]"),
         (KeyboardInterrupt(), 130, "interrupted"),

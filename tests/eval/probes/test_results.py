@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from eval.probes.results import ProbeResult, append_results, read_results
 from eval.scoring.bootstrap import Interval
 from eval.scoring.delong import Bounds
-from shards.errors import ConfigError
+from shards.errors import BiovfmError, ConfigError
 
 
 def result(seed: int = 0, auc: float = 0.8) -> ProbeResult:
@@ -136,3 +138,16 @@ def test_results_on_object_storage(bucket: str) -> None:
     assert append_results(url, [result(0), result(1)]) == 2
     assert append_results(url, [replace(result(1), seconds=9.0), result(2)]) == 1
     assert sorted(found.seed for found in read_results(url)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 1), (errno.ENOSPC, 1), (errno.EACCES, 2)])
+def test_a_disk_that_fails_is_no_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("eval.probes.results._write_whole", refused)
+    with pytest.raises(BiovfmError, match=r"results\.jsonl: ") as caught:
+        append_results(tmp_path / "results.jsonl", [result()])
+    assert caught.value.exit_code == code
