@@ -56,6 +56,7 @@ def rebuild(
     raw: Mapping[str, str],
     url: str,
     *,
+    dataset: str | None = None,
     keys: Path | None = None,
     workers: int = 1,
     secret: SecretStr | None = None,
@@ -68,6 +69,8 @@ def rebuild(
         lock: The lock.
         raw: Source id → folder or URL of its raw data.
         url: The target; made where needed.
+        dataset: Where the lock's own dataset lies now, so that nothing comes back that was withdrawn from it; where the
+            lock says, without it, if it can be reached.
         keys: The lock's list of samples, where it has one; tells missing samples by name.
         workers: Processes of ingest, and threads of the copy; the bytes do not depend on their number.
         secret: Keys group ids and hidden raw paths; neither is in what is made beside the index.
@@ -78,9 +81,10 @@ def rebuild(
         ConfigError: A source's raw data are not given, or the lock is of another version of the pipeline.
         SubsetError: The raw data do not give the pinned samples; says what is missing or differs, per source.
         SourceError: A raw folder does not look as its source says.
+        SampleIndexError: There is no dataset at `dataset`.
     """
     specs = _sources(lock, raw)
-    _refuse_withdrawn(lock)
+    _refuse_withdrawn(lock, dataset)
     written = lock.pipeline_version
     if written is not None and written != PIPELINE_VERSION:
         raise ConfigError(
@@ -103,11 +107,13 @@ def rebuild(
     return Rebuilt(dataset=made, reports=tuple(reports), notes=tuple(found))
 
 
-def _refuse_withdrawn(lock: Lock) -> None:
+def _refuse_withdrawn(lock: Lock, place: str | None) -> None:
     """Bring nothing back that was withdrawn from the lock's own dataset, where that can be reached."""
     try:
-        dataset = Dataset.find(lock.dataset)
+        dataset = Dataset.open(place) if place is not None else Dataset.find(lock.dataset)
     except BiovfmError:
+        if place is not None:
+            raise
         return
     if dataset is None or dataset.id != lock.dataset_id or withdrawals_of(dataset) is None:
         return

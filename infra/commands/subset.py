@@ -337,6 +337,7 @@ def rebuild(
     /,
     *,
     raw: tuple[str, ...],
+    dataset: str | None = None,
     workers: int = 1,
     scratch: Path | None = None,
     json_: Json = False,
@@ -353,6 +354,8 @@ def rebuild(
         Folder or URL of the dataset to make.
     raw
         Where the raw data of a source lie, SOURCE=FOLDER; repeat for every source of the lock.
+    dataset
+        Where the lock's own dataset lies now: what was withdrawn from it is not brought back. Not needed otherwise.
     workers
         Processes of ingest and threads of the copy.
     scratch
@@ -372,6 +375,7 @@ def rebuild(
         pinned,
         {name: folder for name, _, folder in pairs},
         target,
+        dataset=dataset,
         keys=keys_of(pinned, lock),
         workers=workers,
         secret=load_secret(),

@@ -13,7 +13,7 @@ from ingest.settings import IngestSettings
 from ingest.withdrawal.choose import Asked
 from ingest.withdrawal.withdraw import withdraw
 from shards.dataset.dataset import Dataset
-from shards.errors import SubsetError
+from shards.errors import SampleIndexError, SubsetError
 from shards.subset.canonical import materialize
 from shards.subset.lock import Lock, Selection, create
 from shards.subset.relock import relock
@@ -69,6 +69,16 @@ def test_a_copy_into_a_dataset_that_they_were_withdrawn_from_is_refused(
 def test_a_rebuild_is_refused(old: Lock, raw: Path, tmp_path: Path) -> None:
     with pytest.raises(SubsetError, match="were withdrawn from"):
         rebuild(old, {"ward": str(raw)}, str(tmp_path / "again"), workers=0, secret=SECRET)
+
+
+def test_a_rebuild_is_refused_where_the_dataset_was_moved(
+    old: Lock, dataset: Dataset, raw: Path, tmp_path: Path
+) -> None:
+    moved = Path(dataset.url).rename(tmp_path / "moved")
+    with pytest.raises(SubsetError, match="were withdrawn from"):
+        rebuild(old, {"ward": str(raw)}, str(tmp_path / "again"), dataset=str(moved), workers=0, secret=SECRET)
+    with pytest.raises(SampleIndexError, match="no dataset at"):
+        rebuild(old, {"ward": str(raw)}, str(tmp_path / "again"), dataset=dataset.url, workers=0, secret=SECRET)
 
 
 def test_a_remap_heeds_the_tombstones_of_the_old_dataset(
