@@ -20,7 +20,7 @@ class Place:
     Attributes:
         node: Ray's id of the node.
         address: IP address of the node, for people.
-        release: The version of biovfm there.
+        release: The version of the package there.
     """
 
     node: str

@@ -1,7 +1,7 @@
 """Tables whose Parquet files DuckDB reads itself, where that gives the same rows as Arrow's scan at half the work.
 
 What a question sees is the view `index_rows`. It begins as DuckDB's own reading of exactly the files of one version,
-where they lie on disk and are laid out as biovfm writes them; wherever that fails, `read_by_arrow` puts Arrow's scan
+where they lie on disk and are laid out as commits write them; wherever that fails, `read_by_arrow` puts Arrow's scan
 in its place, so that an error is told by one reader alone, and a fault of this one is no fault of the data.
 """
 

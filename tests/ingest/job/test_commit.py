@@ -157,7 +157,7 @@ def test_a_concession_that_breaks_off_is_told_once(tmp_path: Path, monkeypatch: 
     add_source(dataset, "alpha", "CT", images)
     add_source(dataset, "beta", "CT", images[2:])
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **_options: object) -> None:
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
