@@ -83,6 +83,7 @@ class Cells:
         self._wanted = wanted
         self._values = values
         self._headers: dict[str, str] = {}
+        self._name = "the table"
         self._waiting: list[list[str]] = []
         self._chunks: list[list[pa.Array]] = [[] for _ in wanted]
         self._keys, self._rows = array("Q"), array("I")
@@ -110,7 +111,7 @@ class Cells:
                 near = difflib.get_close_matches(column.header, list(there), 1)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(list(there)[:8])}"
                 raise SourceError(f"{where} has no column {column.header}", hint=hint)
-        self._headers = there
+        self._headers, self._name = there, where
 
     def add(self, row: Mapping[Any, Any], keys: Iterable[str] = ()) -> None:
         """Add a row and the keys of the files that it is about."""
@@ -124,21 +125,20 @@ class Cells:
 
     def done(
         self,
-        name: str,
         about: Literal["file", "number", "place"],
         *,
         many: bool = False,
         keys_of: Callable[[RawItem], Iterable[str]] = lambda _: (),
         places: Sequence[tuple[str, str]] = (),
     ) -> OwnRows:
-        """The rows; see `OwnRows` for the arguments."""
+        """The rows of the table that was checked; see `OwnRows` for the arguments."""
         import pyarrow as pa
 
         self._flush()
         keys, rows = np.frombuffer(self._keys, np.uint64), np.frombuffer(self._rows, np.uint32)
         order = np.argsort(keys, kind="stable")
         return OwnRows(
-            name=name,
+            name=self._name,
             wanted=self._wanted,
             texts={
                 one: pa.chunked_array(chunks, pa.string())

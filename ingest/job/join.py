@@ -177,18 +177,18 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
                 cells.check(columns, where=files[0].inner_path, complete=not table.records)
         if not all(_word(row.get(column)) in values for column, values in table.where.items()):
             continue
-        if cells is not None:
-            cells.add(row, () if table.per_frame else _keys_of_row(row, table))
         stated = _statement(row, table)
         number = known.setdefault(stated, len(known))
         if number == len(statements):
             statements.append(stated)
+        named = () if table.per_frame else tuple(_keys_of_row(row, table))
         if table.per_frame:
             frames.append(statements[number])
-            continue
-        for key in _keys_of_row(row, table):
+        for key in named:
             keys.append(hash_key(key))
             numbers.append(number)
+        if cells is not None:
+            cells.add(row, named)
     if not keys and table.select == "listed":
         where = " with " + ", ".join(f"{name} {'/'.join(v)}" for name, v in table.where.items()) if table.where else ""
         raise SourceError(f"{files[0].inner_path} lists no file{where}", hint="get the complete table from the source")
@@ -205,11 +205,11 @@ def read_table(root: RawRoot, table: Table, files: Sequence[RawItem], limits: Li
         rows=len(keys) or len(frames),
         name=files[0].inner_path,
         unused=tuple(name for name in map(plain_text, columns) if name not in taken),
-        own=None if cells is None else _own_rows(cells, table, files[0].inner_path, of),
+        own=None if cells is None else _own_rows(cells, table, of),
     )
 
 
-def _own_rows(cells: Cells, table: Table, name: str, of: re.Pattern[str] | None) -> OwnRows:
+def _own_rows(cells: Cells, table: Table, of: re.Pattern[str] | None) -> OwnRows:
     """What a table says in columns of the user's own; a row that names one file is about that file alone."""
 
     def keys_of(item: RawItem) -> Iterator[str]:
@@ -218,7 +218,7 @@ def _own_rows(cells: Cells, table: Table, name: str, of: re.Pattern[str] | None)
             yield from ("",) if table.per_frame else _keys_of_file(path, table)
 
     many = table.match == "pattern" or len(table.keys) > 1 or bool(table.records)
-    return cells.done(name, "number" if table.per_frame else "file", many=many, keys_of=keys_of)
+    return cells.done("number" if table.per_frame else "file", many=many, keys_of=keys_of)
 
 
 def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> Iterator[Row]:
@@ -228,18 +228,18 @@ def _rows(root: RawRoot, table: Table, item: RawItem, limits: LimitSettings) -> 
             with raw.open() as stream:
                 for number, row in enumerate(table_rows(stream, raw.name, records=table.records, plain=plain)):
                     if number == 0:
-                        _check_columns(row, table, item)
+                        names = [plain_text(name) for name in row]
+                        _check_columns(row, names, table, item)
                     yield row
     except (RejectError, ValueError, OSError) as error:
         reason = error.reason if isinstance(error, RejectError) else type(error).__name__
         raise SourceError(f"cannot read the table {item.inner_path}: {reason}", hint="download it again") from error
 
 
-def _check_columns(row: Row, table: Table, item: RawItem) -> None:
+def _check_columns(row: Row, names: Sequence[str], table: Table, item: RawItem) -> None:
     needed = (*table.keys, *table.stating)
     missing = [name for name in needed if name not in row]
     if missing and not table.records:  # records of JSON may lack what they have nothing to say of
-        names = [plain_text(name) for name in row]
         near = difflib.get_close_matches(missing[0], names, 1)
         there = f"did you mean {near[0]}?" if near else "it has " + ", ".join(names[:8])
         raise SourceError(f"{item.inner_path} has no column {missing[0]}", hint=there)

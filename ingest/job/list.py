@@ -12,6 +12,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Final
 
 from ingest.columns.own_rows import Cells, OwnRows
 from ingest.job.join import Join, joined_files, read_tables
@@ -25,12 +27,12 @@ from ingest.raw.names import archive_kind
 from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.globs import any_of
-from ingest.source.spec import SourceSpec, catalogue_ids
+from ingest.source.spec import SourceSpec
 from ingest.staging.unit import Unit
-from shards.errors import SourceError
 
 UNOPENED = "unopened"
-_LISTS = (".csv", ".tsv", ".parquet", ".jsonl")
+LISTS: Final = (".csv", ".tsv", ".parquet", ".jsonl")
+"""Extensions of tables that may be lists of files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +56,6 @@ class Listing:
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamps: str = ""
     own: Sequence[OwnRows] = ()
-
-
-def nothing_found(raw_url: str, spec: SourceSpec) -> SourceError:
-    """The error where a raw folder holds nothing that the source asks for."""
-    wanted = ", ".join(spec.layout.include) or f"the files that the {spec.layout.reader} reader takes"
-    if raw_url.lower().endswith(_LISTS) and spec.layout.reader != "list":
-        hint = "`--reader list` reads a table as a list of files"
-    elif spec.id in catalogue_ids():
-        hint = f"`biovfm sources check {spec.id} {raw_url}` says what is there and what is missing"
-    else:
-        hint = f"`biovfm sources new {raw_url}` says what is there"
-    return SourceError(f"{raw_url} holds none of {wanted}", hint=hint)
 
 
 def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listing:
@@ -140,7 +130,9 @@ def files_of(
     if layout.reader != "list":
         files = _taken(all_items(root, settings.limits, deep=deep), Sieve(layout), leftovers, tables, num_files)
     else:
-        files = _of_list(root, spec, settings, leftovers, [] if own is None else own)
+        named = any_of(layout.include).fullmatch if layout.include else lambda _: True
+        cells = Cells(layout.columns) if layout.columns else None
+        files = chain(listed_items(root, settings.limits, named, leftovers.columns, cells), _kept(cells, own))
     if not layout.tables and not any(rule.fallback for rule in layout.rules):
         return files
     found = Compact(files)  # tables may come after the files that they are about
@@ -154,16 +146,11 @@ def files_of(
     return joined_files(found, read, leftovers, spare=spare if set(num_files) - spare else set())
 
 
-def _of_list(
-    root: RawRoot, spec: SourceSpec, settings: IngestSettings, leftovers: Leftovers, own: list[OwnRows]
-) -> Iterator[RawItem]:
-    """The files of the list that a source is."""
-    layout = spec.layout
-    named = any_of(layout.include).fullmatch if layout.include else lambda _: True
-    cells = Cells(layout.columns) if layout.columns else None
-    yield from listed_items(root, settings.limits, named, leftovers.columns, cells)
-    if cells is not None:
-        own.append(cells.done(root.single or "the list", "file", keys_of=lambda item: (same_path(item.raw_path),)))
+def _kept(cells: Cells | None, own: list[OwnRows] | None) -> Iterator[RawItem]:
+    """Nothing, at the end of a list whose rows have been seen: they are complete."""
+    if cells is not None and own is not None:
+        own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),)))
+    yield from ()
 
 
 def _taken(

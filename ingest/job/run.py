@@ -27,7 +27,7 @@ from ingest.job.commit import commit
 from ingest.job.concede import concede_duplicates, concede_withdrawn
 from ingest.job.identity import PIPELINE_VERSION, rules_of
 from ingest.job.known import Attempts, attempts_at, attempts_for, attempts_of, drop_retried, rejects_to_retry
-from ingest.job.list import Listing, cut_units, list_raw, nothing_found
+from ingest.job.list import LISTS, Listing, cut_units, list_raw
 from ingest.job.map import map_units
 from ingest.job.outgoing import Leaving, clear_after, num_revived
 from ingest.job.place import place_series
@@ -44,13 +44,13 @@ from ingest.readers import reader_name
 from ingest.readers.libraries import check_libraries, check_text_finder, missing_readers
 from ingest.settings import IngestSettings
 from ingest.source.data_list import check_matches
-from ingest.source.spec import SourceSpec
+from ingest.source.spec import SourceSpec, catalogue_ids
 from ingest.staging.context import MapContext, Retry
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from shards.dataset.dataset import Dataset
 from shards.dataset.removal import Removal
-from shards.errors import BiovfmError, ConfigError
+from shards.errors import BiovfmError, ConfigError, SourceError
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
 
@@ -254,7 +254,13 @@ class _Job:
 def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listing:
     listing = list_raw(raw_url, spec, settings)
     if not listing.items:
-        raise nothing_found(raw_url, spec)
+        wanted = ", ".join(spec.layout.include) or f"the files that the {spec.layout.reader} reader takes"
+        hint = f"`biovfm sources new {raw_url}` says what is there"
+        if raw_url.lower().endswith(LISTS) and spec.layout.reader != "list":
+            hint = "`--reader list` reads a table as a list of files"
+        elif spec.id in catalogue_ids():
+            hint = f"`biovfm sources check {spec.id} {raw_url}` says what is there and what is missing"
+        raise SourceError(f"{raw_url} holds none of {wanted}", hint=hint)
     check_libraries(readers_of(spec, listing))
     check_text_finder(settings)
     return listing

@@ -23,7 +23,7 @@ from ingest.raw.root import RawRoot
 from ingest.settings import LimitSettings
 from shards.errors import MachineError
 
-__all__ = ["Apart", "archive_files", "serve"]
+__all__ = ["Apart", "serve"]
 
 _CRASHES: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _COMMAND: Final = "from ingest.raw.apart import serve; serve()"
@@ -33,38 +33,31 @@ _SENT: Final = ("path", "member", "kind", "size", "offset", "check", "stamp", "d
 Parts = tuple[tuple[str, int], ...]
 
 
-def archive_files(root: RawRoot, kind: str, base: RawItem, limits: LimitSettings) -> Iterator[RawItem]:
-    """The files inside one archive of a kind; `base` holds its path, parts, size and stamp."""
-    stored = root.stored(base.path, base.parts, size=base.size)
-    yield from archive_items(top(stored, kind), replace(base, size=0), limits)
-
-
 class Apart:
-    """The process that lists such archives of one raw URL; it starts when it is first asked.
+    """The process that lists such archives; it starts when it is first asked.
 
     Args:
-        root: The raw URL.
         limits: Guards against absurd archives.
     """
 
-    def __init__(self, root: RawRoot, limits: LimitSettings) -> None:
-        self._root = root
+    def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         self._process: subprocess.Popen[str] | None = None
 
-    def files(self, base: RawItem) -> Generator[RawItem, None, None]:
-        """The files inside one archive (`base`: its path, parts, size and stamp), in their order.
+    def files(self, url: str, base: RawItem) -> Generator[RawItem, None, None]:
+        """The files inside one archive, in their order.
+
+        Args:
+            url: The raw URL, which other processes see, too.
+            base: Path, parts, size and stamp of the archive.
 
         Raises:
             MachineError: The process ended for another reason than a crash of the library, or met one itself.
         """
-        if self._root.url.startswith("memory://"):  # which only this process sees
-            yield from archive_files(self._root, "libarchive", base, self._limits)
-            return
         process = self._started()
         complete = False
         try:
-            for line in self._answers(process, json.dumps(_told(base))):
+            for line in self._answers(process, json.dumps({"url": url, "archive": _told(base)})):
                 answer: dict[str, Any] = json.loads(line)
                 if "item" in answer:
                     yield _item(answer["item"])
@@ -90,7 +83,7 @@ class Apart:
             self._process = subprocess.Popen(  # noqa: S603  # this program itself
                 [sys.executable, "-c", _COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            self._send(self._process, json.dumps({"url": self._root.url, "limits": self._limits.model_dump()}))
+            self._send(self._process, json.dumps(self._limits.model_dump()))
         return self._process
 
     def _answers(self, process: subprocess.Popen[str], asked: str) -> Iterator[str]:
@@ -124,15 +117,16 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    first = json.loads(sys.stdin.readline())
-    root, limits = RawRoot(first["url"]), LimitSettings.model_validate(first["limits"])
+    limits = LimitSettings.model_validate_json(sys.stdin.readline())
     for line in iter(sys.stdin.readline, ""):
-        _serve_one(root, limits, _item(json.loads(line)), answers)
+        asked = json.loads(line)
+        _serve_one(RawRoot(asked["url"]), limits, _item(asked["archive"]), answers)
 
 
 def _serve_one(root: RawRoot, limits: LimitSettings, base: RawItem, answers: TextIO) -> None:
     try:
-        found = archive_files(root, "libarchive", base, limits)
+        stored = root.stored(base.path, base.parts, size=base.size)
+        found = archive_items(top(stored, "libarchive"), replace(base, size=0), limits)
         answers.writelines(json.dumps({"item": _told(item)}) + "\n" for item in found)
         last: dict[str, str] = {}
     except MachineError as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Final
 
-from ingest.raw.apart import Apart, archive_files
+from ingest.raw.apart import Apart
+from ingest.raw.archive import top
+from ingest.raw.archive_listing import archive_items
 from ingest.raw.items import RawItem
 from ingest.raw.names import unpacked_name
 from ingest.raw.rar_and_7z import available
@@ -28,7 +31,7 @@ def all_items(root: RawRoot, limits: LimitSettings, *, deep: bool = True) -> Ite
         limits: Guards against absurd archives.
         deep: Whether to look into archives that take a pass over all of each; else they are items as a whole.
     """
-    with closing(Apart(root, limits)) as apart:
+    with closing(Apart(limits)) as apart:
         for found in join_parts(root.walk()):
             special = _special(found)
             if special is not None:
@@ -57,7 +60,7 @@ def members(root: RawRoot, found: Found, limits: LimitSettings) -> Iterator[RawI
     Raises:
         MachineError: This machine lacks space, memory or file handles.
     """
-    with closing(Apart(root, limits)) as apart:
+    with closing(Apart(limits)) as apart:
         yield from _members(root, found, limits, apart)
 
 
@@ -72,7 +75,8 @@ def _members(root: RawRoot, found: Found, limits: LimitSettings, apart: Apart) -
         yield RawItem(path=path, kind="reject", detail="empty_file")
     else:
         base = RawItem(path=path, parts=found.parts, size=found.size, stamp=found.walked.stamp)
-        if found.kind == "libarchive" and available():
-            yield from apart.files(base)
+        if found.kind == "libarchive" and available() and not root.url.startswith("memory://"):
+            yield from apart.files(root.url, base)
         else:
-            yield from archive_files(root, found.kind, base, limits)
+            stored = root.stored(path, found.parts, size=found.size)
+            yield from archive_items(top(stored, found.kind), replace(base, size=0), limits)

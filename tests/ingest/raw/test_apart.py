@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ingest.raw.apart import Apart, archive_files
+from ingest.raw.apart import Apart
+from ingest.raw.archive import top
+from ingest.raw.archive_listing import archive_items
 from ingest.raw.items import RawItem
 from ingest.raw.listing import all_items
 from ingest.raw.rar_and_7z import available
@@ -34,11 +37,12 @@ def crashing(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 def test_the_same_files_as_in_this_process(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.rar": rar5(FILES), "b.7z": seven_zip(FILES), "cut.rar": rar5(FILES)[:-200]})
     root, limits = RawRoot(str(tmp_path)), LimitSettings()
-    apart = Apart(root, limits)
+    apart = Apart(limits)
     for name in ("a.rar", "b.7z", "cut.rar"):
         base = RawItem(path=name, size=(tmp_path / name).stat().st_size, stamp="1f")
-        found = list(apart.files(base))
-        assert found == list(archive_files(root, "libarchive", base, limits))
+        found = list(apart.files(root.url, base))
+        here = archive_items(top(root.stored(name, size=base.size), "libarchive"), replace(base, size=0), limits)
+        assert found == list(here)
         assert found
     apart.close()
     apart.close()
@@ -70,16 +74,16 @@ def test_another_end_of_the_process_is_an_error_of_the_machine(
 
 def test_a_listing_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.rar": rar5(FILES)})
-    apart = Apart(RawRoot(str(tmp_path)), LimitSettings())
+    apart, url = Apart(LimitSettings()), str(tmp_path)
     base = RawItem(path="a.rar", size=(tmp_path / "a.rar").stat().st_size)
-    whole = list(apart.files(base))
-    files = apart.files(base)
+    whole = list(apart.files(url, base))
+    files = apart.files(url, base)
     assert next(files) == whole[0]
     process = apart._process
     assert process is not None
     files.close()
     assert process.returncode == -signal.SIGKILL
-    assert list(apart.files(base)) == whole
+    assert list(apart.files(url, base)) == whole
     apart.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
