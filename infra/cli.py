@@ -15,7 +15,7 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 
-from infra.console import drop_answer, fill_standard_streams, log_as, log_failure, reader_has_left
+from infra.console import console_class, drop_answer, fill_standard_streams, log_as, log_failure, reader_has_left
 from shards.errors import BiovfmError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -115,6 +115,8 @@ def _run(words: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app = build(words[0] if words else "")
+        if not words or not {"--help", "-h", "--version"}.isdisjoint(words):
+            app.console = console_class()()
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # at the end of the interpreter an answer that cannot be written would be exit code 120
     except BrokenPipeError as error:

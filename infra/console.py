@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import json
 import os
@@ -124,21 +126,29 @@ def log_failure(message: str) -> None:
         sys.stderr.write(f"biovfm: {message}\n")
 
 
-def stderr() -> Console:
-    """The console for progress and remarks; texts are shown as they are, since paths hold brackets and colons."""
+@functools.cache
+def console_class() -> type[Console]:
+    """A console that leaves a broken pipe to the command line, which knows whether the reader has left (`| head`)."""
     from rich.console import Console
 
+    class AnswerConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # rich itself would exit with code 1
+
+    return AnswerConsole
+
+
+def stderr() -> Console:
+    """The console for progress and remarks; texts are shown as they are, since paths hold brackets and colons."""
     if _json_lines:
-        return Console(file=_json_lines[0], highlight=False, markup=False, emoji=False, width=_WIDE)  # type: ignore[arg-type]
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+        return console_class()(file=_json_lines[0], highlight=False, markup=False, emoji=False, width=_WIDE)  # type: ignore[arg-type]
+    return console_class()(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def stdout() -> Console:
     """The console for answers to people, in full width where it is a file or a pipe."""
-    from rich.console import Console
-
     width = None if sys.stdout.isatty() else _WIDE
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    return console_class()(highlight=False, markup=False, emoji=False, width=width)
 
 
 def answer(text: str) -> None:

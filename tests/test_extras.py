@@ -15,10 +15,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MOST_MEGABYTES = 650
 OF_EXTRAS = {
     *("ingest/readers/slide.py", "ingest/readers/video.py", "ingest/readers/hdf5.py"),
-    "shards/stream/torch_dataset.py",
+    *("shards/stream/torch_dataset.py", "shards/decode/kernels/triton_crop.py"),
 }
-"""Loaded by those alone who have the extra: readers once the libraries of a job are known to be there, and the dataset
-for torch."""
+"""Loaded by those alone who have the extra: readers once the libraries of a job are known to be there, the dataset for
+torch, and kernels where a trial of Triton begins."""
 
 
 def closure(requirements: list[str]) -> set[str]:

@@ -115,6 +115,15 @@ def test_an_answer_that_cannot_be_written_is_1(tmp_path: Path, output: str, code
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("words", ["--help", "sources list", "stats --help"])
+def test_a_reader_that_has_left_is_no_failure(words: str) -> None:
+    program = str(Path(sys.executable).parent / "biovfm")
+    call = ["bash", "-c", f"{program} {words} | true; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.process
 def test_no_file_handles_is_one_line_at_the_end(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
     program = str(Path(sys.executable).parent / "biovfm")
