@@ -1,4 +1,4 @@
-"""Object storage of other makers on this machine: Azurite for `az://`, started and stopped by the tests."""
+"""Object storage of other makers on this machine, started by the tests: Azurite (`az://`), fake-gcs-server (`gs://`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import email.utils
 import hashlib
 import hmac
+import json
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,34 @@ def azurite() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@contextlib.contextmanager
+def fake_gcs() -> Iterator[str]:
+    """The endpoint of a running fake-gcs-server; skips the test where it, or gcsfs, is not installed."""
+    program = shutil.which("fake-gcs-server")
+    if program is None:
+        pytest.skip("fake-gcs-server is not on the path")
+    pytest.importorskip("gcsfs")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    words = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    server = subprocess.Popen([*words, "-external-url", endpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def make_gcs_bucket(endpoint: str, name: str) -> None:
+    """Make a bucket."""
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"{endpoint}/storage/v1/b", json.dumps({"name": name}).encode(), headers, method="POST")
+    with urlopen(request, timeout=20) as reply:
+        assert reply.status == 200
 
 
 def _wait_for(port: int) -> None:

@@ -16,8 +16,9 @@ from shards.errors import AlreadyExistsError, ConfigError, NotFoundError, StoreE
 from shards.store import LocalStore, MemoryStore, Store, StoreSettings, join_url, open_store
 from tests.shards.store import emulators
 
-STORES = ("local", "memory", "fsspec-memory", "s3-obstore", "s3-fsspec", "az")
-MARKS = {"s3-obstore": [pytest.mark.s3], "s3-fsspec": [pytest.mark.s3], "az": [pytest.mark.slow]}
+STORES = ("local", "memory", "fsspec-memory", "s3-obstore", "s3-fsspec", "az", "gs-fsspec")
+MARKS = {name: [pytest.mark.s3 if name.startswith("s3") else pytest.mark.slow] for name in STORES[3:]}
+MARKS["gs-fsspec"].append(pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"))  # as gcsfs does
 BIG = os.urandom(3 << 20)
 
 
@@ -38,6 +39,21 @@ def container(azure_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"az://{name}"
 
 
+@pytest.fixture(scope="session")
+def gcs_endpoint() -> Iterator[str]:
+    with emulators.fake_gcs() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def gcs_bucket(gcs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a bucket of its own for one test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    emulators.make_gcs_bucket(gcs_endpoint, name)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_endpoint)
+    return f"gs://{name}"
+
+
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in STORES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     name = request.param
@@ -50,6 +66,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return open_store(f"memory://{uuid.uuid4().hex}", settings)
     if name == "az":
         return open_store(f"{request.getfixturevalue('container')}/some/folder", settings)
+    if name == "gs-fsspec":  # the emulator does not speak the uploads of obstore
+        url = f"{request.getfixturevalue('gcs_bucket')}/some/folder"
+        return open_store(url, StoreSettings(range_bytes=1 << 20, budget_seconds=5.0, driver="fsspec"))
     bucket = request.getfixturevalue("bucket")
     driver = name.removeprefix("s3-")
     return open_store(f"{bucket}/some/folder", StoreSettings(range_bytes=1 << 20, budget_seconds=5.0, driver=driver))
