@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -13,6 +14,7 @@ from subprocess import Popen
 import pytest
 
 from shards.dataset.dataset import Dataset
+from shards.errors import NotFoundError
 from shards.store import open_store
 from tests.faults import wait_for
 from tests.hosts import Host, are_permitted, hosts, s3_on
@@ -99,10 +101,12 @@ def launch(
 
 
 def metrics_on(out: str) -> str:
-    """The lines that the store has, through the newest checkpoint."""
+    """The lines that the store has, through the newest checkpoint; a run replaces the object by a newer one."""
     store = open_store(out)
-    names = sorted(item.path for item in store.list("metrics/"))
-    return store.read(names[-1]).decode() if names else ""
+    while True:
+        names = sorted(item.path for item in store.list("metrics/"))
+        with contextlib.suppress(NotFoundError):
+            return store.read(names[-1]).decode() if names else ""
 
 
 def tell(folder: Path) -> str:
