@@ -141,7 +141,7 @@ def id_text(header: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
             values = values.cast(pa.int64())
     try:
         return values.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:  # pyarrow has no cast from this type to text
         raise ConfigError(
             f"{header} is of type {values.type}: no identifiers", hint="name another with --on"
         ) from error
