@@ -10,6 +10,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ingest.columns.bringing import Brought
+from ingest.job.known import Attempts
+from ingest.job.list import Listing
+from ingest.source.spec import SourceSpec
 from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
 from shards.dataset.dataset import Dataset
@@ -142,3 +145,44 @@ def count_by(dataset: Dataset, name: str, column: str, jobs: Sequence[str]) -> d
         wanted=pa.table({"job_id": pa.array(jobs, pa.string())}),
     ).columns
     return dict(zip(names.to_pylist(), counts.to_pylist(), strict=True))
+
+
+def report_of(
+    dataset: Dataset, spec: SourceSpec, attempts: Attempts, listing: Listing, *, known: int = 0, pending: int = 0
+) -> JobReport:
+    """The counts of all committed attempts, read from the tables.
+
+    Args:
+        dataset: The dataset.
+        spec: The source.
+        attempts: The attempts.
+        listing: The raw files.
+        known: Known files where nothing is committed yet.
+        pending: Pending files of an attempt that read nothing and was not committed.
+    """
+    kept = count_by(dataset, "samples", "modality", attempts.ids)
+    reasons = count_by(dataset, "rejects", "reason", attempts.ids)
+    if attempts.jobs:
+        known = int(attempts.jobs[0].get("known", 0))
+        pending = pending or int(attempts.jobs[-1].get("pending", 0))
+    return JobReport(
+        job_id=attempts.base,
+        source=spec.id,
+        dataset=dataset.url,
+        version=dataset.version(),
+        files=len(listing.items) + listing.ignored.total(),
+        known=known,
+        read=len(listing.items) - known - pending,
+        ignored=dict(listing.ignored),
+        pending=pending,
+        items=sum(kept.values()) + sum(reasons.values()),
+        kept=sum(kept.values()),
+        rejected=sum(reasons.values()),
+        reasons=reasons,
+        modalities=kept,
+        vanished=int(attempts.jobs[-1].get("vanished", 0)) if attempts.jobs else 0,
+        changed=attempts.total("changed"),
+        pruned=attempts.total("pruned"),
+        revived=attempts.total("revived"),
+        removed=attempts.total("removed"),
+    )

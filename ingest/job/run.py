@@ -32,7 +32,7 @@ from ingest.job.map import map_units
 from ingest.job.outgoing import Leaving, clear_after, num_revived
 from ingest.job.place import place_series
 from ingest.job.remap import carry_tombstones
-from ingest.job.report import JobReport, Progress, Watcher, count_by, settled_counts
+from ingest.job.report import JobReport, Progress, Watcher, count_by, report_of, settled_counts
 from ingest.job.secret_check import check_secret, pin_secret
 from ingest.job.settle import TRIES, Settled, settle
 from ingest.job.share import Share
@@ -178,7 +178,7 @@ def _ingest(
     if asked.retry_rejects is None and attempts.is_complete:
         _tidy(target.dataset, attempts, listing, names, settings.secret)
         if attempts.covers(listing, asked.mode) and not rejects_to_revive(target.dataset, spec.id).wanted:
-            return replace(_report(target.dataset, spec, attempts, listing), repeated=True)
+            return replace(report_of(target.dataset, spec, attempts, listing), repeated=True)
     note = target.require_current(keep_pipeline=asked.keep_pipeline)
     retry = None if asked.retry_rejects is None else _retry(target.dataset, attempts, asked.retry_rejects)
     if retry is None:
@@ -221,7 +221,7 @@ def _ingest(
         # the same job, started a second time, has committed meanwhile and swept what both had staged
         job.staging.sweep(job.dataset)
         done = attempts_of(job.dataset, attempts.base)
-        report = replace(_report(job.dataset, spec, done, listing), repeated=True)
+        report = replace(report_of(job.dataset, spec, done, listing), repeated=True)
     notes = (*((note,) if note else ()), *_unused(listing), *report.notes)
     return replace(report, notes=notes, seconds=time.monotonic() - asked.started)
 
@@ -296,7 +296,7 @@ def _run(job: _Job, engine: Engine, share: Share | None) -> JobReport:
         units, volumes = place_series(engine, job.context, cut, first=first)
         reports, resumed = map_units(engine, job.context, job.staging, units, share=share, tell=job.tell)
         if reports is None:
-            return replace(_report(job.dataset, job.context.spec, job.attempts, job.listing), unfinished=True)
+            return replace(report_of(job.dataset, job.context.spec, job.attempts, job.listing), unfinished=True)
         leaving = Leaving(source=job.context.spec.id, again=job.work.again, gone=job.work.gone)
         settled = settle(engine, job.dataset, job.context, job.staging, units=reports, tell=job.tell, leaving=leaving)
     finally:
@@ -320,7 +320,7 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
     notes = _notes(settled, pending=pending, retried=job.retried is not None)
     if pending and not any(unit.files for unit in units):
         job.staging.sweep(dataset)
-        report = _report(dataset, spec, job.attempts, job.listing, known=job.work.known, pending=pending)
+        report = report_of(dataset, spec, job.attempts, job.listing, known=job.work.known, pending=pending)
         return replace(report, notes=notes)
     job.tell(Progress(stage="commit"))
     job.target.check(Dataset.open(dataset.url))
@@ -345,7 +345,7 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
         clear_after(dataset, job_id, source=spec.id, gone=job.work.gone)
     job.staging.sweep(dataset)
     drop_retried(dataset, attempts)
-    return replace(_report(dataset, spec, attempts, job.listing), notes=notes)
+    return replace(report_of(dataset, spec, attempts, job.listing), notes=notes)
 
 
 def _summary(job: _Job, units: Sequence[UnitReport], settled: Settled) -> dict[str, Any]:
@@ -428,47 +428,6 @@ def _tidy(dataset: Dataset, attempts: Attempts, listing: Listing, names: Pseudon
 def _idle(dataset: Dataset, spec: SourceSpec, attempts: Attempts, listing: Listing, work: Sifted) -> JobReport:
     """The report where every file is known as it is."""
     if attempts.is_complete:
-        return replace(_report(dataset, spec, attempts, listing), repeated=True, vanished=work.vanished)
-    found = _report(dataset, spec, Attempts(base=attempts.base), listing, known=work.known)
+        return replace(report_of(dataset, spec, attempts, listing), repeated=True, vanished=work.vanished)
+    found = report_of(dataset, spec, Attempts(base=attempts.base), listing, known=work.known)
     return replace(found, repeated=True, vanished=work.vanished)
-
-
-def _report(
-    dataset: Dataset, spec: SourceSpec, attempts: Attempts, listing: Listing, *, known: int = 0, pending: int = 0
-) -> JobReport:
-    """The counts of all committed attempts, read from the tables.
-
-    Args:
-        dataset: The dataset.
-        spec: The source.
-        attempts: The attempts.
-        listing: The raw files.
-        known: Known files where nothing is committed yet.
-        pending: Pending files of an attempt that read nothing and was not committed.
-    """
-    kept = count_by(dataset, "samples", "modality", attempts.ids)
-    reasons = count_by(dataset, "rejects", "reason", attempts.ids)
-    if attempts.jobs:
-        known = int(attempts.jobs[0].get("known", 0))
-        pending = pending or int(attempts.jobs[-1].get("pending", 0))
-    return JobReport(
-        job_id=attempts.base,
-        source=spec.id,
-        dataset=dataset.url,
-        version=dataset.version(),
-        files=len(listing.items) + listing.ignored.total(),
-        known=known,
-        read=len(listing.items) - known - pending,
-        ignored=dict(listing.ignored),
-        pending=pending,
-        items=sum(kept.values()) + sum(reasons.values()),
-        kept=sum(kept.values()),
-        rejected=sum(reasons.values()),
-        reasons=reasons,
-        modalities=kept,
-        vanished=int(attempts.jobs[-1].get("vanished", 0)) if attempts.jobs else 0,
-        changed=attempts.total("changed"),
-        pruned=attempts.total("pruned"),
-        revived=attempts.total("revived"),
-        removed=attempts.total("removed"),
-    )
