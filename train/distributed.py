@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch does not list it
+from torch.distributed import HashStore, PrefixStore, rendezvous  # type: ignore[attr-defined]  # torch lists none
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,6 +23,7 @@ from train.backbone import Backbone
 from train.checkpoint.compare import differences
 from train.compiling import compile_parts, wants_compile
 from train.feed.side import own_device
+from train.meeting import MEETING, meet, wait_for_first_rank, while_others_wait
 from train.methods.base import Method
 from train.patience import collective_timeout
 from train.recipe import Recipe, RunConfig
@@ -94,7 +95,9 @@ def join_world() -> Iterator[World]:
 def _start_group(device: torch.device, *, rank: int, size: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if size > 1:
-        dist.init_process_group(backend, timeout=collective_timeout())
+        store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=MEETING)))
+        fresh = PrefixStore(meet(store, rank=rank, size=size), store)
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=collective_timeout())
     else:  # a group of one, so that checkpoints and sharding take one path
         dist.init_process_group(backend, store=HashStore(), rank=rank, world_size=size)
 
@@ -124,10 +127,13 @@ def on_first_rank(world: World, action: Callable[[], object]) -> None:
     """
     outcome: list[BiovfmError | None] = [None]
     if world.is_first:
-        try:
-            action()
-        except BiovfmError as error:
-            outcome = [error]
+        with while_others_wait() if world.size > 1 else nullcontext():
+            try:
+                action()
+            except BiovfmError as error:
+                outcome = [error]
+    else:
+        wait_for_first_rank()
     if world.size > 1:
         dist.broadcast_object_list(outcome)
     if outcome[0] is not None:
