@@ -151,6 +151,19 @@ def stdout() -> Console:
     return console_class()(highlight=False, markup=False, emoji=False, width=width)
 
 
+def number(count: int, noun: str) -> str:
+    """`1 orphan`, `2 orphans`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def size(num_bytes: int) -> str:
+    """Bytes in the unit that suits them."""
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if num_bytes >= 1 << power:
+            return f"{num_bytes / (1 << power):.1f} {unit}"
+    return number(num_bytes, "byte")
+
+
 def answer(text: str) -> None:
     """Print lines of an answer on standard output."""
     sys.stdout.write(text + "\n")

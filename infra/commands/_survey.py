@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from infra.commands.verify import number, size
+from infra.console import number, size
 from ingest.source.globs import collapse
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from infra.commands._own_columns import read_columns, read_types
-from infra.console import answer, answer_table, emit, stderr
+from infra.console import answer, answer_table, emit, number, stderr
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -183,11 +183,11 @@ def _tell(added: Added, *, listed: bool) -> None:
     named = ", ".join(f"{name} ({kind})" for name, kind in added.kinds.items())
     answer(f"added {named}: version {added.version} of the columns")
     read = f", read as {added.encoding}" if added.encoding else ""
-    answer(f"{added.rows:,} rows{read}: {added.matched:,} taken, for {added.samples:,} samples")
+    answer(f"{number(added.rows, 'row')}{read}: {added.matched:,} taken, for {number(added.samples, 'sample')}")
     if added.without:
         answer(f"{added.without:,} samples have no row")
     for reason, num in added.left_out.items():
-        answer(f"{num:,} rows left out: {reason}")
+        answer(f"{number(num, 'row')} left out: {reason}")
     if listed and added.listed:
         rows = ", ".join(str(row) for row, _, _ in added.listed[:_SHOWN])
         more = f" and {len(added.listed) - _SHOWN:,} more" if len(added.listed) > _SHOWN else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from infra.console import answer, emit
+from infra.console import answer, emit, number
 
 if TYPE_CHECKING:
     from ingest.duplicates.audit import Audit
@@ -70,8 +70,9 @@ def dedup(
         emit(summary)
     else:
         answer(
-            f"{result.num_samples:,} samples: {result.near_duplicates:,} near duplicates, {result.eval_overlap:,} in "
-            f"evaluation sets; {result.skipped_buckets:,} crowded buckets skipped. See {summary['page']}"
+            f"{number(result.num_samples, 'sample')}: {number(result.near_duplicates, 'near duplicate')}, "
+            f"{result.eval_overlap:,} in evaluation sets; {number(result.skipped_buckets, 'crowded bucket')} skipped. "
+            f"See {summary['page']}"
         )
 
 

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
-from infra.console import emit, log_event, progress, stderr
+from infra.console import emit, log_event, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.memory import arrow_from_c
 
@@ -395,8 +395,8 @@ def _advice(report: JobReport) -> list[str]:
     advice = [f"note: {note}" for note in report.notes]
     if report.pending:
         advice.append(
-            f"{report.pending:,} raw files could not be read now; run the same command again when they can be, or end "
-            "it with exit code 0 by --allow-incomplete"
+            f"{number(report.pending, 'raw file')} could not be read now; run the same command again when they can "
+            "be, or end it with exit code 0 by --allow-incomplete"
         )
     if report.failed:
         advice.append("nothing was kept; --report FILE shows pictures of what was rejected")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from infra.console import answer, answer_table, emit
+from infra.console import answer, answer_table, emit, number
 
 
 def stats(dataset: str, /, *, history: bool = False, json_: Annotated[bool, Parameter(name="--json")] = False) -> None:
@@ -52,8 +52,8 @@ def _print_history(url: str, *, json_: bool) -> None:
 def print_summary(summary: Any) -> None:
     """The figures as tables for people."""
     answer(
-        f"{summary.url}: version {summary.version}, {summary.num_samples:,} samples in {summary.num_shards:,} shards, "
-        f"{summary.num_bytes / 1e6:,.1f} MB of images"
+        f"{summary.url}: version {summary.version}, {number(summary.num_samples, 'sample')} in "
+        f"{number(summary.num_shards, 'shard')}, {summary.num_bytes / 1e6:,.1f} MB of images"
     )
     answer("encoding: " + ", ".join(f"{name}={value}" for name, value in summary.encoding.items()))
     answer_table("samples by modality", summary.by_modality)

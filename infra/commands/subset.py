@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from infra.console import answer, answer_table, emit, progress, stderr
+from infra.console import answer, answer_table, emit, number, progress, stderr
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -297,7 +297,7 @@ def diff(
     if json_:
         emit({"num_a": found.num_a, "num_b": found.num_b, "num_same": found.num_same, "rows": rows})
         return
-    answer(f"A has {found.num_a:,} samples, B {found.num_b:,}; {found.num_same:,} are the same in both")
+    answer(f"A has {number(found.num_a, 'sample')}, B {found.num_b:,}; {found.num_same:,} are the same in both")
     answer_table("what differs", rows)
 
 
@@ -327,7 +327,9 @@ def relock(
     old = Lock.read(lock)
     new = pin_rest(old, Dataset.open(dataset or old.dataset))
     new.write(out, relative=relative)
-    _show(new, json_=json_, note=f"wrote {out}: {old.num_samples - new.num_samples:,} samples fewer than {lock}")
+    _show(
+        new, json_=json_, note=f"wrote {out}: {number(old.num_samples - new.num_samples, 'sample')} fewer than {lock}"
+    )
 
 
 @app.command
@@ -414,7 +416,7 @@ def _show(lock: object, *, json_: bool, note: str = "") -> None:
         emit(lock.model_dump(mode="json"))
         return
     answer(f"dataset {lock.dataset}, index version {lock.index_version}")
-    answer(f"{lock.num_samples:,} samples in {lock.num_shards:,} shards")
+    answer(f"{number(lock.num_samples, 'sample')} in {number(lock.num_shards, 'shard')}")
     for modality, count in lock.counts.items():
         answer(f"  {modality:<12} {count:>10,}")
     answer(f"digest of the samples {lock.digest}")

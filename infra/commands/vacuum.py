@@ -48,7 +48,7 @@ def vacuum(
     """
     from dataclasses import asdict
 
-    from infra.commands.verify import number, size
+    from infra.console import number, size
     from shards.dataset import Dataset
     from shards.dataset.pins import drop_pins
     from shards.dataset.vacuum import vacuum as remove

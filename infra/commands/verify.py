@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from infra.console import emit, progress
+from infra.console import emit, number, progress, size
 from shards.dataset.dataset import Dataset
 from shards.dataset.verify import Orphan, Report, remove_orphans, verify
 
@@ -69,8 +69,8 @@ def verify_dataset(
 
 def _show(report: Report, removed: Sequence[Orphan]) -> None:
     lines = [
-        f"{report.url} version {report.version}: {report.num_samples} samples in {report.num_shards} shards, "
-        f"{size(report.num_bytes)}" + (", every byte read" if report.deep else "")
+        f"{report.url} version {report.version}: {number(report.num_samples, 'sample')} in "
+        f"{number(report.num_shards, 'shard')}, {size(report.num_bytes)}" + (", every byte read" if report.deep else "")
     ]
     lines += [f"  {problem.kind:<10} {problem.path}: {problem.detail}" for problem in report.problems[:_SHOWN]]
     if len(report.problems) > _SHOWN:
@@ -96,16 +96,3 @@ def _show(report: Report, removed: Sequence[Orphan]) -> None:
         done = f"{len(removed)} removed" if removed else "--remove-orphan-objects removes old ones"
         lines.append(f"{number(len(report.orphans), 'orphan')} ({total}) that no index row names; {done}")
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def number(count: int, noun: str) -> str:
-    """`1 orphan`, `2 orphans`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def size(num_bytes: int) -> str:
-    """Bytes in the unit that suits them."""
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if num_bytes >= 1 << power:
-            return f"{num_bytes / (1 << power):.1f} {unit}"
-    return number(num_bytes, "byte")

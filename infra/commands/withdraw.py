@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from infra.commands.verify import number, size
-from infra.console import answer, answer_table, emit, stderr
+from infra.console import answer, answer_table, emit, number, size, stderr
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -219,7 +218,7 @@ def _show_purged(dataset: Dataset, purged: Purged) -> None:
         answer("nothing was withdrawn from this dataset; nothing to purge")
     if purged.young:
         stderr().print(
-            f"{len(purged.young):,} objects that no version names may belong to a job that runs (such as "
+            f"{number(len(purged.young), 'object')} that no version names may belong to a job that runs (such as "
             f"{purged.young[0]}); purge again when no job runs, in a day or with --grace 0",
             soft_wrap=True,
         )

@@ -404,7 +404,8 @@ def _notes(settled: Settled, *, pending: int, retried: bool) -> tuple[str, ...]:
             "may have stayed; `biovfm dedup` finds them"
         )
     if pending and retried:
-        notes.append(f"{pending:,} raw files could not be read now; what was rejected of them stays rejected")
+        files = "1 raw file" if pending == 1 else f"{pending:,} raw files"
+        notes.append(f"{files} could not be read now; what was rejected of them stays rejected")
     return tuple(notes)
 
 
