@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from shards.dataset.replace import JOB
 from shards.dataset.table_files import add_files
 from shards.errors import NotFoundError, SampleIndexError
 from shards.files import parse_json
-from shards.store import Store
+from shards.store import ObjectInfo, Store
 from shards.store.driver import DriverError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _DIGITS: Final = 20
 _ENTRY: Final = re.compile(r"\d{20}\.json")
 _CHECKPOINT: Final = re.compile(r"\d{20}\.checkpoint.*\.parquet")
+_JOB_MARK: Final = f'"{JOB}":'.encode()
+_TRANSACTION: Final = b'{"txn":'
 _VOLATILE = {
     "commitInfo": ("timestamp", "operationParameters/location", "operationParameters/metadata"),
     "metaData": ("id", "createdTime"),
@@ -134,19 +137,43 @@ def require_filled(store: Store, folder: str, version: int) -> None:
         SampleIndexError: An entry that this version is made of is empty.
         StoreError: The storage failed.
     """
-    empty, checkpoint = [], -1
+    empty = [info.path for info in _needed(store, folder, version) if not info.size]
+    if empty:
+        raise SampleIndexError(
+            f"{store.url}/{empty[0]} is empty, so what its job added is unknown",
+            hint="bring the file back from a copy; where none is, remove it if it is the newest, and ingest again",
+        )
+
+
+def cut_entries(store: Store, folder: str, version: int) -> Iterator[str]:
+    """Entries of our commits that lack their transaction, which is their last line: cut off at the end of a line.
+
+    What is left of such an entry reads well, and the files of the lost lines would be gone without a word.
+
+    Args:
+        store: The dataset.
+        folder: The table's folder.
+        version: The version that was opened.
+
+    Raises:
+        StoreError: The storage failed.
+    """
+    for info in _needed(store, folder, version):
+        text = store.read(info.path)
+        if _JOB_MARK in text and _TRANSACTION not in text:
+            yield info.path
+
+
+def _needed(store: Store, folder: str, version: int) -> list[ObjectInfo]:
+    """The entries that a version is made of: those after its newest checkpoint."""
+    entries, checkpoint = [], -1
     for info in store.list(f"{folder}/_delta_log/"):
         name = info.path.rpartition("/")[2]
         if _CHECKPOINT.fullmatch(name) and int(name[:_DIGITS]) <= version:
             checkpoint = max(checkpoint, int(name[:_DIGITS]))
-        if not info.size and _ENTRY.fullmatch(name) and int(name[:_DIGITS]) <= version:
-            empty.append(info.path)
-    needed = [path for path in empty if int(path.rpartition("/")[2][:_DIGITS]) > checkpoint]
-    if needed:
-        raise SampleIndexError(
-            f"{store.url}/{needed[0]} is empty, so what its job added is unknown",
-            hint="bring the file back from a copy; where none is, remove it if it is the newest, and ingest again",
-        )
+        if _ENTRY.fullmatch(name) and int(name[:_DIGITS]) <= version:
+            entries.append(info)
+    return [info for info in entries if int(info.path.rpartition("/")[2][:_DIGITS]) > checkpoint]
 
 
 def damaged_entry(store: Store, folder: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.table_files import add_actions, bounds_of, partition_folders, partition_of
+from shards.dataset.table_log import cut_entries
 from shards.dataset.verify_shard import Problem
 from shards.errors import SampleIndexError, StoreError
 from shards.store import Store
@@ -38,6 +39,9 @@ def check_table(dataset: Dataset, name: str, *, deep: bool) -> Iterator[Problem]
     except SampleIndexError as error:
         yield Problem(kind="table", path=f"{name}/", detail=error.message)
         return
+    for path in cut_entries(dataset.store, name, int(table.version())):
+        detail = "it ends before its transaction: lines were cut off, and files that they named are missing"
+        yield Problem(kind="table", path=path, detail=detail)
     there = {info.path: info.size for info in dataset.store.list(f"{name}/")}
     for action in actions:
         path = f"{name}/{action['path']}"

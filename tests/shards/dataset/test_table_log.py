@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -91,6 +92,17 @@ def test_a_damaged_entry_that_others_follow_is_named() -> None:
 
 def num_samples(url: str) -> int:
     return int(Dataset.open(url).query("SELECT count(*) AS n FROM samples")["n"][0].as_py())
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_an_entry_that_was_cut_at_the_end_of_a_line_is_found(tmp_path: Path, lines: int) -> None:
+    small_dataset(tmp_path / "d")
+    path = tmp_path / "d" / entry_path("index", 1)
+    whole = path.read_bytes()
+    assert not verify(Dataset.open(str(tmp_path / "d"))).problems
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
+    found = {problem.path: problem.detail for problem in verify(Dataset.open(str(tmp_path / "d"))).problems}
+    assert "ends before its transaction" in found[entry_path("index", 1)]
 
 
 @pytest.mark.s3
