@@ -52,6 +52,7 @@ from shards.store import Store, join_url, open_store, storage_options
 from shards.store.commits import commit_once
 from shards.store.driver import DriverError
 from shards.store.options import require_emulator_switch, require_plain
+from shards.store.settled import read_settled
 
 if TYPE_CHECKING:
     import duckdb
@@ -129,7 +130,7 @@ class Dataset:
         require_emulator_switch(url)
         store = open_store(url)
         try:
-            settings = _parse_settings(store.read(_SETTINGS), join_url(store.url, _SETTINGS))
+            settings = _parse_settings(read_settled(store, _SETTINGS), join_url(store.url, _SETTINGS))
         except NotFoundError:
             if cls(store.url, store, {}).is_empty():
                 return None
