@@ -16,7 +16,7 @@ from torch.distributed import HashStore, PrefixStore, rendezvous  # type: ignore
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from shards.decode.kernels.choice import kernels_for
+from shards.decode.kernels.choice import KernelName
 from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone
@@ -189,14 +189,24 @@ def is_known_to_all(error: BiovfmError) -> bool:
     return _KNOWN_TO_ALL in getattr(error, "__notes__", ())
 
 
-def distribute(method: Method, recipe: Recipe, world: World) -> nn.Module:
-    """Move a method to the device and wrap its network for this run's parallelism; returns what to call."""
+def distribute(method: Method, recipe: Recipe, world: World, *, kernels: KernelName) -> nn.Module:
+    """Move a method to the device and wrap its network for this run's parallelism.
+
+    Args:
+        method: What is trained.
+        recipe: Its recipe.
+        world: This process among its peers.
+        kernels: What augments, and computes the loss over prototypes, on every rank.
+
+    Returns:
+        What to call for the method's network.
+    """
     method.to(world.device)
     method.train()
     for module in method.modules():
         if isinstance(module, Backbone):
             module.checkpoint_activations = recipe.run.checkpoint_activations
-    method.kernels = kernels_for(world.device).name
+    method.kernels = kernels
     if wants_compile(recipe.run, world.device):
         compile_parts(method)
         method.compiled.active = True

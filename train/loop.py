@@ -146,7 +146,7 @@ class Loop:
                     progress(report)
                 watch.alive(report.watched, step=report.step)
 
-        feed = DeviceStream(self.stream, self.world.device, draw=self.draw_from(self.step))
+        feed = DeviceStream(self.stream, self.world.device, draw=self.draw_from(self.step), kernels=self.method.kernels)
         with closing(iter(feed)) as batches:
             while self.step < self.recipe.run.steps and not stopping:
                 began = time.perf_counter()

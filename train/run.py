@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from shards.decode.kernels.choice import kernels_for
+from shards.decode.kernels.choice import KernelName
 from shards.errors import ConfigError
 from shards.store import LocalStore, Store, open_store
 from train.checkpoint import (
@@ -44,7 +44,7 @@ from train.distributed import (
     on_first_rank,
 )
 from train.export import timm_model, whole_weights, write_export
-from train.feed.choice import choose_decode
+from train.feed.choice import choose_decode, choose_kernels
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import build_method
 from train.optim import build_optimizer
@@ -127,6 +127,7 @@ def pretrain(
     Raises:
         SubsetError: Ranks see different data, or the lock does not match its dataset.
         ConfigError: Ranks have other recipes, or the batch does not divide over them, or a setting has no effect, or
+            not every rank has the kernels that `BIOVFM_KERNELS` asks for, or
             `out` holds a run that is not to be resumed.
         CheckpointError: `out` holds another model's checkpoint, or one that saw other samples, or no whole one; or
             another process writes into it; or a checkpoint could not be written.
@@ -145,10 +146,10 @@ def pretrain(
         stack.callback(checkpoints.wait)  # whatever ends the run, a write in progress is finished
         found = _find(checkpoints, recipe, resume=resume)
         recipe, line = choose_decode(recipe, found.recipe if found else None, device=world.device)
-        if line and world.is_first:
-            say(line)
-        if world.is_first and world.device.type == "cuda":
-            say(kernels_for(world.device).line)
+        kernels, reason = choose_kernels(world)
+        for said in (line, reason) if world.is_first else ():
+            if said:
+                say(said)
         open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
         batches = open_batches(recipe, data, world.rank, world.size)
         stack.callback(batches.close)
@@ -160,7 +161,7 @@ def pretrain(
         recipe = recipe.in_steps(batches.num_samples)
         if world.is_first:
             say(_length(recipe, batches.num_samples))
-        loop = _assemble(recipe, world, batches, checkpoints, found)
+        loop = _assemble(recipe, world, batches, checkpoints, found, kernels=kernels)
         loop.leases = leases
         stop = stack.enter_context(stop_on_signals())
         if world.is_first:
@@ -244,10 +245,16 @@ def _find(checkpoints: Checkpoints, recipe: Recipe, *, resume: bool) -> Checkpoi
 
 
 def _assemble(
-    recipe: Recipe, world: World, batches: ImageStream, checkpoints: Checkpoints, found: Checkpoint | None
+    recipe: Recipe,
+    world: World,
+    batches: ImageStream,
+    checkpoints: Checkpoints,
+    found: Checkpoint | None,
+    *,
+    kernels: KernelName,
 ) -> Loop:
     method = build_method(recipe)
-    network = distribute(method, recipe, world)
+    network = distribute(method, recipe, world, kernels=kernels)
     optimizer = build_optimizer(method.network, method.multipliers, recipe.optim)
     if found is not None:
         checkpoints.load(found.step, method, optimizer)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shards.decode.base import Blob, Crops, Decoder, Mode, Status, slot_channels
 from shards.decode.check import Checked, check_images
 from shards.decode.engines import EngineName, open_engine
-from shards.decode.kernels.choice import kernels_for
+from shards.decode.kernels.choice import KernelName, kernels_for
 from shards.decode.kernels.cut import write_crops
 from shards.errors import ConfigError
 
@@ -79,9 +79,10 @@ class DeviceDecoder:
         mode: Kept for the interface; both modes give the pixels of `exact`.
         device: Torch device, such as `cuda:1` or `cpu`.
         engine: Library; `auto` takes the preferred one of those installed.
+        kernels: What cuts the crops; what `kernels_for` finds here where None.
 
     Attributes:
-        kernels: What cuts the crops, and why.
+        kernels: What cuts the crops.
         num_on_host: Images that were decoded on the host after all.
 
     Raises:
@@ -91,7 +92,12 @@ class DeviceDecoder:
     name = "device"
 
     def __init__(
-        self, *, mode: Mode = "fast", device: str | torch.device = "cuda", engine: EngineName | Literal["auto"] = "auto"
+        self,
+        *,
+        mode: Mode = "fast",
+        device: str | torch.device = "cuda",
+        engine: EngineName | Literal["auto"] = "auto",
+        kernels: KernelName | None = None,
     ) -> None:
         self.mode: Mode = mode
         self.num_on_host = 0
@@ -104,7 +110,7 @@ class DeviceDecoder:
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"there is no CUDA device for decoding on {device}", hint="use the decoder auto")
         self.engine = open_engine(self.device, engine)
-        self.kernels = kernels_for(self.device)
+        self.kernels: KernelName = kernels or kernels_for(self.device).name
         self._host = _host_decoder()
 
     def decode(
@@ -129,7 +135,7 @@ class DeviceDecoder:
             left |= set(rows) - set(made)
             places = list(made)
             turned = checked.turned[places]
-            write_crops(list(made.values()), seeds[places], crops, out, places, turned=turned, by=self.kernels.name)
+            write_crops(list(made.values()), seeds[places], crops, out, places, turned=turned, by=self.kernels)
         for row in sorted(left):
             status[row] = self._on_host(blobs[row], seeds[row : row + 1], crops, [array[row] for array in out])
         return status

@@ -17,11 +17,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from shards.decode.kernels.choice import Kernels
 from shards.errors import ConfigError, SubsetError
 from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
 from train.distributed import World, join_world
+from train.feed.choice import KernelFacts
+from train.loop import Loop
 from train.objectives.ibot import ibot_loss, mask_weights
 from train.objectives.koleo import koleo_loss
 from train.objectives.targets import EmaCenter, Sinkhorn
@@ -75,6 +78,8 @@ def main(out: Path) -> None:
             np.savez(out / "targets.npz", **results)  # type: ignore[arg-type]
         refuse_other_recipes(out, world)
         refuse_other_data(out, world)
+        train_with_kernels_of_one(out, world)
+        refuse_other_kernels(out, world)
         for name, recipe in recipes().items():
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
@@ -116,6 +121,31 @@ def refuse_other_data(out: Path, world: World) -> None:
         pretrain(mae_recipe(), data=str(data), out=out / "other-data")
     except SubsetError as error:
         (out / f"other-data-{world.rank}.txt").write_text(str(error))
+
+
+def train_with_kernels_of_one(out: Path, world: World) -> None:
+    """Train where the first rank has Triton and the other has not; write what each uses and is told."""
+    own = Kernels(name="torch", reason="Triton is not installed") if world.rank else Kernels(name="triton", reason="T")
+    told: list[str] = []
+
+    def seen(loop: Loop, *arguments: Any, **named: Any) -> Any:
+        told.append(f"uses {loop.method.kernels}")
+        return run(loop, *arguments, **named)
+
+    run = Loop.run
+    facts = KernelFacts(kernels=own, capability="9.0")
+    with patch("train.feed.choice._kernel_facts", lambda _: facts), patch.object(Loop, "run", seen):
+        pretrain(mae_recipe(run={"steps": 2}), data="memory", out=out / "kernels", stream=MemoryStream, say=told.append)
+    (out / f"kernels-{world.rank}.txt").write_text("\n".join(told))
+
+
+def refuse_other_kernels(out: Path, world: World) -> None:
+    """Let one rank ask for kernels that it does not have, and write what both are told."""
+    with patch.dict(os.environ, {"BIOVFM_KERNELS": "triton"} if world.rank else {}):
+        try:
+            pretrain(mae_recipe(), data="memory", out=out / "no-kernels", stream=MemoryStream)
+        except ConfigError as error:
+            (out / f"no-kernels-{world.rank}.txt").write_text(str(error))
 
 
 def resume_after_damage(recipe: Recipe, out: Path, world: World) -> None:

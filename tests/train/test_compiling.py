@@ -48,7 +48,7 @@ def losses(recipe: Recipe, steps: int = 3) -> list[dict[str, float]]:
         recipe=recipe,
         world=world,
         method=method,
-        network=distribute(method, recipe, world),
+        network=distribute(method, recipe, world, kernels="torch"),
         optimizer=build_optimizer(method.network, method.multipliers, recipe.optim),
         stream=MemoryStream(recipe, "memory", 0, 1),
         checkpoints=None,  # type: ignore[arg-type]  # nothing is saved
@@ -86,7 +86,7 @@ def test_blocks_heads_and_the_teachers_copy_are_compiled(monkeypatch: pytest.Mon
     monkeypatch.setattr("train.compiling.BACKEND", "eager")
     recipe = dino_recipe(run={"compile": True, "precision": "bf16"})
     method = build_method(recipe)
-    distribute(method, recipe, World(0, 1, CPU))
+    distribute(method, recipe, World(0, 1, CPU), kernels="torch")
     assert isinstance(method, DinoV2)
     for network in (method.network, method.teacher, method._teacher_to_call()):
         parts = [part for part in network.modules() if isinstance(part, TrainBlock | PrototypeHead)]

@@ -127,6 +127,19 @@ def test_ranks_with_other_data_are_all_told_before_the_first_step(out: Path) -> 
     assert not (out / "other-data" / "metrics.jsonl").exists()
 
 
+def test_ranks_with_other_kernels_train_with_those_that_all_have(out: Path) -> None:
+    first, second = ((out / f"kernels-{rank}.txt").read_text().splitlines() for rank in (0, 1))
+    assert "crops and augmentation on the device by torch: on rank 1, Triton is not installed" in first
+    assert first[-1] == second[-1] == "uses torch"
+    assert len(lines(out / "kernels")) == 2
+
+
+def test_kernels_that_a_rank_asks_for_in_vain_stop_all_ranks(out: Path) -> None:
+    told = {(out / f"no-kernels-{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(told) == 1
+    assert "BIOVFM_KERNELS=triton: cpu is no GPU" in told.pop()
+
+
 def test_checkpoints_of_two_ranks_are_whole_and_few(out: Path) -> None:
     folder = out / "mae-fsdp" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000006"]

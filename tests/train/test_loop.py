@@ -86,7 +86,7 @@ def test_non_finite_steps_stop_the_run_though_they_are_seen_late(tmp_path: Path)
 def loop(recipe: Recipe) -> Loop:
     world = World(0, 1, torch.device("cpu"))
     method = build_method(recipe)
-    network = distribute(method, recipe, world)
+    network = distribute(method, recipe, world, kernels="torch")
     return Loop(
         recipe=recipe,
         world=world,

@@ -1,4 +1,4 @@
-"""Where images are decoded: one answer for all ranks, with its reason."""
+"""Where images are decoded, and by which kernels they are worked on: one answer for all ranks, with its reason."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import torch
 import torch.distributed as dist
 
 from shards.decode.engines import engine_names
+from shards.decode.kernels.choice import KernelName, Kernels, kernels_for
+from shards.errors import ConfigError
+from train.distributed import World, known_to_all
 from train.recipe import Recipe
 
-__all__ = ["DecodeFacts", "choose_decode", "decide", "settle_decode"]
+__all__ = ["DecodeFacts", "KernelFacts", "choose_decode", "choose_kernels", "common_kernels", "decide", "settle_decode"]
 
 FEW_CORES = 8
 """Cores per process below which the host decodes too slowly for a GPU: the native decoder needs 6 for MAE's ViT-B."""
@@ -75,6 +78,81 @@ def choose_decode(recipe: Recipe, before: Mapping[str, Any] | None, *, device: t
 def settle_decode(recipe: Recipe, chosen: str) -> Recipe:
     """The recipe with this answer."""
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"decode": chosen})})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFacts:
+    """What decides about the kernels of one rank.
+
+    Attributes:
+        kernels: What it would take alone; the error where it may take nothing.
+        capability: Compute capability of its GPU, such as `9.0`; empty on the CPU.
+    """
+
+    kernels: Kernels | ConfigError
+    capability: str = ""
+
+
+def common_kernels(facts: Sequence[KernelFacts]) -> Kernels:
+    """What all ranks take: Triton where each has the same release of it, else torch.
+
+    Raises:
+        ConfigError: A rank's setting is wrong, or asks for Triton, which another rank does not have.
+    """
+    found: list[Kernels] = []
+    for one in facts:
+        if isinstance(one.kernels, ConfigError):
+            raise one.kernels
+        found.append(one.kernels)
+    without = next((rank for rank, one in enumerate(found) if one.name == "torch"), None)
+    if without is not None:
+        return _without_triton(found, without)
+    other = next((rank for rank, one in enumerate(found) if one.reason != found[0].reason), None)
+    if other is not None and not any(one.is_demanded for one in found):
+        return Kernels(name="torch", reason=f"{found[0].reason} on rank 0, {found[other].reason} on rank {other}")
+    cards = sorted({one.capability for one in facts})
+    kinds = f", on GPUs of compute capability {' and '.join(cards)}" if len(cards) > 1 else ""
+    return Kernels(name="triton", reason=found[0].reason + kinds)
+
+
+def _without_triton(found: Sequence[Kernels], without: int) -> Kernels:
+    """Torch for all, since a rank has nothing else."""
+    for rank, one in enumerate(found):
+        if one.is_demanded:
+            raise ConfigError(
+                f"{one.reason} is asked for on rank {rank}, but rank {without} has torch: {found[without].reason}",
+                hint="set BIOVFM_KERNELS to auto on all ranks",
+            )
+    alike = all(one == found[0] for one in found)
+    return Kernels(name="torch", reason=found[0].reason if alike else f"on rank {without}, {found[without].reason}")
+
+
+def choose_kernels(world: World) -> tuple[KernelName, str]:
+    """What augments on every rank; every rank has to call this.
+
+    Returns:
+        The kernels, and a line for the user; empty where all ranks train on the CPU.
+
+    Raises:
+        ConfigError: On every rank; see `common_kernels`.
+    """
+    mine = _kernel_facts(world.device)
+    facts = [mine] * world.size
+    if world.size > 1:
+        dist.all_gather_object(facts, mine)
+    try:
+        chosen = common_kernels(facts)
+    except ConfigError as error:
+        raise known_to_all(error) from None
+    return chosen.name, chosen.line if any(one.capability for one in facts) else ""
+
+
+def _kernel_facts(device: torch.device) -> KernelFacts:
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device))) if device.type == "cuda" else ""
+    try:
+        return KernelFacts(kernels=kernels_for(device), capability=capability)
+    except ConfigError as error:
+        return KernelFacts(kernels=error, capability=capability)
 
 
 def _cores() -> int:

@@ -18,6 +18,7 @@ from train.feed.side import Event, Side, open_side, own_device
 
 if TYPE_CHECKING:
     from shards.decode.device import DeviceDecoder
+    from shards.decode.kernels.choice import KernelName
 
 __all__ = ["DeviceBatch", "DeviceStream"]
 
@@ -69,10 +70,18 @@ class DeviceStream:
             process's `LOCAL_RANK`, or the CPU, where None.
         slots: Batches on the device at a time, at least 2: one in use, the others filled or being filled.
         draw: Called in the thread with the number of the batch in this loop, from 0; its arrays come with the batch.
+        kernels: What cuts the crops of images that are decoded on the device, the same on all ranks; what this process
+            finds, where None.
     """
 
     def __init__(
-        self, stream: Any, device: torch.device | str | Side | None = None, *, slots: int = 3, draw: Draw | None = None
+        self,
+        stream: Any,
+        device: torch.device | str | Side | None = None,
+        *,
+        slots: int = 3,
+        draw: Draw | None = None,
+        kernels: KernelName | None = None,
     ) -> None:
         side = open_side(torch.device(device or own_device())) if isinstance(device, _DEVICE) else device
         if slots < 2:
@@ -82,7 +91,7 @@ class DeviceStream:
         self._side = side
         self._slots = slots
         self._draw = draw
-        self._decoder = _decoder_for(stream, side)
+        self._decoder = _decoder_for(stream, side, kernels)
         self._position: Mapping[str, Any] | None = None
         self._feeder: Feeder | None = None
 
@@ -143,12 +152,12 @@ class DeviceStream:
         self.stream.close()
 
 
-def _decoder_for(stream: Any, side: Side) -> DeviceDecoder | None:
+def _decoder_for(stream: Any, side: Side, kernels: KernelName | None) -> DeviceDecoder | None:
     if not getattr(stream, "defers", False):
         return None
     from shards.decode.device import DeviceDecoder
 
-    return DeviceDecoder(mode="exact", device=side.device)
+    return DeviceDecoder(mode="exact", device=side.device, kernels=kernels)
 
 
 _open: set[Feeder] = set()

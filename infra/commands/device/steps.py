@@ -20,6 +20,7 @@ from infra.estimate.operations import operations
 from shards.decode import Decoder, open_decoder
 from shards.decode.device import DeferringDecoder
 from shards.decode.engines import engine_names
+from shards.decode.kernels.choice import kernels_for
 from train.data import stream_crops
 from train.distributed import World, distribute
 from train.feed.device_stream import DeviceBatch, DeviceStream
@@ -147,7 +148,7 @@ class Steps:
         if self._loop is None:
             recipe, world = self._recipe(), World(0, 1, self._device)
             method = build_method(recipe)
-            network = distribute(method, recipe, world)
+            network = distribute(method, recipe, world, kernels=kernels_for(self._device).name)
             self._loop = Loop(
                 recipe=recipe,
                 world=world,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import util
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -26,10 +26,12 @@ class Kernels:
     Attributes:
         name: `triton` on a GPU where Triton compiles, else `torch`, the reference.
         reason: For the user.
+        is_demanded: Whether the user asks for these and no others.
     """
 
     name: KernelName
     reason: str
+    is_demanded: bool = False
 
     @property
     def line(self) -> str:
@@ -38,7 +40,10 @@ class Kernels:
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """What crops and augments on a device; `BIOVFM_KERNELS=torch` takes the reference everywhere.
+    """What crops and augments on a device, as far as this process knows.
+
+    `BIOVFM_KERNELS=torch` takes the reference everywhere. A run on several ranks has one answer for all
+    (`train.feed.choice.choose_kernels`).
 
     Raises:
         ConfigError: The setting is another word, or asks for Triton where it cannot be used.
@@ -51,7 +56,7 @@ def kernels_for(device: torch.device) -> Kernels:
     found = _found(device)
     if wanted == "triton" and found.name != "triton":
         raise ConfigError(f"{_SETTING}=triton: {found.reason}", hint=f"use {_SETTING}=auto")
-    return found
+    return replace(found, is_demanded=wanted == "triton")
 
 
 @cache

@@ -125,6 +125,13 @@ def test_a_stream_that_leaves_images_to_a_device_cannot_be_iterated(dataset: Pat
         next(iter(stream(dataset, decoder="device")))
 
 
+def test_crops_are_cut_by_the_kernels_that_the_run_has_chosen(dataset: Path) -> None:
+    feeds = [DeviceStream(stream(dataset, decoder="device"), "cpu", kernels=by) for by in ("triton", "torch", None)]
+    assert [feed._decoder.kernels for feed in feeds if feed._decoder] == ["triton", "torch", "torch"]
+    for feed in feeds:
+        feed.close()
+
+
 def test_an_image_that_nothing_decodes_is_an_error_that_names_it(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

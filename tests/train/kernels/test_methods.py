@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from shards.decode.kernels.choice import kernels_for
 from tests.kernels import need_triton
 from tests.train.recipes import dino_recipe, mae_recipe
 from train.distributed import World, distribute
@@ -56,10 +55,7 @@ def test_mae_sees_the_same_patches_in_float32() -> None:
     torch.testing.assert_close(got.patches, want.patches, rtol=0, atol=1e-5)
 
 
-def test_a_run_takes_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_takes_the_kernels_of_the_run() -> None:
     method = build_method(mae_recipe())
-    monkeypatch.setattr(
-        "train.distributed.kernels_for", lambda device: type(kernels_for(device))(name="triton", reason="a test")
-    )
-    distribute(method, mae_recipe(), World(0, 1, torch.device("cpu")))
+    distribute(method, mae_recipe(), World(0, 1, torch.device("cpu")), kernels="triton")
     assert method.kernels == "triton"
