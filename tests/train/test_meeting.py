@@ -17,6 +17,8 @@ from tests.train.ranks import launch
 from train.distributed import join_world, on_first_rank
 from train.meeting import meet
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ranks_of_each_round_agree_on_a_new_name(seed: int) -> None:
