@@ -103,6 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _interrupted_by_sigterm():
             return _run(sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt as error:  # also one that came when the command had ended
+        # An interrupt that passed through code made of text, such as that of a dataclass, has marked the interpreter:
+        # under `python -m` it would end by SIGINT, whatever is returned here. Running such code again clears the mark.
+        exec("")  # noqa: S102 - nothing runs
         return _fail(*_told(error))
 
 
@@ -129,6 +132,8 @@ def _run(words: Sequence[str]) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise
+        if str(error) == "Query interrupted":  # what DuckDB makes of a signal
+            raise KeyboardInterrupt from error
         return _fail(_unexpected(error), 1)
     return result if isinstance(result, int) else 0
 

@@ -38,7 +38,7 @@ from shards.dataset.table_log import (
     require_readable,
 )
 from shards.dataset.withdrawals import RELOCK, withdrawals_of
-from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
+from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError, StoreError
 from shards.files import json_object
 from shards.schema import (
     FORMAT_VERSION,
@@ -49,6 +49,7 @@ from shards.schema import (
     withdrawn_schema,
 )
 from shards.store import Store, join_url, open_store, storage_options
+from shards.store.calls import HINTS
 from shards.store.commits import commit_once
 from shards.store.driver import DriverError
 from shards.store.options import require_emulator_switch, require_plain
@@ -80,6 +81,8 @@ CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
 _COPY = "bring the file back from a copy"
 _DOUBTS = 2
+_NO_VERSION = "LogSegment end version"
+"""What deltalake says of a version that a log does not reach."""
 """How often a log on object storage that cannot be parsed is read again."""
 
 
@@ -229,9 +232,10 @@ class Dataset:
                     require_newest(self.store, name, -1)
                 raise
             except DeltaError as error:
-                if version is None and next(doubts, None) is not None:  # a reply may be damaged, and not the log
+                may_be_there = version is None or _NO_VERSION not in str(error)
+                if may_be_there and next(doubts, None) is not None:  # a reply may be damaged, and not the log
                     raise DriverError("transient", str(error).splitlines()[0]) from error
-                if remote and version is None:
+                if remote and may_be_there:
                     require_readable(self.store, name)
                 raise
             if remote and version is None:
@@ -254,6 +258,10 @@ class Dataset:
             text = str(error).splitlines()[0]
             if entry := damaged_entry(self.store, name):
                 raise SampleIndexError(f"{self.url}/{entry} is damaged ({text})", hint=_COPY) from error
+            if remote and "Json error" in text:  # the entries are whole when they are read one by one
+                raise StoreError(
+                    f"{self.url}: the log of {name}/ came damaged ({text})", hint=HINTS["transient"]
+                ) from error
             if version is not None and name == "index" and (withdrawals := withdrawals_of(self)) is not None:
                 raise SampleIndexError(
                     f"{self.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK

@@ -71,6 +71,7 @@ def told_plainly(url: str) -> Iterator[None]:
     Raises:
         StoreError: The storage failed, after the retries that `storage_options` asks for.
         SampleIndexError: A file of a table is damaged or missing.
+        KeyboardInterrupt: A signal came; DuckDB makes a RuntimeError of it.
     """
     import duckdb
     import pyarrow as pa
@@ -78,6 +79,10 @@ def told_plainly(url: str) -> Iterator[None]:
 
     try:
         yield
+    except RuntimeError as error:
+        if str(error) != _INTERRUPTED:
+            raise
+        raise KeyboardInterrupt from error
     except (duckdb.InvalidInputException, pa.ArrowException, DeltaError, OSError) as error:
         if failed := store_error(str(error)):
             raise failed from error
@@ -94,6 +99,7 @@ def told_plainly(url: str) -> Iterator[None]:
         raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
 
 
+_INTERRUPTED: Final = "Query interrupted"
 _OF_THE_MACHINE: Final = re.compile(r"\(os error (?!2\)|17\))\d+\)")
 """How Rust ends what the system said; a file that is not there, or there already, says something of the table."""
 

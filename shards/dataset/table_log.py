@@ -20,6 +20,7 @@ from shards.errors import NotFoundError, SampleIndexError
 from shards.files import parse_json
 from shards.store import ObjectInfo, Store
 from shards.store.driver import DriverError
+from shards.store.settled import read_settled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,11 +178,15 @@ def _needed(store: Store, folder: str, version: int) -> list[ObjectInfo]:
 
 
 def damaged_entry(store: Store, folder: str) -> str:
-    """The first entry of the log that is not lines of JSON objects; empty where all are."""
+    """The first entry of the log that is not lines of JSON objects; empty where all are.
+
+    Raises:
+        StoreError: The storage failed, or its replies are not the entries.
+    """
     for info in store.list(f"{folder}/_delta_log/"):
         if _ENTRY.fullmatch(info.path.rpartition("/")[2]):
             try:
-                actions = [parse_json(line) for line in store.read(info.path).splitlines()]
+                actions = [parse_json(line) for line in read_settled(store, info.path).splitlines()]
             except (ValueError, NotFoundError):
                 return info.path
             if not actions or not all(isinstance(action, dict) for action in actions):

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from infra.cli import COMMANDS, main
+from shards.dataset.query import told_plainly
 from tests.shards.builders import small_dataset
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "duckdb", "pandas", "pyarrow", "deltalake", "cv2", "numpy", "timm", "sklearn", "matplotlib"}
 GROUPS = {"subset": "create", "sources": "show", "columns": "add", "secret": "backup", "deploy": "render"}
+
+
+_INTERRUPTED = """
+import sys
+import infra.cli
+
+def run(words):
+    exec("raise KeyboardInterrupt")  # as a dataclass is made
+
+infra.cli._run = run
+sys.exit(infra.cli.main([]))
+"""
+
+
+@pytest.mark.process
+def test_an_interrupt_in_code_made_of_text_is_exit_code_130_under_m(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 130
+
+
+def test_a_question_that_a_signal_ends_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), told_plainly("data"):
+        raise RuntimeError("Query interrupted")
+    with patch("infra.cli.build", side_effect=RuntimeError("Query interrupted")):
+        assert main(["stats"]) == 130
+    assert "interrupted; nothing is broken" in capsys.readouterr().err
 
 
 @pytest.mark.process

@@ -143,6 +143,21 @@ def test_a_commit_that_arrives_damaged_is_made_again(
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize("version", [None, 1])
+def test_an_entry_that_comes_in_part_is_no_damage(bucket: str, proxy: FaultProxy, version: int | None) -> None:
+    dataset = small_dataset(f"{bucket}/data")
+    entry = r"index/_delta_log/0{19}1\.json"
+    proxy.add(Fault.truncate(300), path=entry, times=2)
+    table = dataset.table("index", version=version)
+    assert table is not None
+    assert table.version() == (2 if version is None else version)
+    assert proxy.left() == 0
+    proxy.add(Fault.truncate(300), path=entry, times=3)
+    with pytest.raises(StoreError, match="came damaged"):
+        dataset.table("index", version=version)
+
+
+@pytest.mark.s3
 def test_a_commit_that_a_web_page_took_is_made_again(bucket: str, proxy: FaultProxy) -> None:
     dataset = small_dataset(f"{bucket}/data")
     proxy.add(Fault.page(), method="PUT", path="rejects/_delta_log", times=2)
