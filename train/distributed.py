@@ -236,15 +236,11 @@ def autocast(run: RunConfig, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
 
 
-@contextmanager
-def without_gradient_sync(network: nn.Module, *, skip: bool) -> Iterator[None]:
-    """Leave gradients unreduced in this block where `skip` is set: all micro-batches but the last."""
+def without_gradient_sync(network: nn.Module, *, skip: bool) -> AbstractContextManager[object]:
+    """Leave gradients unreduced in the block to come where `skip` is set: all micro-batches but the last."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(not skip)
-        yield
-        return
-    with network.no_sync() if skip and isinstance(network, DistributedDataParallel) else nullcontext():
-        yield
+    return network.no_sync() if skip and isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from train.feed.device_stream import DeviceBatch, DeviceStream
 from train.feed.feeder import Draw
 from train.late import LATE_STEPS, Figures, Submitted
 from train.methods import Method
-from train.optim import clip_each, constants, set_step_values
+from train.optim import clip_each, set_step_values
 from train.randomness import Share, part_of
 from train.recipe import Recipe
 from train.record import Recorder, StepReport
@@ -130,7 +130,7 @@ class Loop:
     ) -> StepReport | None:
         """Train to the end of the recipe or until `stop` is requested on any rank; the last step's report.
 
-        Reports come some steps late on a device (`LATE_STEPS`); all of them are there before a checkpoint.
+        Reports come some steps late on a device (`LATE_STEPS`); all of them are written before a checkpoint.
         """
         watch, report, stopping = Watch(self.recipe), None, False
         late: deque[Submitted] = deque()
@@ -157,6 +157,8 @@ class Loop:
                     late[-1].seconds = time.perf_counter() - began
                 if stopping or self._checkpoint_is_due():
                     settle(0)
+                    if recorder is not None:
+                        recorder.flush()  # a run that goes on from here has its lines up to here
                     self.save(feed.state_dict())
         self.num_decoded_on_host = feed.num_decoded_on_host
         self.checkpoints.wait()
@@ -218,9 +220,10 @@ class Loop:
         checked = {name: value for name, value in scalars.items() if name.startswith("loss")}
         checked |= {f"norm/{name}": value for name, value in norms.items()}
         named = checked | {name: value for name, value in scalars.items() if name not in checked}
-        packed = torch.stack([value.double() for value in named.values()])
-        packed = mean_over_ranks(torch.cat([packed, constants(own.values(), like=packed)]))
-        skip = packed[: len(checked)].isfinite().all().logical_not().float()
+        here = [scalars["loss"].new_full((), value, dtype=torch.float64) for value in own.values()]
+        packed = mean_over_ranks(torch.stack([*named.values(), *here]))  # float64, by promotion in one call
+        zeros = packed[: len(checked)] * 0  # NaN where a number is not finite
+        skip = zeros.sum(dtype=torch.float32).nan_to_num(nan=1.0)
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # read by the fused step, as by GradScaler's
         self.optimizer.step()
         self.method.update_teacher(values.momentum, skip=skip)
@@ -312,13 +315,14 @@ class Loop:
             with without_gradient_sync(self.network, skip=micro < run.accumulate - 1):
                 with autocast(run, device):
                     losses = self.method.losses(self.network, inputs, values)
-                (losses.total / run.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's stub
+                _portion(losses.total, run.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's stub
             self.last_inputs = inputs
             named = {"loss": losses.total.detach()}
             named |= {f"loss/{name}": value for name, value in losses.parts.items()}
             named |= {f"watch/{name}": value for name, value in losses.watched.items()}
             for name, value in named.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value / run.accumulate
+                portion = _portion(value, run.accumulate)
+                sums[name] = sums[name] + portion if micro else portion
         return sums
 
     def _checksum(self, keys: Sequence[str]) -> int:
@@ -331,6 +335,11 @@ class Loop:
     def _monitor_is_due(self) -> bool:
         every = self.recipe.watch.monitor_every
         return self.step == self.recipe.run.steps or (every is not None and self.step % every == 0)
+
+
+def _portion(value: Tensor, num: int) -> Tensor:
+    """One of so many equal summands of a mean; no operation on the device where there is one."""
+    return value if num == 1 else value / num
 
 
 def _to_device(view: Tensor | NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -7,7 +7,9 @@ import math
 import os
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,10 @@ class StepReport:
 
 
 class Recorder:
-    """Writes every step's report.
+    """Writes every step's report, in a thread of its own: the step does not wait for JSON, TensorBoard and the disk.
+
+    A line is in the file some milliseconds after its step; `flush` waits for all of them. Weights & Biases and MLflow,
+    which have threads of their own and may be bound to the one that opened them, are called by whoever calls `write`.
 
     Args:
         out: The run's folder.
@@ -95,37 +100,61 @@ class Recorder:
             self._hook, threading.excepthook = threading.excepthook, _without_full_disk(threading.excepthook)
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
         self._extras = open_loggers(out, recipe)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="biovfm-record")
+        self._coming: deque[Future[None]] = deque()
 
     def write(self, report: StepReport) -> None:
-        """One step.
+        """Begin to write one step.
+
+        Raises:
+            StoreError: The disk was full at an earlier step.
+        """
+        while self._coming and self._coming[0].done():
+            self._coming.popleft().result()
+        self._coming.append(self._thread.submit(self._write, report))
+        if self._extras:
+            numbers = _numbers(report.flat())
+            for logger in self._extras:
+                logger.log(numbers, report.step)
+
+    def flush(self) -> None:
+        """Wait until the lines of all steps so far are in the file.
 
         Raises:
             StoreError: The disk is full.
         """
-        flat = report.flat()
-        numbers = {key: value for key, value in flat.items() if isinstance(value, (int, float)) and key != "step"}
-        with writing(self._path):
-            self._lines.write(strict_json(flat) + "\n")
-            self._lines.flush()
-            for key, value in numbers.items():
-                self._board.add_scalar(key, value, report.step)
-        for logger in self._extras:
-            logger.log(numbers, report.step)
+        while self._coming:
+            self._coming.popleft().result()
 
     def close(self) -> None:
-        """Flush everything.
+        """Write what is left and close everything.
 
         Raises:
             StoreError: The disk is full.
         """
         for logger in self._extras:
             logger.close()
+        self._thread.shutdown()
         try:
             with writing(self._path):
                 self._lines.close()
                 self._board.close()
+            self.flush()
         finally:
             threading.excepthook = self._hook
+
+    def _write(self, report: StepReport) -> None:
+        flat = report.flat()
+        with writing(self._path):
+            self._lines.write(strict_json(flat) + "\n")
+            self._lines.flush()
+            for key, value in _numbers(flat).items():
+                self._board.add_scalar(key, value, report.step)
+
+
+def _numbers(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What has a curve."""
+    return {key: value for key, value in flat.items() if isinstance(value, (int, float)) and key != "step"}
 
 
 def _without_full_disk(
