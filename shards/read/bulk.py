@@ -10,7 +10,6 @@ import functools
 import sys
 import threading
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,17 +73,19 @@ class BulkReader:
         Returns:
             A read-only view of each sample's bytes, and `(n,)` int32 of `ReadStatus`.
         """
-        sizes = np.array(lengths, np.int64)
-        ends = np.cumsum(sizes)
-        places = ends - sizes
+        descriptors = np.array(files, np.int32)
+        num = len(descriptors)
+        columns = np.empty((4, num), np.int64)
+        columns[0], columns[1], columns[2] = offsets, lengths, crcs
+        ends = columns[1].cumsum()
+        np.subtract(ends, columns[1], out=columns[3])
         buffer = self._take(int(ends[-1]))
-        status = np.zeros(len(sizes), np.int32)
-        columns: list[NDArray[Any]] = [np.array(files, np.int32), np.array(offsets, np.int64), sizes]
-        columns += [np.array(crcs, np.int64), places, buffer, status]
-        pointers = [column.ctypes.data for column in columns]
-        self._library.bv_read(len(sizes), *pointers)
+        status = np.zeros(num, np.int32)
+        first = columns.ctypes.data
+        rows = range(first, first + columns.nbytes, 8 * num)
+        self._library.bv_read(num, descriptors.ctypes.data, *rows, buffer.ctypes.data, status.ctypes.data)
         view = memoryview(buffer.data).toreadonly()
-        bounds = zip(places.tolist(), ends.tolist(), strict=True)
+        bounds = zip(columns[3].tolist(), ends.tolist(), strict=True)
         return [view[start:stop] for start, stop in bounds], status
 
     def _take(self, size: int) -> NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shards.decode.base import Blob
 from shards.errors import NotFoundError, ShardError, StoreError
@@ -44,37 +43,30 @@ class FileReader:
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order; views into a buffer of the reader where the extension is there."""
         columns = Locations.of(locations)
-        shards, of_sample = np.unique(columns.shards, return_inverse=True)
-        files = self._open([columns.paths[shard] for shard in shards])
-        found = (
-            self._read_each(columns, files, of_sample)
-            if self._bulk is None
-            else self._read_bulk(columns, files, of_sample)
-        )
+        of_sample = columns.shards.tolist()
+        numbers = list(dict.fromkeys(of_sample))
+        opened = dict(zip(numbers, self._open([columns.paths[number] for number in numbers]), strict=True))
+        files = [opened[number] for number in of_sample]
+        found = self._read_each(columns, files) if self._bulk is None else self._read_bulk(columns, files)
         with self._lock:
             self.bytes_read += int(columns.lengths.sum())
         return found
 
-    def _read_each(
-        self, locations: Locations, files: Sequence[_OpenFile], of_sample: NDArray[np.intp]
-    ) -> list[Blob | ShardError]:
+    def _read_each(self, locations: Locations, files: Sequence[_OpenFile]) -> list[Blob | ShardError]:
         where = self._store.url
         return [
-            checked(location, files[file].read(location.offset, location.length), where=where)
-            for location, file in zip(locations, of_sample.tolist(), strict=True)
+            checked(location, file.read(location.offset, location.length), where=where)
+            for location, file in zip(locations, files, strict=True)
         ]
 
-    def _read_bulk(
-        self, locations: Locations, files: Sequence[_OpenFile], of_sample: NDArray[np.intp]
-    ) -> list[Blob | ShardError]:
+    def _read_bulk(self, locations: Locations, files: Sequence[_OpenFile]) -> list[Blob | ShardError]:
         assert self._bulk is not None
-        descriptors = np.array([file.descriptor for file in files], np.int32)[of_sample]
-        views, status = self._bulk.read(descriptors, *locations.places.T[:3])
+        views, status = self._bulk.read([file.descriptor for file in files], *locations.places.T[:3])
         found: list[Blob | ShardError] = [*views]
         for number in np.flatnonzero(status).tolist():
             location = locations[number]
             if status[number] == ReadStatus.FAILED:
-                files[of_sample[number]].read(location.offset, location.length)  # raises what the system says
+                files[number].read(location.offset, location.length)  # raises what the system says
             found[number] = not_as_indexed(location, where=self._store.url)
         return found
 

@@ -118,15 +118,19 @@ class ChunkWorker:
         self, locations: Locations, seeds: NDArray[np.uint64], out: tuple[NDArray[np.uint8], ...]
     ) -> tuple[list[Blob], list[int]]:
         started = time.perf_counter()
-        read = self.reader.read(locations)
-        reasons = {slot: str(item) for slot, item in enumerate(read) if isinstance(item, ShardError)}
-        blobs = [b"" if isinstance(item, ShardError) else item for item in read]
+        blobs: list[Blob] = []
+        reasons: dict[int, str] = {}
+        for slot, item in enumerate(self.reader.read(locations)):
+            if isinstance(item, ShardError):
+                reasons[slot] = str(item)
+            blobs.append(b"" if isinstance(item, ShardError) else item)
         middle = time.perf_counter()
         if self.decoder is not None:
-            status = self.decoder.decode(blobs, seeds, self.crops, out)
-            for slot in np.flatnonzero((status != Status.OK) & (status != Status.DEFERRED)).tolist():
-                reasons.setdefault(slot, Status(int(status[slot])).name.lower())
-            blobs = [blob if left else b"" for blob, left in zip(blobs, status == Status.DEFERRED, strict=True)]
+            for slot, status in enumerate(self.decoder.decode(blobs, seeds, self.crops, out).tolist()):
+                if status != Status.DEFERRED:
+                    blobs[slot] = b""
+                    if status != Status.OK:
+                        reasons.setdefault(slot, Status(status).name.lower())
         self.stats.worked(read=middle - started, decode=time.perf_counter() - middle)
         for slot, reason in reasons.items():
             self._report(locations[slot], reason)
