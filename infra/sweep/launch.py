@@ -1,21 +1,26 @@
-"""Hand a sweep to a scheduler: a SLURM array script, or one Ray task a run. The sweep's folder must be shared."""
+"""Hand a sweep to a scheduler: a SLURM array script, or the Ray engine of ingest. The sweep's folder must be shared."""
 
 from __future__ import annotations
 
+import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from infra.console import stderr
-from infra.sweep.grid import SlurmSettings
 from infra.sweep.plan import Plan, PlannedRun
 from infra.sweep.run import collect, execute
-from shards.errors import ConfigError, EngineError, RunFailedError
+from ingest.engines.base import Supervision, Task
+from ingest.engines.load import Load
+from shards.errors import BiovfmError, ConfigError, RunFailedError
 from shards.files import write_text
+
+_RULES: Final = Supervision(step_timeout_seconds=math.inf, start_timeout_seconds=math.inf)
+"""A run takes days and gives no signs of life on its way."""
 
 
 def slurm_script(plan: Plan) -> str:
@@ -76,7 +81,7 @@ def submit_slurm(script: Path) -> str:
 
 
 def run_on_ray(plan: Plan, address: str, *, tell: Callable[[PlannedRun, str], None]) -> list[str]:
-    """Execute the pending runs as Ray tasks and wait for them.
+    """Execute the pending runs on a Ray cluster and wait for them; those of a node that is lost go to another one.
 
     Args:
         plan: From `infra.sweep.plan`; its folder and the dataset must be reachable from every node.
@@ -87,47 +92,58 @@ def run_on_ray(plan: Plan, address: str, *, tell: Callable[[PlannedRun, str], No
         Ids of the runs that failed.
 
     Raises:
-        ConfigError: Ray is not installed, or this machine is too small for a run.
-        EngineError: The cluster cannot be reached.
+        ConfigError: This machine is too small for a run.
+        EngineError: Ray is not installed, the cluster cannot be reached, or no worker starts there.
     """
+    from ingest.engines.ray import RayEngine
+
+    plan = replace(plan, out=plan.out.resolve())  # workers start in folders of their own
+    wanted, pending, failed = plan.grid.slurm, plan.pending(), []
+    load = Load(noun="run", cpus=wanted.cpus, gpus=wanted.gpus, keeps_workers=False, goes_on=True)
+    engine = RayEngine(address=address, rules=_RULES, patience_seconds=math.inf, load=load, tell=_say)
     try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("Ray is not installed", hint="pip install 'biovfm[ray]'") from error
-    alone = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **alone)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"no Ray cluster at {address}: {error}", hint="check --ray") from error
-    _check_room(ray, plan.grid.slurm, alone=bool(alone))
-    resources: Any = {"num_cpus": plan.grid.slurm.cpus, "num_gpus": plan.grid.slurm.gpus}
-    remote = ray.remote(**resources)(execute)
-    plan = replace(plan, out=plan.out.resolve())  # tasks start in folders of their own
-    waiting = {remote.remote(plan, run): run for run in plan.pending()}
-    for run in waiting.values():
-        tell(run, "submitted")
-    failed = []
-    while waiting:
-        ready, _ = ray.wait(list(waiting))
-        run = waiting.pop(ready[0])
-        try:
-            ray.get(ready[0])
-        except ray.exceptions.RayError as error:
-            failed.append(run.id)
-            tell(run, f"failed: {str(error).strip().splitlines()[-1]}")
-        else:
-            tell(run, "done")
-        collect(plan)
+        _check_room(load, alone=address == "local")
+        for run in pending:
+            tell(run, "submitted")
+        tasks = [Task(index=number, payload=run) for number, run in enumerate(plan.runs) if run in pending]
+        for event in engine.run(execute_on_node, plan, tasks):
+            run, why = plan.runs[event.index], event.lost or event.result
+            if why:
+                failed.append(run.id)
+            tell(run, f"failed: {why}" if why else "done")
+            collect(plan)
+    finally:
+        engine.release()
     return failed
 
 
-def _check_room(ray: Any, wanted: SlurmSettings, *, alone: bool) -> None:
-    """Ray lets a task that fits no node wait for ever; a cluster may grow such a node, this machine will not."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.gpus for node in nodes):
+def execute_on_node(plan: Plan, run: PlannedRun, beat: Callable[[int], None], skip: Mapping[int, str]) -> str:
+    """Execute a run where a worker of the engine is; why it failed, empty where it did not."""
+    beat(0)
+    if skip:
+        return f"its process ended twice: {skip[0]}"
+    try:
+        if not plan.is_finished(run):  # by a worker that was lost before it could say so
+            execute(plan, run)
+    except BiovfmError as error:
+        return error.message
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other runs go on
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _say(line: str) -> None:
+    stderr().print(line, markup=False, soft_wrap=True)
+
+
+def _check_room(load: Load, *, alone: bool) -> None:
+    """Ray lets a worker that fits no node wait for ever; a cluster may grow such a node, this machine will not."""
+    import ray
+
+    if any(map(load.places, ray.nodes())):
         return
-    message = f"no node has the {wanted.cpus} CPUs and {wanted.gpus} GPUs that a run asks for"
+    message = f"no node has the {load.cpus} CPUs and {load.gpus} GPUs that a run asks for"
     hint = "set slurm.cpus and slurm.gpus in the grid"
     if alone:
         raise ConfigError(message, hint=hint)
-    stderr().print(f"{message}; waiting for one to join ({hint} for smaller runs)", soft_wrap=True)
+    _say(f"{message}; waiting for one to join ({hint} for smaller runs)")

@@ -6,19 +6,27 @@ cached features. A run that fails leaves its log and the others go on.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from infra.reports.scaling import write_csv
 from infra.sweep.plan import RESULT, RESULTS, Plan, PlannedRun, rows_of
 from shards.errors import RunFailedError
 from shards.files import json_text, write_text
+
+_ON_LINUX: Final = sys.platform == "linux"
+_PRCTL: Final = ctypes.CDLL(None).prctl if _ON_LINUX else None
+_SET_PARENT_DEATH_SIGNAL: Final = 1
 
 
 def run_pending(plan: Plan, *, tell: Callable[[PlannedRun, str], None]) -> list[str]:
@@ -118,9 +126,14 @@ def collect(plan: Plan) -> Path | None:
 
 
 def _child(command: Sequence[str], log: Path) -> dict[str, Any]:
-    """Run a child; its standard error goes to `log`, the JSON object on its standard output is returned."""
+    """Run a child; its standard error goes to `log`, the JSON object on its standard output is returned.
+
+    Where this process is killed, the child is told to stop (on Linux), so that it holds no GPU for a run that goes on
+    elsewhere.
+    """
+    first = partial(_end_with, os.getpid()) if _ON_LINUX else None
     with log.open("a", encoding="utf-8") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603 - our own
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=first)  # noqa: PLW1509, S603 - our own; it calls the kernel alone
         try:
             output, _ = process.communicate()
         except BaseException:
@@ -134,3 +147,11 @@ def _child(command: Sequence[str], log: Path) -> dict[str, Any]:
         raise RunFailedError(f"{log.stem} gave no result", hint=f"see {log}")
     result: dict[str, Any] = json.loads(lines[-1])
     return result
+
+
+def _end_with(parent: int) -> None:
+    """In a child, before its program begins: get SIGTERM when the parent ends."""
+    assert _PRCTL is not None
+    _PRCTL(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)

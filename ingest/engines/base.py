@@ -35,6 +35,8 @@ class TaskEvent:
         beats: Signs of life of the task so far: each step's begin, and whatever it told on its way.
         done: Whether the task is finished.
         result: What the function returned.
+        lost: Why a task was given up that went down with its worker each time; an engine tells it where it is asked to
+            go on without such a task, and ends the job otherwise.
     """
 
     index: int
@@ -42,6 +44,7 @@ class TaskEvent:
     beats: int = 0
     done: bool = False
     result: Any = None
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

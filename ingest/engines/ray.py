@@ -1,14 +1,16 @@
 """A Ray cluster as engine: the same functions, the same bytes.
 
-Each CPU of the cluster gets a worker (`RayWorker`, an actor) that runs one task at a time, so a node that is lost costs
-at most as many tasks as it has CPUs; they go to other nodes. Actors are used, not Ray's tasks: Ray ends the calls of an
-actor as soon as the cluster has given its node up, but those of a task only when the connection breaks, which takes
-seven minutes where a host vanishes without a word. Install with the extra `ray`.
+Each CPU of the cluster, or whatever a task needs (`ingest.engines.load`), gets a worker (`RayWorker`, an actor) that
+runs one task at a time, so a node that is lost costs at most as many tasks as it has room for; they go to other nodes.
+Actors are used, not Ray's tasks: Ray ends the calls of an actor as soon as the cluster has given its node up, but those
+of a task only when the connection breaks, which takes seven minutes where a host vanishes without a word. Install with
+the extra `ray`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sys
 import time
@@ -20,6 +22,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from ingest.engines.base import Function, Supervision, Task, TaskEvent
+from ingest.engines.load import Load
 from ingest.engines.ray_worker import Outcome, Place, RayWorker
 from shards.errors import EngineError, LibraryError
 
@@ -31,11 +34,11 @@ _LOOK_SECONDS: Final = 5.0
 """From one look at the cluster's nodes to the next."""
 _QUIET_SECONDS: Final = 15.0
 """A wait for a free CPU is not worth a word before."""
-_WORKERS_PER_CPU: Final = 2
-"""Those that find no CPU wait for one: this is the demand that an autoscaler sees."""
+_WORKERS_PER_PLACE: Final = 2
+"""Those that find no room wait for it: this is the demand that an autoscaler sees."""
 _STARTS: Final = 3
 """Workers that may fail to start before any has started."""
-_AGAIN: Final = "run the same command again; finished units are kept"
+_INGEST: Final = Load()
 
 
 def _say(line: str) -> None:
@@ -56,10 +59,11 @@ class _Worker:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """Tasks under way; `lost` counts how often each went down with its worker."""
+    """Tasks under way; `lost` counts how often each went down with its worker, `told` is for the caller."""
 
     work: Any
     todo: deque[Task]
+    told: list[TaskEvent] = field(default_factory=list)
     lost: Counter[int] = field(default_factory=Counter)
     alive_at: float = field(default_factory=time.monotonic)
     waiting: bool = False
@@ -69,10 +73,12 @@ class RayEngine:
     """Runs tasks on a Ray cluster.
 
     Args:
-        address: Of the cluster, e.g. `ray://head:10001` or `auto`; None starts or finds one as Ray does.
+        address: Of the cluster, e.g. `ray://head:10001` or `auto`; `local` starts one on this machine, None starts or
+            finds one as Ray does.
         rules: How failures are met.
         node_retries: Times a task is run again whose node or worker was lost.
-        patience_seconds: How long a job may be without any worker.
+        patience_seconds: How long a job may be without any worker; infinite for one that waits for its turn.
+        load: What the tasks are and need.
         tell: Is given a line about each node that is lost or fails, and about what becomes of its tasks.
 
     Raises:
@@ -86,6 +92,7 @@ class RayEngine:
         rules: Supervision | None = None,
         node_retries: int = 3,
         patience_seconds: float = 600.0,
+        load: Load = _INGEST,
         tell: Callable[[str], None] = _say,
     ) -> None:
         try:
@@ -96,6 +103,7 @@ class RayEngine:
         self._rules = rules or Supervision()
         self._node_retries = node_retries
         self._patience = patience_seconds
+        self._load = load
         self._tell = tell
         self._address = address
         self._joined = False
@@ -103,14 +111,14 @@ class RayEngine:
         self._barred: set[str] = set()
         self._failed_starts = 0
         self._looked_at = 0.0
-        self._cpus = 0
+        self._places = 0
         self._join()
 
     def _join(self) -> None:
         ray = self._ray
         if not ray.is_initialized():
             _check_reachable(self._address)
-            alone = False if self._address is None else None
+            alone = False if self._address in {None, "local"} else None
             try:
                 ray.init(
                     address=self._address, log_to_driver=False, include_dashboard=alone, logging_level=logging.WARNING
@@ -139,19 +147,22 @@ class RayEngine:
                 self._recruit(run)
                 self._hand_out(run)
                 yield from self._collect(run)
+                self._dismiss(run)
+                while run.told:
+                    yield run.told.pop()
         finally:
             for worker in [worker for worker in self._workers if worker.task]:
                 self._end(worker)
                 self._workers.remove(worker)
 
     def _look_at_nodes(self, run: _Run) -> None:
-        """Every few seconds: how many CPUs there are, and whether the nodes of the workers are alive."""
+        """Every few seconds: how much room there is, and whether the nodes of the workers are alive."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
         nodes = self._ray.nodes()
-        self._cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]))
+        self._places = sum(map(self._load.places, nodes))
         dead = {node["NodeID"] for node in nodes if not node["Alive"]}
         self._lose({worker: "" for worker in self._workers if worker.place and worker.place.node in dead}, run)
         self._check_patience(run, now)
@@ -163,19 +174,21 @@ class RayEngine:
         waited = now - run.alive_at
         if waited > self._patience:
             raise EngineError(
-                f"no node of the Ray cluster had a free CPU for {self._patience:.0f} s",
-                hint=f"`ray status` shows its nodes; {_AGAIN}",
+                f"no node of the Ray cluster had {self._load.room} for {self._patience:.0f} s",
+                hint=f"`ray status` shows its nodes; {self._load.again}",
             )
         if waited > _QUIET_SECONDS and not run.waiting:
             run.waiting = True
-            self._tell(f"no node of the Ray cluster has a free CPU; waiting up to {self._patience:.0f} s for one")
+            limit = "" if math.isinf(self._patience) else f" up to {self._patience:.0f} s"
+            self._tell(f"no node of the Ray cluster has {self._load.room}; waiting{limit} for one")
 
     def _recruit(self, run: _Run) -> None:
         """Start workers, no more than there is work for."""
         busy = sum(worker.task is not None for worker in self._workers)
         usable = [worker for worker in self._workers if worker.place is None or worker.place.node not in self._barred]
-        most = max(1, self._cpus) * _WORKERS_PER_CPU - (len(self._workers) - len(usable))
-        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
+        most = max(1, self._places) * _WORKERS_PER_PLACE - (len(self._workers) - len(usable))
+        needs = {"num_cpus": self._load.cpus, "num_gpus": self._load.gpus}
+        remote = self._ray.remote(**needs, max_restarts=0, max_task_retries=0)(RayWorker)
         for _ in range(min(len(run.todo) + busy, most) - len(usable)):
             actor = remote.remote(self._rules)
             self._workers.append(_Worker(actor=actor, answer=actor.place.remote()))
@@ -192,9 +205,19 @@ class RayEngine:
             worker.task = run.todo.popleft()
             worker.answer = worker.actor.run.remote(worker.task)
 
+    def _dismiss(self, run: _Run) -> None:
+        """Give back what workers hold for which nothing is left to do."""
+        if self._load.keeps_workers or run.todo:
+            return
+        for worker in [worker for worker in self._workers if worker.task is None]:
+            self._end(worker)
+            self._workers.remove(worker)
+
     def _collect(self, run: _Run) -> Iterator[TaskEvent]:
         """Wait a moment for answers, and take those that are there."""
         asked = {worker.answer: worker for worker in self._workers if worker.answer is not None}
+        if not asked:  # the last worker was lost, and its task was given up
+            return
         ready, others = self._ray.wait(list(asked), num_returns=1, timeout=_POLL_SECONDS)
         if ready and others:
             ready += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
@@ -243,19 +266,19 @@ class RayEngine:
         if got.error:
             self._barred.add(place.node)
             if not self._has_another_node():
-                hint = got.hint or f"remove the cause, then {_AGAIN}"
+                hint = got.hint or f"remove the cause, then {self._load.again}"
                 raise EngineError(f"node {place.address}: {got.error}", hint=hint)
-            self._tell(f"node {place.address}: {got.error}; it gets no more units, and another node takes this one")
+            gets = f"it gets no more {self._load.noun}s"
+            self._tell(f"node {place.address}: {got.error}; {gets}, and another node takes this one")
             run.todo.appendleft(task)
             return None
         if run.lost[task.index]:
-            self._tell(f"unit {task.index}, which was lost, is done on node {place.address}")
+            self._tell(f"{self._load.noun} {task.index}, which was lost, is done on node {place.address}")
         return TaskEvent(index=task.index, done=True, result=got.result)
 
     def _has_another_node(self) -> bool:
-        """Whether the cluster has a node with CPUs on which no task has failed."""
-        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-        return any(node["NodeID"] not in self._barred for node in nodes)
+        """Whether the cluster has a node with room on which no task has failed."""
+        return any(self._load.places(node) and node["NodeID"] not in self._barred for node in self._ray.nodes())
 
     def _lose(self, lost: Mapping[_Worker, str], run: _Run) -> None:
         """Give up workers, and with one whose node is dead all of that node; their tasks are to be done first."""
@@ -273,10 +296,9 @@ class RayEngine:
                 held = losses.setdefault(_loss(worker.place, reason, is_dead=worker.place.node in dead), [])
                 held += [worker.task] if worker.task else []
         for loss, tasks in losses.items():
-            self._tell(f"{loss}; {_will_be_done(tasks)}")
-            for task in tasks:
-                self._count_loss(task, run, loss)
-            run.todo.extendleft(reversed(tasks))
+            again = [task for task in tasks if self._is_tried_again(task, run, loss)]
+            self._tell(f"{loss}; {self._becomes_of(tasks, again)}")
+            run.todo.extendleft(reversed(again))
 
     def _count_start(self, reason: str) -> None:
         """Give up where workers fail to start, one after the other."""
@@ -284,14 +306,30 @@ class RayEngine:
         if self._failed_starts >= _STARTS:
             raise EngineError(f"no worker starts on the Ray cluster: {reason}", hint=_same_release())
 
-    def _count_loss(self, task: Task, run: _Run, loss: str) -> None:
-        """Give up a job one of whose tasks went down with its worker too often."""
+    def _is_tried_again(self, task: Task, run: _Run, loss: str) -> bool:
+        """Count a loss; a task that went down with its worker too often is given up, or the whole job."""
         run.lost[task.index] += 1
-        if run.lost[task.index] > self._node_retries:
-            raise EngineError(
-                f"unit {task.index} was lost {run.lost[task.index]} times with its worker: {loss}",
-                hint=f"a node that is short of memory ends its workers: give it more, or fewer CPUs; then {_AGAIN}",
+        if run.lost[task.index] <= self._node_retries:
+            return True
+        why = f"{self._load.noun} {task.index} was lost {run.lost[task.index]} times with its worker: {loss}"
+        if not self._load.goes_on:
+            hint = (
+                f"a node that is short of memory ends its workers: give it more, or fewer CPUs; then {self._load.again}"
             )
+            raise EngineError(why, hint=hint)
+        run.told.append(TaskEvent(index=task.index, done=True, lost=why))
+        return False
+
+    def _becomes_of(self, tasks: Sequence[Task], again: Sequence[Task]) -> str:
+        """What becomes of tasks that were lost, some of which are done again."""
+        if not tasks:
+            return f"no {self._load.noun} was under way there"
+        given_up = [task for task in tasks if task not in again]
+        ends = ((again, "will be done elsewhere"), (given_up, "given up"))
+        return ", ".join(f"{self._named(some)} {end}" for some, end in ends if some)
+
+    def _named(self, tasks: Sequence[Task]) -> str:
+        return f"{self._load.noun}{'s' if len(tasks) > 1 else ''} {', '.join(str(task.index) for task in tasks)}"
 
     def _end(self, worker: _Worker) -> None:
         with suppress(Exception):  # dead already, or out of reach
@@ -317,13 +355,6 @@ def _loss(place: Place, reason: str, *, is_dead: bool) -> str:
     if is_dead:
         return f"node {place.address} of the Ray cluster is lost"
     return f"a worker on node {place.address} is lost ({reason})"
-
-
-def _will_be_done(tasks: Sequence[Task]) -> str:
-    if not tasks:
-        return "no unit was under way there"
-    names = ", ".join(str(task.index) for task in tasks)
-    return f"{'units' if len(tasks) > 1 else 'unit'} {names} will be done elsewhere"
 
 
 def _last_line(error: Exception) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
 from infra.cli import main
-from tests.eval.builders import write_archive
-from tests.shards.builders import small_dataset
-from tests.train.recipes import mae_recipe
+from infra.sweep.launch import execute_on_node
+from shards.errors import RunFailedError
+from tests.infra.sweep.grids import seeds_in, small_grid
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -25,26 +29,16 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
-    """Two runs of a network for tests, on one CPU each."""
-    small_dataset(str(tmp_path / "dataset"))
-    (tmp_path / "mae.yaml").write_text(mae_recipe().to_yaml())
-    write_archive(tmp_path / "medmnist", "breastmnist")
-    document = {
-        "dataset": str(tmp_path / "dataset"),
-        "recipes": [str(tmp_path / "mae.yaml")],
-        "seeds": [0, 1],
-        "set": {"run.steps": 2},
-        "probe": {"tasks": "breast", "data": str(tmp_path / "medmnist"), "image_size": 32, "resamples": 20},
-        "slurm": {"gpus": 0, "cpus": 1, "time": "00:10:00"},
-    }
-    path = tmp_path / "grid.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+    return small_grid(tmp_path)
 
 
-def seeds_in(results: Path) -> set[str]:
-    with results.open(newline="") as lines:
-        return {row["seed"] for row in csv.DictReader(lines)}
+@pytest.fixture
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray's own folder; short, since the paths of sockets must be."""
+    with TemporaryDirectory(prefix="bv-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # no token in anybody's home directory
+        yield
 
 
 def slurm_runs() -> bool:
@@ -66,6 +60,7 @@ def test_an_array_job_fills_the_table(grid: Path, tmp_path: Path, monkeypatch: p
         time.sleep(1)
 
 
+@pytest.mark.usefixtures("ray_folder")
 def test_a_local_ray_fills_the_table(grid: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     out = tmp_path / "out"
@@ -77,15 +72,29 @@ def test_a_local_ray_fills_the_table(grid: Path, tmp_path: Path) -> None:
     assert again.returncode == 0
 
 
+@pytest.mark.usefixtures("ray_folder")
 def test_a_run_that_fits_no_node_is_an_error(grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray")
     document = yaml.safe_load(grid.read_text())
     grid.write_text(yaml.safe_dump({**document, "slurm": {"gpus": 0, "cpus": 4096}}))
-    try:
-        assert main(["sweep", str(grid), "--out", str(tmp_path / "out"), "--ray", "local"]) == 2
-    finally:
-        ray.shutdown()
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "out"), "--ray", "local"]) == 2
     assert "no node has the 4096 CPUs" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_told_and_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan: Any = SimpleNamespace(is_finished=lambda _: False)
+    for error, told in ((RunFailedError("no result", hint="see"), "no result"), (KeyError("x"), "KeyError: 'x'")):
+        monkeypatch.setattr("infra.sweep.launch.execute", Mock(side_effect=error))
+        beats: list[int] = []
+        assert execute_on_node(plan, Mock(), beats.append, {}) == told
+        assert beats == [0]
+    assert "crashed" in execute_on_node(plan, Mock(), lambda _: None, {0: "crashed"})
+
+
+def test_a_run_that_a_lost_worker_finished_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.sweep.launch.execute", Mock(side_effect=AssertionError))
+    plan: Any = SimpleNamespace(is_finished=lambda _: True)
+    assert execute_on_node(plan, Mock(), lambda _: None, {}) == ""
 
 
 def environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ from infra.sweep.run import pretrain_arguments, probe_arguments
 from shards.errors import ConfigError
 from shards.subset.lock import Lock
 from tests.eval.builders import write_archive
+from tests.faults import wait_for
 from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from train.recipe_files import load_recipe
@@ -184,12 +185,11 @@ def test_mistakes_on_the_command_line(
         assert message in capsys.readouterr().err
 
 
-def test_ray_that_is_not_there(material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("ray"):
-        pytest.skip("Ray is installed")
-    assert main(["sweep", str(write_grid(material)), "--out", str(tmp_path), "--ray", "auto"]) == 2
+def test_ray_that_is_not_there(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["sweep", str(write_grid(material)), "--out", str(tmp_path), "--ray", "auto"]) == 1
     assert "biovfm[ray]" in capsys.readouterr().err
 
 
@@ -220,6 +220,33 @@ def test_a_killed_sweep_goes_on_and_scaling_reads_its_results(material: Path, tm
     assert document["results"][0]["provenance"]["trainer"]["samples_digest"] == document["run"]["lock_digest"]
     assert main(["scaling", str(out / "results.csv"), "--out", str(tmp_path / "report"), "--json"]) == 0
     assert (tmp_path / "report" / "figures" / "curves_data_fraction.svg").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent has ended")
+def test_what_a_run_has_started_ends_with_it_however_it_is_killed(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    child = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    program = f"""
+import pathlib, sys
+from infra.sweep.run import _child
+_child([sys.executable, "-c", {child!r}], pathlib.Path({str(tmp_path / "log")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    wait_for(lambda: started.is_file() and started.read_text() != "", seconds=120)
+    pid = int(started.read_text())
+    assert Path(f"/proc/{pid}").exists()
+    process.kill()
+    process.wait()
+    wait_for(lambda: has_ended(pid), seconds=60)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or nobody has taken note of its end yet."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _wait_for_results(out: Path, number: int, process: subprocess.Popen[bytes]) -> None:

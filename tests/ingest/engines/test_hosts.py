@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -19,8 +18,9 @@ from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset
 from shards.store import open_store
 from tests.faults import wait_for
-from tests.hosts import Host, are_permitted, hosts, s3_on
+from tests.hosts import are_permitted, hosts, s3_on
 from tests.ingest.material import encoded, photo, public_spec
+from tests.ray_hosts import Cluster, ray_on
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'biovfm[ray]')")
 pytestmark = [
@@ -28,54 +28,8 @@ pytestmark = [
     pytest.mark.skipif(not are_permitted(), reason="network namespaces need root and iproute2"),
 ]
 
-PORT = 6379
 UNITS = 16
 SETTINGS = IngestSettings(unit_files=2, shard_bytes=400_000)
-_QUICK = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
-_RAY = (sys.executable, "-m", "ray.scripts.scripts", "start")
-_SMALL = ("--object-store-memory=100000000", "--disable-usage-stats", "--block")
-_ENV = {"RAY_memory_monitor_refresh_ms": "0", "OMP_NUM_THREADS": "1"}
-
-
-@dataclass(slots=True, kw_only=True)
-class Cluster:
-    """A head, where the job's own process runs and no unit is mapped, and worker hosts of one CPU each."""
-
-    head: Host
-    workers: list[Host]
-    env: dict[str, str]
-    folder: Path
-    scratch: Path
-    starts: int = field(default=0)
-
-    def start(self) -> None:
-        """Start Ray on each host."""
-        self.starts += 1
-        words = ["--head", f"--node-ip-address={self.head.address}", f"--port={PORT}", "--num-cpus=0"]
-        more = ["--include-dashboard=false", f"--system-config={json.dumps(_QUICK)}", f"--temp-dir={self.scratch}"]
-        self._start(self.head, [*words, *more])
-        self._wait(self.head)
-        for host in self.workers:
-            words = [f"--address={self.head.address}:{PORT}", f"--node-ip-address={host.address}", "--num-cpus=1"]
-            self._start(host, words)
-            self._wait(host)  # one after the other: they share a disk, and with it the names of their sockets
-
-    def power_off(self) -> None:
-        for host in (self.head, *self.workers):
-            host.power_off()
-
-    def _log(self, host: Host) -> Path:
-        return self.folder / f"{host.name}-{self.starts}.log"
-
-    def _start(self, host: Host, words: list[str]) -> None:
-        host.start([*_RAY, *words, *_SMALL], env=self.env, log=self._log(host))
-
-    def _wait(self, host: Host) -> None:
-        log = self._log(host)
-        try:
-            wait_for(lambda: "Ray runtime started" in log.read_text(), seconds=120)
-        except TimeoutError:
-            pytest.fail(log.read_text())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +42,7 @@ class Job:
 
     def end(self) -> dict[str, Any]:
         """Wait for its end and read the answer, which is strict JSON and nothing else."""
-        assert self.process.wait(120) == 0, self.log.read_text()
+        assert self.process.wait(300) == 0, self.log.read_text()
         found: dict[str, Any] = json.loads(self.answer.read_text())
         return found
 
@@ -109,14 +63,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             store.put_if_absent(f"{number:03d}.png", encoded(photo(number, height=600, width=800)))
         run_job(public_spec(), "s3://data/raw", "s3://data/one-machine", workers=1, settings=SETTINGS)
         (folder / "settings.yaml").write_text("unit_files: 2\nshard_bytes: 400000\n")
-        scratch = Path(f"/tmp/bv-ray-{head.name[2:6]}")  # the paths of sockets must be short
-        made = Cluster(head=head, workers=workers, env=env | _ENV, folder=folder, scratch=scratch)
-        try:
-            made.start()
+        with ray_on(head, workers, folder=folder, env=env) as made:
             yield made
-        finally:
-            made.power_off()
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def start_ingest(cluster: Cluster, dataset: str, *, part: str = "") -> Job:
@@ -125,7 +73,7 @@ def start_ingest(cluster: Cluster, dataset: str, *, part: str = "") -> Job:
     command = [
         *(sys.executable, "-m", "infra.cli"),
         *("ingest", "test", "s3://data/raw", dataset, "--modality", "Fundus", "--deidentified", "--json"),
-        *("--engine", "ray", "--address", f"{cluster.head.address}:{PORT}"),
+        *("--engine", "ray", "--address", cluster.address),
         *("--settings", str(cluster.folder / "settings.yaml")),
     ]
     shell = ["sh", "-c", 'out=$1; shift; exec "$@" >"$out"', "sh", str(answer)]
@@ -139,7 +87,7 @@ def staged(dataset: str) -> dict[str, float]:
 
 
 def wait_for_units(job: Job, dataset: str, number: int) -> None:
-    wait_for(lambda: job.process.poll() is not None or len(staged(dataset)) >= number, seconds=120)
+    wait_for(lambda: job.process.poll() is not None or len(staged(dataset)) >= number, seconds=300)
     assert job.process.poll() is None, job.log.read_text()
 
 
@@ -183,7 +131,7 @@ def test_a_worker_host_that_is_cut_off_costs_its_unit_in_flight(cluster: Cluster
     gone.cut()
     finished = staged(dataset)
     try:
-        wait_for(lambda: "is lost" in job.log.read_text(), seconds=60)
+        wait_for(lambda: "is lost" in job.log.read_text(), seconds=120)
         kept = staged(dataset)
         report = job.end()
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ingest.engines.base import Supervision, Task
+from ingest.engines.load import Load
 from ingest.job.run import run_job
 from ingest.settings import IngestSettings
 from shards.errors import EngineError, MachineError
@@ -43,11 +44,14 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # no token in anybody's home directory
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # the machine's memory is not the test's
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
         scratch = tempfile.mkdtemp(prefix="bv-ray-", dir="/tmp")  # the paths of sockets must be short
-        nodes = patient(lambda: Cluster(initialize_head=True, head_node_args={**small, "temp_dir": scratch}))
+        (Path(scratch) / "ray").mkdir()
+        patch.setenv("RAY_TMPDIR", scratch)
+        nodes = patient(lambda: Cluster(initialize_head=True, head_node_args=small))
         patient(lambda: nodes.add_node(**small))
         yield nodes
         ray.shutdown()
@@ -95,6 +99,14 @@ def kills_its_worker(_context: None, _number: int, beat: Callable[[int], None], 
     del beat, skip
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def kills_its_worker_at_3(_context: None, number: int, beat: Callable[[int], None], skip: Mapping[int, str]) -> int:
+    del beat, skip
+    if number == 3:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return number
 
 
 def results(engine: Any, function: Any, context: Any) -> dict[int, Any]:
@@ -156,6 +168,23 @@ def test_a_unit_that_takes_its_worker_down_each_time_ends_the_job(cluster: Any) 
     engine = RayEngine(address=cluster.address, rules=RULES, node_retries=1, tell=lambda _: None)
     with pytest.raises(EngineError, match=r"unit \d+ was lost 2 times with its worker"):
         results(engine, kills_its_worker, None)
+
+
+def test_a_unit_that_takes_its_worker_down_each_time_may_be_given_up(cluster: Any) -> None:
+    from ingest.engines.ray import RayEngine
+
+    said: list[str] = []
+    load = Load(noun="run", keeps_workers=False, goes_on=True)
+    engine = RayEngine(address=cluster.address, rules=RULES, node_retries=0, load=load, tell=said.append)
+    try:
+        found = {event.index: event for event in engine.run(kills_its_worker_at_3, None, TASKS)}
+        assert not engine._workers
+    finally:
+        engine.release()
+    assert found.keys() == set(range(12))
+    assert "run 3 was lost 1 times with its worker" in found.pop(3).lost
+    assert all(event.result == index and not event.lost for index, event in found.items())
+    assert any("run 3 given up" in line for line in said)
 
 
 def test_a_job_without_a_free_cpu_says_so_and_ends(cluster: Any) -> None:
