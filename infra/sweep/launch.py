@@ -98,7 +98,10 @@ def run_on_ray(plan: Plan, address: str, *, tell: Callable[[PlannedRun, str], No
     from ingest.engines.ray import RayEngine
 
     plan = replace(plan, out=plan.out.resolve())  # workers start in folders of their own
-    wanted, pending, failed = plan.grid.slurm, plan.pending(), []
+    wanted, pending = plan.grid.slurm, plan.pending()
+    failed: list[str] = []
+    if not pending:
+        return failed
     load = Load(noun="run", cpus=wanted.cpus, gpus=wanted.gpus, keeps_workers=False, goes_on=True)
     engine = RayEngine(address=address, rules=_RULES, patience_seconds=math.inf, load=load, tell=_say)
     try:
