@@ -284,6 +284,7 @@ def _warn(line: str) -> None:
 def _engine(name: str, address: str | None, workers: int, settings: IngestSettings) -> Iterator[Engine]:
     """Where the job runs; local processes start at once."""
     from ingest.engines.base import Supervision
+    from ingest.engines.lean import without_pandas
     from ingest.engines.local import LocalEngine
 
     rules = Supervision.of(settings.limits)
@@ -293,7 +294,7 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
         with redirect_stdout(sys.stderr):  # Ray prints there what becomes of its nodes
             yield RayEngine(address=address, rules=rules, tell=_warn)
         return
-    with LocalEngine(workers, rules) as engine:
+    with without_pandas(), LocalEngine(workers, rules) as engine:
         engine.start("ingest.job.map")
         yield engine
 

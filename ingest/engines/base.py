@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ingest.settings import LimitSettings
 
 Function = Callable[[Any, Any, Callable[[int], None], Mapping[int, str]], Any]
-"""`function(context, payload, beat, skip) -> result`; at module level, so that other processes can import it."""
+"""`function(context, payload, beat, skip) -> result`; at module level, not of `__main__`: other processes import it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,22 +14,21 @@ import ctypes
 import importlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.abc import MetaPathFinder
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawValue
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
+from ingest.engines.lean import without_main, without_pandas
 from ingest.engines.memory import arrow_from_c, keep_freed, limit_growth
 from shards.decode.opencv import find_opencv
 from shards.errors import BiovfmError, ConfigError, LibraryError, MachineError
@@ -176,7 +175,8 @@ def _start(module: str, memory_bytes: int) -> _Worker:
     resource_tracker.ensure_running()  # its start would undo the next line
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process ignores Ctrl-C by itself
     try:
-        process.start()
+        with without_main():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
     theirs.close()
@@ -250,12 +250,17 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     _silence()
-    sys.meta_path.insert(0, _WithoutPandas())
-    _one_thread()
-    arrow_from_c()
-    keep_freed()
-    importlib.import_module(module)
-    limit_growth(memory_bytes)
+    with without_pandas():
+        _one_thread()
+        arrow_from_c()
+        keep_freed()
+        importlib.import_module(module)
+        limit_growth(memory_bytes)
+        _serve(pipe, beat)
+
+
+def _serve(pipe: Connection, beat: Callable[[int], None]) -> None:
+    """Do what the pipe brings until it is closed."""
     function: Function
     context: Any
     while True:
@@ -303,16 +308,6 @@ def _silence() -> None:
     """Native decoders print to standard error, some of it quoted from the file: it must not reach a log."""
     if os.environ.get("BIOVFM_DEBUG") != "1":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-class _WithoutPandas(MetaPathFinder):
-    """No reader needs pandas, and pyarrow imports it to see whether a list is a Series: a third of a worker's start."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        """Say that there is none."""
-        del path, target
-        if fullname == "pandas":
-            raise ModuleNotFoundError("ingest workers have no pandas", name=fullname)
 
 
 def _one_thread() -> None:
