@@ -200,6 +200,8 @@ class KnownFiles:
         ids = _committed(dataset, source, rules)
         number = {job: order for order, job in enumerate(ids)}
         paths, sizes, stamps, orders = [_NONE], [np.empty(0, np.int64)], [np.empty(0, np.uint32)], [_NONE.astype("u4")]
+        if not ids:
+            return cls(paths[0], sizes[0], stamps[0])
         with dataset.database("raw_files", ids=_table(job_id=ids)) as database:
             rows = database.sql(f"SELECT raw_path, size, stamp, job_id {_KNOWN_SQL}", params=[source, rules])
             for batch in rows.to_arrow_reader(_BATCH):
@@ -296,6 +298,8 @@ _NONE: Final = np.empty(0, np.uint64)
 
 def _committed(dataset: Dataset, source: str, rules: str) -> list[str]:
     """The committed jobs that read files of a source by certain rules, oldest first."""
+    if dataset.table("raw_files") is None:
+        return []
     sql = "SELECT DISTINCT job_id FROM raw_files WHERE source = ? AND rules = ? AND state = 'read'"
     there = set(dataset.committed(dataset.query(sql, params=[source, rules])["job_id"].to_pylist()))
     known = [str(job["job_id"]) for job in dataset.jobs()]

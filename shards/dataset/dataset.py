@@ -365,7 +365,7 @@ class Dataset:
         """
         import pyarrow as pa
 
-        if not hashes:
+        if not hashes or self.table("index") is None:
             return {}
         wanted = pa.table({"pixel_sha256": pa.array(sorted(set(hashes)), pa.string())})
         sql = "SELECT pixel_sha256, min(key) AS key FROM samples JOIN wanted USING (pixel_sha256) GROUP BY 1"
