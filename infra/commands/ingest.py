@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
 from infra.console import emit, log_event, number, progress, stderr
 from infra.stages import StageClock
+from ingest.engines.lean import one_blas_thread
 from ingest.engines.memory import arrow_from_c
 
 if TYPE_CHECKING:
@@ -139,6 +141,8 @@ def ingest(
         and of what was rejected. A report of the same job that is there already stays.
     """
     arrow_from_c()
+    with one_blas_thread():
+        import_module("numpy")
     spec = _spec(
         source,
         modality,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import Final
 
-__all__ = ["without_main", "without_pandas"]
+__all__ = ["one_blas_thread", "without_main", "without_pandas"]
+
+_BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
 
 
 class _WithoutPandas(MetaPathFinder):
@@ -47,3 +51,20 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """While inside, numpy is loaded with one thread for linear algebra, here or in a process that is spawned.
+
+    Its threads turn in circles while they wait for work, and a job multiplies matrices of some dozen rows. What a user
+    set stays.
+    """
+    if _BLAS_THREADS in os.environ:
+        yield
+        return
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_BLAS_THREADS]

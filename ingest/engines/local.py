@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ingest.engines.base import Function, Ledger, Supervision, Task, TaskEvent
-from ingest.engines.lean import without_main, without_pandas
+from ingest.engines.lean import one_blas_thread, without_main, without_pandas
 from ingest.engines.memory import arrow_from_c, keep_freed, limit_growth
 from shards.decode.opencv import find_opencv
 from shards.errors import BiovfmError, ConfigError, LibraryError, MachineError
@@ -175,7 +175,7 @@ def _start(module: str, memory_bytes: int) -> _Worker:
     resource_tracker.ensure_running()  # its start would undo the next line
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process ignores Ctrl-C by itself
     try:
-        with without_main():
+        with without_main(), one_blas_thread():
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from ingest.engines.base import Task
-from ingest.engines.lean import without_main, without_pandas
+from ingest.engines.lean import one_blas_thread, without_main, without_pandas
 from ingest.engines.local import LocalEngine
 
 
@@ -30,6 +31,16 @@ def test_the_main_module_is_back_also_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), without_main():
         1 / len(vars(sys.modules["__main__"]).get("__file__", ""))
     assert sys.modules["__main__"] is main
+
+
+@pytest.mark.parametrize("before", [None, "3"])
+def test_what_a_user_says_of_blas_threads_stays(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
+    with one_blas_thread():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == (before or "1")
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == before
 
 
 def loaded(context: object, names: tuple[str, ...], beat: Callable[[int], None], skip: Mapping[int, str]) -> list[str]:
