@@ -76,10 +76,12 @@ def test_a_compiled_run_has_the_numbers_of_a_plain_one(name: str, monkeypatch: p
     make, changes = SETTINGS[name]
     plain = losses(make(**changes))
     compiled = losses(make(**{**changes, "run": {**changes.get("run", {}), "compile": True}}))
+    # CPUs multiply bf16, of 8 bits, in their own ways, and a target's information is a small difference of entropies.
+    bounds = {"rel": 2e-2, "abs": 5e-4} if "bf16" in name else {"rel": 1e-4, "abs": 1e-4}
     for one, other in zip(plain, compiled, strict=True):
         assert one.keys() == other.keys()
         for key in one:
-            assert other[key] == pytest.approx(one[key], rel=2e-2 if "bf16" in name else 1e-4, abs=1e-4)
+            assert other[key] == pytest.approx(one[key], **bounds)
 
 
 def test_blocks_heads_and_the_teachers_copy_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
