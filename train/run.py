@@ -33,6 +33,7 @@ from train.checkpoint import (
     hold_folder,
     setting_changes,
 )
+from train.choice import choose_decode, choose_kernels
 from train.data import ImageStream, open_stream
 from train.distributed import (
     World,
@@ -44,7 +45,6 @@ from train.distributed import (
     on_first_rank,
 )
 from train.export import timm_model, whole_weights, write_export
-from train.feed.choice import choose_decode, choose_kernels
 from train.loop import Loop, Monitor, StopFlag, stop_on_signals
 from train.methods import build_method
 from train.optim import build_optimizer

@@ -22,8 +22,8 @@ from shards.errors import ConfigError, SubsetError
 from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
+from train.choice import KernelFacts
 from train.distributed import World, join_world
-from train.feed.choice import KernelFacts
 from train.loop import Loop
 from train.objectives.ibot import ibot_loss, mask_weights
 from train.objectives.koleo import koleo_loss
@@ -134,7 +134,7 @@ def train_with_kernels_of_one(out: Path, world: World) -> None:
 
     run = Loop.run
     facts = KernelFacts(kernels=own, capability="9.0")
-    with patch("train.feed.choice._kernel_facts", lambda _: facts), patch.object(Loop, "run", seen):
+    with patch("train.choice._kernel_facts", lambda _: facts), patch.object(Loop, "run", seen):
         pretrain(mae_recipe(run={"steps": 2}), data="memory", out=out / "kernels", stream=MemoryStream, say=told.append)
     (out / f"kernels-{world.rank}.txt").write_text("\n".join(told))
 

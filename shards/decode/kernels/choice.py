@@ -43,7 +43,7 @@ def kernels_for(device: torch.device) -> Kernels:
     """What crops and augments on a device, as far as this process knows.
 
     `BIOVFM_KERNELS=torch` takes the reference everywhere. A run on several ranks has one answer for all
-    (`train.feed.choice.choose_kernels`).
+    (`train.choice.choose_kernels`).
 
     Raises:
         ConfigError: The setting is another word, or asks for Triton where it cannot be used.

@@ -8,8 +8,8 @@ import torch
 from shards.decode.kernels.choice import Kernels
 from shards.errors import ConfigError
 from tests.train.recipes import mae_recipe
+from train.choice import DecodeFacts, KernelFacts, choose_decode, choose_kernels, common_kernels, decide
 from train.distributed import World
-from train.feed.choice import DecodeFacts, KernelFacts, choose_decode, choose_kernels, common_kernels, decide
 
 pytestmark = pytest.mark.torch
 
@@ -98,5 +98,5 @@ def test_nothing_is_said_of_kernels_on_the_cpu() -> None:
 
 
 def test_the_kernels_of_a_gpu_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.feed.choice._kernel_facts", lambda _: with_triton())
+    monkeypatch.setattr("train.choice._kernel_facts", lambda _: with_triton())
     assert choose_kernels(World(0, 1, CPU)) == ("triton", "crops and augmentation on the device by triton: Triton 3.5")
