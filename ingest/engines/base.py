@@ -80,6 +80,11 @@ class Supervision:
 class Engine(Protocol):
     """Runs tasks; the order of events between tasks is free."""
 
+    @property
+    def num_workers(self) -> int:
+        """How many tasks run at a time; 0 where nobody knows beforehand."""
+        ...
+
     def run(self, function: Function, context: Any, tasks: Sequence[Task]) -> Iterator[TaskEvent]:
         """Run `function(context, task.payload, beat, skip)` for every task.
 

@@ -77,6 +77,11 @@ class LocalEngine:
     ) -> None:
         self.release()
 
+    @property
+    def num_workers(self) -> int:
+        """How many tasks run at a time."""
+        return self._num
+
     def start(self, module: str) -> None:
         """Start the processes and let them import a module, while the caller does what comes before the first run."""
         while len(self._workers) < self._num:

@@ -127,6 +127,11 @@ class RayEngine:
                 raise EngineError(f"no Ray cluster at {self._address}: {error}", hint="check --address") from error
             self._joined = True
 
+    @property
+    def num_workers(self) -> int:
+        """Nobody knows: nodes come and go."""
+        return 0
+
     def release(self) -> None:
         """End the workers, and leave the cluster where this engine joined it."""
         for worker in self._workers:

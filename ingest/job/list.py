@@ -186,7 +186,7 @@ def cut_units(items: Sequence[RawItem], settings: IngestSettings) -> list[Unit]:
     current: list[RawItem] = []
     size = 0
     for item in items:
-        inside = bool(current) and _one_pass(current[-1], item)
+        inside = bool(current) and in_one_pass(current[-1], item)
         full = size >= settings.unit_bytes or len(current) >= settings.unit_files
         if current and full and not inside:
             units.append(Unit(index=len(units), items=Compact(current)))
@@ -198,7 +198,7 @@ def cut_units(items: Sequence[RawItem], settings: IngestSettings) -> list[Unit]:
     return units
 
 
-def _one_pass(before: RawItem, item: RawItem) -> bool:
+def in_one_pass(before: RawItem, item: RawItem) -> bool:
     """Whether two neighbours come out of the same forward pass."""
     if item.path != before.path:
         return False

@@ -16,6 +16,7 @@ from typing import Final
 
 from ingest.engines.base import Engine, Task, TaskEvent
 from ingest.engines.local import LocalEngine
+from ingest.job.parts import run_in_parts
 from ingest.job.report import Progress, Watcher
 from ingest.job.share import Share
 from ingest.job.unit_writer import Prepared, UnitWriter
@@ -97,16 +98,9 @@ def _map_missing(
     if share is not None:
         left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
     Thread(target=import_module, args=("duckdb",)).start()  # settling needs it, and it is large
-    running: dict[int, TaskEvent] = {}
     total = sum(len(unit.items) for unit in units)
-    tasks = [Task(index=unit.index, payload=unit) for unit in left]
-    for event in engine.run(map_unit, context, tasks) if tasks else ():
-        if event.done:
-            reports[event.index] = event.result
-            running.pop(event.index, None)
-        else:
-            running[event.index] = event
-        tell(_progress(reports.values(), running.values(), total))
+    for running in run_in_parts(engine, map_unit, context, left, reports):
+        tell(_progress(reports.values(), running, total))
     if share is not None:
         reports |= staging.reports()
     if any(unit.index not in reports for unit in units):
@@ -141,11 +135,11 @@ def check_unit(context: MapContext, unit: UnitReport, beat: Beat, skip: Mapping[
 
 
 def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) -> UnitReport:
-    """Read, normalise, judge, fingerprint and stage one unit.
+    """Read, normalise, judge, fingerprint and stage one unit, or a part of one (an engine's function).
 
     Args:
         context: The job.
-        unit: The raw files.
+        unit: The raw files; what comes of a part need not be on the disk when it is done.
         beat: Told the position of each raw file before it is read and with each image of it, so that a crash is known
             to be that file's, and a long file that gets on is not stopped.
         skip: Positions that are given up → why, as the detail of `over_budget`.
@@ -159,9 +153,11 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
         StoreError: What was made could not be stored.
     """
     context.encoding.require()
-    staging = context.staging()
+    staging, is_whole = context.staging(), unit.num_parts == 1
+    if not is_whole:
+        staging = staging.part(unit.index, unit.part, unit.num_parts)
     with staging.workplace() as folder, silence():
-        with UnitWriter(context, unit.index, folder, durable=staging.is_local) as writer:
+        with UnitWriter(context, unit.index, folder, durable=staging.is_local and is_whole) as writer:
             files = open_items(RawRoot(context.raw_url), list(unit.items), context.settings.limits)
             for position, (item, raw) in enumerate(files):
                 beat(position)

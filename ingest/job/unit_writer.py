@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,10 @@ from ingest.privacy.pseudonyms import Pseudonyms, group_of
 from ingest.raw.items import RawItem, RejectError
 from ingest.readers import RawImage
 from ingest.staging.context import MapContext
-from ingest.staging.folder import unit_file, unit_tar
+from ingest.staging.folder import Staging, unit_file, unit_tar
 from ingest.staging.report import UnitReport
 from ingest.staging.tables import STAGED_SCHEMAS, TableSpool
-from shards.dataset.shard_file import Sample, ShardFile, ShardWriter
+from shards.dataset.shard_file import Placement, Sample, ShardFile, ShardWriter, read_blocks
 from shards.schema import modality_folder
 
 
@@ -87,7 +89,7 @@ class UnitWriter:
 
     def __enter__(self) -> UnitWriter:
         for name, schema in STAGED_SCHEMAS.items():
-            spool = TableSpool(self.folder / unit_file(self.index, name), schema())
+            spool = TableSpool(self.folder / unit_file(self.index, name), schema(), durable=self.durable)
             self._tables[name] = self._stack.enter_context(spool)
         return self
 
@@ -160,9 +162,7 @@ class UnitWriter:
         meta |= {name: _number(row[name]) for name in ("window_center", "window_width")}
         shard = self._shard(prepared.modality)
         sample = Sample(key=row["key"], extension=encoded.extension, image=encoded.data, meta=meta)
-        place = shard.writer.add(sample)
-        placed = {name: getattr(place, name) for name in ("shard_row", "byte_offset", "byte_length", "crc32c")}
-        self._tables["index"].add({**row, **placed, "shard": shard.name})
+        self._note_place(row, shard, shard.writer.add(sample))
         self._tables["fingerprints"].add(
             {
                 **{name: row[name] for name in ("key", "source", "group_id", "pixel_sha256")},
@@ -174,9 +174,40 @@ class UnitWriter:
         self._tables["neighbours"].add(self._neighbourhood(image)._asdict())
         self._seen[prepared.digest] = row["key"]
         self._digests.append(prepared.digest)
+
+    def append(self, staging: Staging, part: UnitReport) -> None:
+        """Add what was staged of the next files of this unit by themselves, as if they were read now.
+
+        Raises:
+            RejectError: An image of theirs is here already: with these files in one piece it would be a reject.
+            StoreError: What is staged is damaged or gone.
+        """
+        rows = {name: staging.checked_rows(part, name) for name in STAGED_SCHEMAS}
+        for row in rows["index"]:
+            self.check_new(row["pixel_sha256"])
+        blocks = {tar: read_blocks(io.BytesIO(staging.checked_tar(part, tar)), name=tar) for tar in part.shards}
+        first = self._kept
+        for row in rows.pop("index"):
+            shard = self._shard(row["modality"])
+            self._note_place(row, shard, shard.writer.add_block(next(blocks[row["shard"]])))
+            if self._kept - first - 1 not in part.withheld:
+                self._seen[row["pixel_sha256"]] = row["key"]
+        for name, others in rows.items():
+            for row in others:
+                self._tables[name].add(row)
+        self._withheld += [first + position for position in part.withheld]
+        self._files += part.files
+        self._pending += part.pending
+        self._items += part.items
+        self._rejected.update(part.rejected)
+
+    def _note_place(self, row: Mapping[str, Any], shard: _OpenShard, place: Placement) -> None:
+        """An image of this row was added to a shard."""
+        placed = {name: getattr(place, name) for name in ("shard_row", "byte_offset", "byte_length", "crc32c")}
+        self._tables["index"].add({**row, **placed, "shard": shard.name})
         self._kept += 1
         if shard.writer.size >= self.context.settings.shard_bytes:
-            self._close_shard(prepared.modality)
+            self._close_shard(row["modality"])
 
     def _neighbourhood(self, image: RawImage) -> Neighbourhood:
         """Where the image stands among other files; nowhere where something says what belongs together."""

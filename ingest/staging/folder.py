@@ -4,14 +4,15 @@
     u000012.index.parquet               rows of the unit's samples; `.rejects`, `.fingerprints` and `.raw_files`
                                         likewise: the tables have the names that they have in the dataset
     u000012-ct-0003.tar                 a staged shard of the unit
+    parts/u000012-003-of-008/…          what a part of a unit staged, with names as above, until the unit is joined
     headers/u000012.json                what a step before the map step found out (`headers`, `ranges`)
     promoted/shards/<source>/…/<id>.tar a final name that this job has used: empty, or the staged tar that it was
     work/…                              files under way, of workers on this machine
 
 What a kill leaves behind, and what the next run of the same job makes of it:
 
-- While a unit is mapped: files in `work/`, or tars and tables without a report. The unit is mapped again, and what lies
-  there is replaced.
+- While a unit is mapped: files in `work/`, finished parts, or tars and tables without a report. The unit is mapped
+  again, and what lies there is replaced.
 - While shards are promoted: shards under final names that no index row names yet. Each name was noted in `promoted/`
   before the shard appeared. The next run finds a moved tar by that note, and `sweep` removes what the index does not
   name.
@@ -73,6 +74,7 @@ class Staging:
 
     def __init__(self, store: Store, job_id: str) -> None:
         self._store = store
+        self._job_id = job_id
         self._path = f"{_ROOT}/{job_id}"
         self._cache: OrderedDict[tuple[int, str], pa.Table] = OrderedDict()
 
@@ -80,6 +82,10 @@ class Staging:
     def is_local(self) -> bool:
         """Whether it lies on a disk of this machine: what is made there must be brought to the disk."""
         return self._store.local_path(self._path) is not None
+
+    def part(self, unit: int, number: int, num_parts: int) -> Staging:
+        """Where a part of a unit is staged, until the unit is joined."""
+        return Staging(self._store, f"{self._job_id}/parts/u{unit:06d}-{number:03d}-of-{num_parts:03d}")
 
     def is_empty(self) -> bool:
         """Whether nothing is staged."""
@@ -152,21 +158,33 @@ class Staging:
         if local is not None and local.exists():  # else the store tells what is wrong
             source = pa.OSFile(str(local))
         else:
-            source = pa.BufferReader(self._read_table(unit, name))
+            source = pa.BufferReader(self._read_whole(path, unit.tables[name]))
         with source, pq.ParquetFile(source, pre_buffer=False) as file:
             yield file
         pa.default_memory_pool().release_unused()  # a job reads thousands of these
 
-    def _read_table(self, unit: UnitReport, name: str) -> bytes:
-        """The bytes of a table.
+    def checked_rows(self, unit: UnitReport, name: str) -> list[dict[str, Any]]:
+        """The rows of one of a unit's tables, compared with the checksum also where they lie on a local disk.
 
         Raises:
-            StoreError: They are damaged, however often they are read.
+            StoreError: They are damaged, however often they are read, or gone.
         """
-        path = f"{self._path}/{unit_file(unit.index, name)}"
+        data = self._read_whole(f"{self._path}/{unit_file(unit.index, name)}", unit.tables[name])
+        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data), use_threads=False).to_pylist()
+        return rows
+
+    def checked_tar(self, unit: UnitReport, tar: str) -> bytes:
+        """One of a unit's staged tars, compared with its checksum.
+
+        Raises:
+            StoreError: It is damaged, however often it is read, or gone.
+        """
+        return self._read_whole(f"{self._path}/{tar}", unit.shards[tar][1])
+
+    def _read_whole(self, path: str, sha256: str) -> bytes:
         for _ in range(_READS):
             data = self._store.read(path)
-            if hashlib.sha256(data).hexdigest() == unit.tables[name]:
+            if hashlib.sha256(data).hexdigest() == sha256:
                 return data
         raise StoreError(f"{self._store.url}/{path} does not hold what was written", hint="run the same command again")
 

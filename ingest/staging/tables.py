@@ -40,10 +40,12 @@ class TableSpool:
     Args:
         path: The file to make.
         schema: Its columns.
+        durable: Whether it is on the disk when the `with` block ends.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
         self.num_rows = 0
         self._schema = schema
         self._pending: list[Mapping[str, Any]] = []
@@ -58,8 +60,9 @@ class TableSpool:
         if kind is None:
             self._flush()
         self._writer.close()
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
+        if self._durable:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
