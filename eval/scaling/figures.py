@@ -71,6 +71,9 @@ def plot_curves(measurements: Sequence[Measurement], slopes: Sequence[Slope], ax
         for (algorithm, fixed), members in groups.items():
             law = by_group.get((algorithm, fixed))
             _draw_group(panel, members, law, axis, colour=colour[algorithm], look=looks.get(fixed, looks[""]))
+        low, high = panel.dataLim.intervaly
+        if high - low < 1e-6 * high:  # a logarithmic axis cannot be scaled to numbers that differ by rounding alone
+            panel.set_ylim(low / 1.01, high * 1.01)
         panel.set(xscale="log", yscale="log", title=title_of(task))
         _plain_ticks(panel, [point.along(axis) for point in points])
         outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(tasks) == 1 else {}

@@ -78,7 +78,7 @@ def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
         f"{row.best:,.0f}",
         f"{rate / fastest:.2f}" if fastest else "–",
         f"{cpu:.3f}",
-        f"{leanest / cpu:.2f}" if leanest else "–",
+        f"{leanest / cpu:.2f}" if leanest and cpu else "–",
         f"{row.median('first_batch_seconds'):.2f}",
         f"{row.median('memory_mb'):,.0f}",
         f"{row.median('memory_over_imports_mb'):,.0f}",

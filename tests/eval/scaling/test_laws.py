@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import linregress
 
 from eval.medmnist.data import load_task
 from eval.medmnist.tasks import TASKS
+from eval.scaling.figures import plot_curves, save
 from eval.scaling.laws import Slope, correlate, fit_power_law, fit_slopes
 from eval.scaling.measurements import MEAN, Measurement, mean_over_tasks, read_measurements, read_tables
 from eval.scaling.parameters import SIZES, encoder_params, encoder_params_m, mae_params
@@ -319,6 +321,15 @@ def test_a_perfect_run_does_not_remove_a_law() -> None:
     assert (every.law.num_points, every.law.num_runs, every.num_left_out) == (3, 4, 1)
     assert every.law.slope < 0
     assert law_of(runs({(5, 0): 90.0, (20, 0): 100.0}), "saturating") is None
+
+
+def test_runs_that_are_all_perfect_have_a_figure(tmp_path: Path) -> None:
+    points = [replace(one, auc_percent=100.0) for one in runs({(60, 0): 1.0, (120, 0): 1.0})]
+    figure = plot_curves(points, fit_slopes(points), "params_total_m")
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert low < 100 < high
+    save(figure, tmp_path / "curves")
 
 
 def test_the_papers_tables_come_out_of_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

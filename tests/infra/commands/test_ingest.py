@@ -129,7 +129,7 @@ def test_files_that_cannot_be_read_now_fail_the_command_unless_told_otherwise(
     with monkeypatch.context() as broken:
         broken.setattr(images, "read", refused)
         assert code_of(words) == 1
-        assert "1 raw files could not be read now" in capsys.readouterr().err
+        assert "1 raw file could not be read now" in capsys.readouterr().err
         assert main([*words, "--allow-incomplete", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
         assert (report["files"], report["read"], report["pending"], report["kept"]) == (3, 2, 1, 2)
