@@ -41,8 +41,9 @@ def test_a_lease_beats_and_leaves_nothing_behind(store: Store) -> None:
     first = names(store)
     time.sleep(6 * BEAT)
     later = names(store)
-    assert len(first) == len(later) == 1
-    assert later[0] > first[0]
+    assert len(first) == 1
+    assert len(later) in {1, 2}  # while a heartbeat takes the place of the one before, both are there
+    assert later[-1] > first[0]
     held.check()
     held.release()
     assert names(store) == []
