@@ -60,9 +60,6 @@ def map_units(
 ) -> tuple[Sequence[UnitReport] | None, int]:
     """Map the units that no earlier run has finished, and those again whose staged files are damaged.
 
-    Units in which a run that was stopped left raw files pending are mapped again too, unless other tasks may be using
-    what is staged of them.
-
     Returns:
         All reports in the order of units (None while other tasks have some left), and how many were there already.
 
@@ -71,8 +68,6 @@ def map_units(
         StoreError: What is staged comes back damaged again and again.
     """
     resumed = None
-    for unit in [one.index for one in staging.reports().values() if one.pending and share is None]:
-        staging.forget(unit)
     for _ in range(_TRIES):
         reports, found = _map_missing(engine, context, staging, units, share=share, tell=tell)
         resumed = found if resumed is None else resumed

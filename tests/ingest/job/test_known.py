@@ -66,24 +66,6 @@ def test_files_that_cannot_be_read_now_come_with_a_later_run(
 
 
 @pytest.mark.slow
-def test_files_that_a_stopped_run_could_not_read_are_read_by_the_next(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as broken:
-        failing(broken, {"1.png"}, OSError(errno.EIO, "no"))
-        broken.setattr("ingest.job.map._damaged", stop)
-        with pytest.raises(KeyboardInterrupt):
-            ingest(raw, tmp_path / "d", unit_files=3)
-    report = ingest(raw, tmp_path / "d", unit_files=3)
-    assert (report.kept, report.pending, report.resumed_units) == (6, 0, 2)
-    balance(report)
-
-
-def stop(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.slow
 def test_where_nothing_can_be_read_nothing_is_committed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
