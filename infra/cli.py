@@ -76,7 +76,11 @@ def _worth_showing(default: object) -> str | None:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """While inside, SIGTERM raises `KeyboardInterrupt` once; more of them do not disturb what it sets off."""
+    """While inside, SIGTERM raises `KeyboardInterrupt` once; more of them do not disturb what it sets off.
+
+    The interpreter drops what is raised in a destructor or beside a fork. An interrupt that it drops there, Ctrl-C's
+    too, comes again a moment later.
+    """
     told = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -85,11 +89,23 @@ def _interrupted_by_sigterm() -> Iterator[None]:
             told = True
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        nonlocal told
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            hook_before(what)
+            return
+        told = False
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGALRM)}
+    hook_before, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook_before
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

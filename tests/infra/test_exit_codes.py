@@ -188,6 +188,38 @@ def test_another_sigterm_does_not_disturb_the_cleaning_up(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class Interrupted:
+    """A signal comes in its destructor, where the interpreter drops what is raised."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self._number)
+        time.sleep(0.1)  # the signal's handler runs here
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_the_interpreter_drops_comes_again(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def command() -> None:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
+        try:
+            Interrupted(number)
+            time.sleep(10)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        ended.append(number)
+
+    ended: list[signal.Signals] = []
+    monkeypatch.setattr(sys.modules[__name__], "dropping", command, raising=False)
+    monkeypatch.setitem(COMMANDS, "dropping", (f"{__name__}:dropping", "Loses a signal."))
+    hook = sys.unraisablehook
+    assert (main(["dropping"]), ended) == (130, [])
+    assert sys.unraisablehook is hook
+
+
 def test_sigterm_while_an_error_is_told_is_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[str] = []
 
