@@ -120,7 +120,7 @@ class Checkpoints:
         path = self._path(checkpoint.step)
         temporary = path.with_name(f".writing-{path.name}")
         try:
-            if self._rank == 0:
+            if self._place_in_node[0] == 0:  # on every node: they may share no folder
                 shutil.rmtree(temporary, ignore_errors=True)
             self._barrier()
             temporary.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ class Checkpoints:
         files = {name: entry for of_rank in sums for name, entry in of_rank.items()}
         self._on_all(lambda: self._complete(replace(checkpoint, files=files), temporary, path))
         if self._place_in_node[0] == 0:  # where nodes share no folder, what is complete lies on the first one
-            shutil.rmtree(temporary, ignore_errors=True)
+            self._remove_unfinished()
 
     def _sum_and_upload(self, temporary: Path, name: str) -> dict[str, dict[str, Any]]:
         names = [file.name for file in temporary.glob(f"__{self._rank}_*")] + ([INDEX] if self._rank == 0 else [])
@@ -306,9 +306,12 @@ class Checkpoints:
         if self._group is not None:
             dist.barrier(self._group)
 
-    def _prune(self, *, newest: int) -> None:
+    def _remove_unfinished(self) -> None:
+        """Remove what writes that ended before their time left on this node; none is under way."""
         for leftover in self.folder.glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _prune(self, *, newest: int) -> None:
         steps, every = self.steps(), self._config.keep_every
         old = [step for step in steps[: -self._config.keep_last] if not every or step % every]
         for step in [*old, *(step for step in self._damaged if step < newest)]:

@@ -147,6 +147,19 @@ def test_a_failed_write_is_seen_before_the_next_save(tmp_path: Path, monkeypatch
         checkpoints.wait()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_an_interrupted_write_left_goes_on_every_node(rank: int, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), rank=rank)
+    left = [tmp_path / f".writing-step-{step:08d}" for step in (10, 20)]
+    for folder in left:
+        folder.mkdir()
+        (folder / "__0_1.distcp").write_bytes(b"of a run that was cut off")
+    checkpoints.save(described(20), *trained())
+    assert not (left[1] / "__0_1.distcp").exists()  # it would be taken as a part of this checkpoint
+    checkpoints.wait()
+    assert not any(folder.exists() for folder in left)
+
+
 def test_damaged_checkpoints_do_not_count_among_those_to_keep(tmp_path: Path) -> None:
     saved(tmp_path, 3, 6, 9, keep_last=3)
     flip(tmp_path / "step-00000009" / "__0_0.distcp")
