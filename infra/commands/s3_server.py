@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +42,8 @@ def s3_server(
     try:
         with servers.start(folder, port=port) as server:
             _show(server, server.make_bucket(bucket), as_json=json_)
-            signal.pause()
+            while True:  # `signal.pause` would sleep through a signal that comes just before it
+                time.sleep(1)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
     return 0

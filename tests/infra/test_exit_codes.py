@@ -152,10 +152,11 @@ def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
         process = subprocess.Popen(
             [program, *call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
         )
-        time.sleep(6)
-        if process.poll() is not None:
-            _, errors = process.communicate()
-            assert "s3-server" in call, errors  # its program is not installed here
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        if "http://127.0.0.1:" not in told:
+            _, errors = process.communicate(timeout=60)
+            assert "s3-server" in call, told + errors  # its program is not installed here
             continue
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)

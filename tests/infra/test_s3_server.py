@@ -66,7 +66,7 @@ def test_the_command_prints_what_clients_need_and_ends_with_its_data_kept(tmp_pa
         assert told["url"] == "s3://biovfm"
         assert told["env"]["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert any((tmp_path / "s3").iterdir())
 
 
