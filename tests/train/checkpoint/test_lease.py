@@ -12,15 +12,21 @@ import pytest
 
 from shards.errors import CheckpointError
 from shards.store import LocalStore, MemoryStore, Store, open_store
+from tests.faults import wait_for
 from train.checkpoint.lease import Lease, Owner, hold_folder
 
 pytestmark = pytest.mark.torch
 
 BEAT, EXPIRES = 0.05, 0.6
+LONG = 60.0
+"""For a lease that must not expire in its test, however busy the machine is."""
 
 
-def lease(store: Store, said: list[str] | None = None, *, elsewhere: bool = False) -> Lease:
-    made = Lease(store, say=(said if said is not None else []).append, beat_seconds=BEAT, expires_seconds=EXPIRES)
+def lease(
+    store: Store, said: list[str] | None = None, *, elsewhere: bool = False, expires_seconds: float = EXPIRES
+) -> Lease:
+    words = said if said is not None else []
+    made = Lease(store, say=words.append, beat_seconds=BEAT, expires_seconds=expires_seconds)
     if elsewhere:
         made._owner = replace(made._owner, host="node7", machine="another boot", pid=1234)
     return made
@@ -31,6 +37,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return LocalStore(tmp_path) if request.param == "local" else MemoryStore()
 
 
+def stop_beating(held: Lease) -> None:
+    """Let a lease give no more heartbeats, and none be under way."""
+    held._ended.set()
+    assert held._thread is not None
+    held._thread.join()
+
+
 def names(store: Store) -> list[str]:
     return [item.path for item in store.list(".lease/")]
 
@@ -39,11 +52,11 @@ def test_a_lease_beats_and_leaves_nothing_behind(store: Store) -> None:
     held = lease(store)
     held.acquire()
     first = names(store)
-    time.sleep(6 * BEAT)
+    wait_for(lambda: names(store)[-1] > first[-1])
     later = names(store)
-    assert len(first) == 1
-    assert len(later) in {1, 2}  # while a heartbeat takes the place of the one before, both are there
-    assert later[-1] > first[0]
+    # while a heartbeat takes the place of the one before, both are there
+    assert len(first) in {1, 2}
+    assert len(later) in {1, 2}
     held.check()
     held.release()
     assert names(store) == []
@@ -54,8 +67,8 @@ def test_a_second_process_on_this_machine_is_refused_at_once(store: Store) -> No
     held.acquire()
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=rf"is in use by process {os.getpid()} on "):
-        lease(store).acquire()
-    assert time.monotonic() - began < EXPIRES / 2
+        lease(store, expires_seconds=LONG).acquire()
+    assert time.monotonic() - began < LONG / 2
     held.release()
     lease(store).acquire()
 
@@ -65,7 +78,7 @@ def test_a_live_process_on_another_machine_is_refused_after_its_next_heartbeat(s
     held.acquire()
     said: list[str] = []
     with pytest.raises(CheckpointError, match="is in use by process 1234 on node7"):
-        lease(store, said).acquire()
+        lease(store, said, expires_seconds=LONG).acquire()
     assert "waiting up to" in said[0]
     held.check()
     held.release()
@@ -73,13 +86,13 @@ def test_a_live_process_on_another_machine_is_refused_after_its_next_heartbeat(s
 
 def test_a_silent_lease_is_taken_over_and_said_so(store: Store) -> None:
     held = lease(store, elsewhere=True)
+    began = time.monotonic()
     held.acquire()
-    held._ended.set()  # its machine went away
+    stop_beating(held)  # its machine went away
     said: list[str] = []
     taker = lease(store, said)
-    began = time.monotonic()
     taker.acquire()
-    assert EXPIRES * 0.7 < time.monotonic() - began < EXPIRES + 1
+    assert EXPIRES * 0.7 < time.monotonic() - began < EXPIRES + 20
     assert "taking the run over from process 1234 on node7, which gave no heartbeat" in said[-1]
     taker.check()
     taker.release()
@@ -88,12 +101,10 @@ def test_a_silent_lease_is_taken_over_and_said_so(store: Store) -> None:
 def test_a_holder_that_was_only_suspended_finds_that_it_lost(store: Store) -> None:
     suspended = lease(store, elsewhere=True)
     suspended.acquire()
-    suspended._ended.set()
-    assert suspended._thread is not None
-    suspended._thread.join()
+    stop_beating(suspended)
     taker = lease(store)
     taker.acquire()
-    time.sleep(4 * BEAT)  # the numbers after the old one are free again by now
+    wait_for(lambda: names(store)[0] > f".lease/{suspended._number + 1:08d}")  # which is free again
     suspended._ended.clear()
     suspended._keep_alive()
     assert suspended.lost
@@ -101,6 +112,7 @@ def test_a_holder_that_was_only_suspended_finds_that_it_lost(store: Store) -> No
         suspended.check()
     suspended.release()
     taker.check()
+    stop_beating(taker)
     assert len(names(store)) == 1
     taker.release()
 
@@ -127,10 +139,10 @@ def test_a_process_that_was_killed_here_is_no_obstacle(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     said: list[str] = []
-    held = lease(LocalStore(tmp_path), said)
+    held = lease(LocalStore(tmp_path), said, expires_seconds=LONG)
     began = time.monotonic()
     held.acquire()
-    assert time.monotonic() - began < EXPIRES / 2
+    assert time.monotonic() - began < LONG / 2
     assert f"from process {process.pid} on" in said[0]
     assert "which has ended" in said[0]
     held.release()
@@ -176,9 +188,7 @@ def test_on_object_storage(bucket: str) -> None:
     with pytest.raises(CheckpointError, match="is in use by process 1234 on node7"):
         other.acquire()
     assert "waiting up to" in said[0]
-    held._ended.set()  # its machine went away
-    assert held._thread is not None
-    held._thread.join()
+    stop_beating(held)  # its machine went away
     began = time.monotonic()
     other.acquire()
     assert 1 < time.monotonic() - began < 30

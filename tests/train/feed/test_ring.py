@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.faults import wait_for
 from train.feed.device_stream import DeviceBatch, DeviceStream
 from train.feed.ring import LentArrays
 
@@ -232,15 +233,22 @@ def test_an_exception_in_the_consumer_ends_the_feeder() -> None:
 
 def test_a_stream_that_hangs_is_left_behind_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.feed.feeder.CLOSE_SECONDS", 0.2)
-    hanging = Counting(10, [0.0, 0.0, 1.5])
-    feed = DeviceStream(hanging, FakeSide([0.0]))
+    hangs, released = threading.Event(), threading.Event()
+
+    class Hanging(Counting):
+        def lend(self, take: Any) -> Iterator[Batch]:
+            yield from super().lend(take)
+            hangs.set()
+            released.wait(60)
+
+    feed = DeviceStream(Hanging(2), FakeSide([0.0]))
     loop = iter(feed)
     next(loop)
-    while hanging.at < 2:
-        time.sleep(0.001)
-    time.sleep(0.05)
+    assert hangs.wait(60)
     began = time.perf_counter()
     loop.close()
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 30
     with pytest.raises(Exception, match="has not ended"):
         next(iter(feed))
+    released.set()
+    wait_for(lambda: ended_within(60, began))
