@@ -148,12 +148,29 @@ def test_mistakes_are_one_line(
     assert message in captured.err.splitlines()[-1]
 
 
+STOPS_AFTER_A_BATCH = """
+import sys, time
+from eval.probes import features
+from infra.cli import main
+write = features._write_atomically
+
+def write_and_wait(path, text):
+    write(path, text)
+    time.sleep(600)
+
+features._write_atomically = write_and_wait
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_probe_goes_on_from_its_cached_features(tmp_path: Path) -> None:
     write_archive(tmp_path / "data", "breastmnist", counts=(600, 30, 30))
     line = arguments(tmp_path / "data", "probe", "random:test_vit", "--tasks", "breast", "--batch-size", "16", "--json")
-    command = [sys.executable, "-m", "infra.cli", *line, "--image-size", "64"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [*line, "--image-size", "64"]
+    command = [sys.executable, "-m", "infra.cli", *words]
+    stops = [sys.executable, "-c", STOPS_AFTER_A_BATCH, *words]
+    process = subprocess.Popen(stops, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (markers := list((tmp_path / "cache").glob("*/train.done"))):
         assert process.poll() is None, "the probe ended before it was killed"
         time.sleep(0.02)
