@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra import s3_server as servers
 from shards.errors import ConfigError
@@ -16,6 +17,10 @@ from tests import unit
 if not Path("/dev/nvidiactl").exists():
     # Without a GPU, Triton's kernels run in its interpreter, which has to be asked for before anything imports Triton.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long an example takes tells of the machine: a busy one is no failure of a property.
+settings.register_profile("biovfm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("biovfm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
