@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE_MS = 120_000
+"""A busy machine may take long to start a browser or to show a page."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,15 +41,15 @@ def open_page(path: Path | str, *, screenshot: Path | None = None) -> Seen:
     errors: list[str] = []
     requests: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS, timeout=PATIENCE_MS)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         address = path if isinstance(path, str) else path.absolute().as_uri()
-        page.goto(address, wait_until="networkidle")
+        page.goto(address, wait_until="networkidle", timeout=PATIENCE_MS)
         with contextlib.suppress(Error):  # what is still missing shows as a width of 0
-            page.wait_for_function("[...document.images].every(image => image.complete)", timeout=10_000)
+            page.wait_for_function("[...document.images].every(image => image.complete)", timeout=PATIENCE_MS)
         text = page.inner_text("body")
         widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
         if screenshot is not None:

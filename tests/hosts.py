@@ -119,11 +119,18 @@ def _more_paths() -> list[str]:
     return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
+def _free_network() -> int:
+    """The third number of a network that this machine has no address in: other tests may have hosts too."""
+    taken = subprocess.run(["ip", "-4", "-o", "address"], check=True, capture_output=True, text=True).stdout
+    free = [third for third in range(1, 251) if f" {_NETWORK.format(third, 254)}/" not in taken]
+    return secrets.choice(free)
+
+
 @contextlib.contextmanager
 def hosts(names: Sequence[str]) -> Iterator[list[Host]]:
     """Hosts that reach each other and nothing else."""
     tag = secrets.token_hex(2)
-    bridge, third = f"bv{tag}", secrets.randbelow(250) + 1
+    bridge, third = f"bv{tag}", _free_network()
     made: list[Host] = []
     with contextlib.ExitStack() as stack:
         _ip("link", "add", bridge, "type", "bridge")

@@ -30,11 +30,11 @@ def test_port_0_is_a_free_port_that_is_named(tmp_path: Path) -> None:
         port = re.match(r"http://127\.0\.0\.1:(\d+) shows ", line)
         assert port, line
         assert dataset.url in line
-        with urlopen(f"http://127.0.0.1:{port[1]}/", timeout=20) as page:
+        with urlopen(f"http://127.0.0.1:{port[1]}/", timeout=60) as page:
             assert page.status == 200
     finally:
         job.send_signal(signal.SIGINT)
-        job.communicate(timeout=20)
+        job.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("port", ["taken", "99999", "-1"])

@@ -124,7 +124,7 @@ def test_a_cut_reply_is_taken_up_at_the_byte_where_it_broke(bucket: str, proxy: 
 
 @pytest.mark.s3
 def test_every_attempt_after_a_failed_one_is_counted(opened: Open, proxy: FaultProxy) -> None:
-    store = opened(range_bytes=8 * MIB)
+    store = opened(range_bytes=8 * MIB, read_seconds=20.0, budget_seconds=60.0)  # a slow reply is no failed attempt
     assert store.read_range("big", 0, len(DATA)) == DATA
     assert store.retries == 0
     proxy.add(Fault.answer(503, "SlowDown"), times=3, path="big")
