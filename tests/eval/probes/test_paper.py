@@ -96,6 +96,7 @@ def _angles(turned: Tensor) -> Tensor:
 
 def test_stochastic_depth_is_on_only_where_asked() -> None:
     model = load_backbone("random:test_vit").model
+    torch.manual_seed(0)  # what is left out is drawn: about one draw in some hundred leaves out very little
     images = torch.randn(4, 3, 160, 160)
     with torch.no_grad():
         calm: Any = model.forward_features(images)
