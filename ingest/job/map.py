@@ -36,6 +36,7 @@ from ingest.staging.context import MapContext
 from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from ingest.staging.unit import Unit
+from shards.dataset.dataset import Dataset
 from shards.errors import MachineError, StoreError
 from shards.pixels.digest import pixel_sha256
 
@@ -56,9 +57,19 @@ Beat = Callable[[int], None]
 
 
 def map_units(
-    engine: Engine, context: MapContext, staging: Staging, units: Sequence[Unit], *, share: Share | None, tell: Watcher
+    engine: Engine,
+    dataset: Dataset,
+    context: MapContext,
+    staging: Staging,
+    units: Sequence[Unit],
+    *,
+    share: Share | None,
+    tell: Watcher,
 ) -> tuple[Sequence[UnitReport] | None, int]:
     """Map the units that no earlier run has finished, and those again whose staged files are damaged.
+
+    Units in which a run that was stopped left raw files pending are mapped again too, unless other tasks may be using
+    what is staged of them, or a table has the job's rows already: the others have to get rows of the same units.
 
     Returns:
         All reports in the order of units (None while other tasks have some left), and how many were there already.
@@ -68,6 +79,8 @@ def map_units(
         StoreError: What is staged comes back damaged again and again.
     """
     resumed = None
+    if share is None:
+        _forget_pending(dataset, context.job_id, staging)
     for _ in range(_TRIES):
         reports, found = _map_missing(engine, context, staging, units, share=share, tell=tell)
         resumed = found if resumed is None else resumed
@@ -82,6 +95,14 @@ def map_units(
         f"what unit {damaged[0]} staged is damaged each time it is read again",
         hint="check the storage and run the same command again",
     )
+
+
+def _forget_pending(dataset: Dataset, job_id: str, staging: Staging) -> None:
+    """Let the units with pending files be mapped again, while nothing of the job is in a table."""
+    pending = [report.index for report in staging.reports().values() if report.pending]
+    if pending and not dataset.has_begun(job_id):
+        for unit in pending:
+            staging.forget(unit)
 
 
 def _map_missing(

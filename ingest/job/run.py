@@ -50,7 +50,7 @@ from ingest.staging.folder import Staging
 from ingest.staging.report import UnitReport
 from shards.dataset.dataset import Dataset
 from shards.dataset.removal import Removal
-from shards.errors import BiovfmError, ConfigError, SourceError
+from shards.errors import BiovfmError, ConfigError, SourceError, StoreError
 
 __all__ = ["JobReport", "Progress", "Share", "Watcher", "run_job"]
 
@@ -294,7 +294,7 @@ def _run(job: _Job, engine: Engine, share: Share | None) -> JobReport:
         job.tell(Progress(stage="series"))
         first = share.task_index * len(cut) // share.num_tasks if share else 0
         units, volumes = place_series(engine, job.context, cut, first=first)
-        reports, resumed = map_units(engine, job.context, job.staging, units, share=share, tell=job.tell)
+        reports, resumed = map_units(engine, job.dataset, job.context, job.staging, units, share=share, tell=job.tell)
         if reports is None:
             return replace(report_of(job.dataset, job.context.spec, job.attempts, job.listing), unfinished=True)
         leaving = Leaving(source=job.context.spec.id, again=job.work.again, gone=job.work.gone)
@@ -323,6 +323,11 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
         report = report_of(dataset, spec, job.attempts, job.listing, known=job.work.known, pending=pending)
         return replace(report, notes=notes)
     job.tell(Progress(stage="commit"))
+    if any(unit.pending and not job.staging.holds(unit) for unit in units):
+        raise StoreError(
+            "what is staged of the job's pending files is no longer what this run has read",
+            hint="another run of the same command may be under way; run it again when that has ended",
+        )
     job.target.check(Dataset.open(dataset.url))
     if not spec.deidentified:
         pin_secret(dataset, job.context.settings.secret)

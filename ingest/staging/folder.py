@@ -61,7 +61,11 @@ def unit_file(unit: int, table: str = "") -> str:
 
 def unit_tar(unit: int, modality: str, number: int) -> str:
     """File name of one of a unit's shards."""
-    return f"u{unit:06d}-{modality}-{number:04d}.tar"
+    return f"{_tar_prefix(unit)}{modality}-{number:04d}.tar"
+
+
+def _tar_prefix(unit: int) -> str:
+    return f"u{unit:06d}-"
 
 
 class Staging:
@@ -127,8 +131,20 @@ class Staging:
                     found[report.index] = report
         return found
 
+    def holds(self, unit: UnitReport) -> bool:
+        """Whether the unit is staged as its report says, and was not mapped again since."""
+        values = self._read_checked(f"{self._path}/{unit_file(unit.index)}")
+        return values is not None and UnitReport.from_values(values) == unit
+
     def forget(self, unit: int) -> None:
-        """Take a unit's report away, so that the unit is mapped again."""
+        """Take a unit's report away, so that the unit is mapped again; its tars may come to hold other samples.
+
+        Shards that an earlier try made of its tars count as nobody's, and the sweep takes them.
+        """
+        for name in self._promoted():
+            note = f"{self._path}/promoted/{name}"
+            if self._store.read(note).startswith(_tar_prefix(unit).encode()):
+                self._store.replace(note, b"")
         for key in [key for key in self._cache if key[0] == unit]:
             del self._cache[key]
         self._store.delete([f"{self._path}/{unit_file(unit)}"])

@@ -282,6 +282,10 @@ class Dataset:
         table = self.table("index")
         return [] if table is None else [job for job in job_ids if table.transaction_version(job) is not None]
 
+    def has_begun(self, job_id: str) -> bool:
+        """Whether a table has the job's rows already: its commit has begun, and may have ended in the middle of it."""
+        return any(self._written_by(name, job_id) for name in ("fingerprints", "raw_files", "rejects", "index"))
+
     def samples_table(self, version: int | None = None) -> DeltaTable:
         """The sample index.
 

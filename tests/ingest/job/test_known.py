@@ -65,6 +65,92 @@ def test_files_that_cannot_be_read_now_come_with_a_later_run(
     assert not verify(Dataset.open(str(tmp_path / "d")), deep=True).problems
 
 
+def stop(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["map._damaged", "settle.resolve", "run.commit"])
+def test_what_a_stopped_run_could_not_read_is_read_by_the_next(
+    step: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the staged shards have their final names already."""
+    settings: dict[str, Any] = {"unit_files": 3, "shard_bytes": 1}
+    with monkeypatch.context() as broken:
+        failing(broken, {"1.png"}, OSError(errno.EIO, "no"))
+        broken.setattr(f"ingest.job.{step}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(raw, tmp_path / "d", **settings)
+    report = ingest(raw, tmp_path / "d", **settings)
+    assert (report.kept, report.pending, report.resumed_units) == (6, 0, 2)
+    balance(report)
+    assert not verify(Dataset.open(str(tmp_path / "d")), deep=True).problems
+    ingest(raw, tmp_path / "alone", **settings)
+    assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fingerprints", "raw_files", "rejects"])
+def test_a_commit_that_has_begun_ends_with_what_it_began_with(
+    name: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Dataset._append
+
+    def ends(self: Dataset, table: str, *arguments: Any) -> int:
+        version = append(self, table, *arguments)
+        if table == name:
+            stop()
+        return version
+
+    with monkeypatch.context() as broken:
+        failing(broken, {"1.png", "tiny.png"}, OSError(errno.EIO, "no"))
+        broken.setattr(Dataset, "_append", ends)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(raw, tmp_path / "d", unit_files=3)
+    dataset = Dataset.open(str(tmp_path / "d"))
+    second = ingest(raw, tmp_path / "d", unit_files=3)
+    assert (second.kept, second.rejected, second.pending, second.resumed_units) == (5, 0, 2, 3)
+    assert states(dataset) == {"pending": 2, "read": 5}
+    assert keys(dataset, "samples") == keys(dataset, "fingerprints")
+    last = ingest(raw, tmp_path / "d", unit_files=3)
+    assert (last.kept, last.rejected, last.pending) == (6, 1, 0)
+    balance(last)
+    assert keys(dataset, "samples") == keys(dataset, "fingerprints")
+    assert not verify(dataset, deep=True).problems
+
+
+def states(dataset: Dataset) -> dict[str, int]:
+    rows = dataset.query("SELECT state, count(*) AS n FROM raw_files GROUP BY 1").to_pylist()
+    return {row["state"]: row["n"] for row in rows}
+
+
+def keys(dataset: Dataset, table: str) -> list[str]:
+    return [str(row["key"]) for row in dataset.query(f"SELECT key FROM {table} ORDER BY key").to_pylist()]
+
+
+@pytest.mark.slow
+def test_a_run_whose_pending_files_another_one_reads_commits_nothing(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = images.read
+
+    def start_another(now: Any) -> None:
+        if now.stage == "commit":
+            with monkeypatch.context() as other:
+                other.setattr(images, "read", read)
+                other.setattr("ingest.job.run.commit", stop)
+                with pytest.raises(KeyboardInterrupt):
+                    ingest(raw, tmp_path / "d")
+
+    with monkeypatch.context() as broken:
+        failing(broken, {"1.png"}, OSError(errno.EIO, "no"))
+        with pytest.raises(StoreError, match="no longer what this run has read"):
+            run_job(public_spec(), str(raw), str(tmp_path / "d"), workers=0, progress=start_another)
+    assert Dataset.open(str(tmp_path / "d")).table("fingerprints") is None
+    report = ingest(raw, tmp_path / "d")
+    assert (report.kept, report.pending, report.resumed_units) == (6, 0, 1)
+
+
 @pytest.mark.slow
 def test_where_nothing_can_be_read_nothing_is_committed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -128,3 +128,24 @@ def test_a_moved_tar_is_found_under_its_final_name_and_swept_where_no_row_names_
     sweep_jobs(dataset)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["dataset.json"]
     assert json.loads((tmp_path / "dataset.json").read_text())
+
+
+def test_a_shard_of_a_unit_that_was_forgotten_is_not_taken_for_its_new_tar(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    staging = Staging(dataset.store, "job")
+    tar = unit_tar(0, "ct", 0)
+    for content in (b"before", b"after"):
+        report = UnitReport(index=0, files=0, items=0, kept=0, rejected={}, shards={tar: (1, content.hex())})
+        with staging.workplace() as folder:
+            (folder / tar).write_bytes(content)
+            staging.publish([folder / tar], report)
+        assert staging.holds(report)
+        staging.move_tar(tar, f"shards/s/ct/{content.decode()}.tar")
+        with staging.open_tar(tar) as stream:
+            assert stream.read() == content
+        staging.forget(0)
+        assert not staging.holds(report)
+        with pytest.raises(NotFoundError):
+            staging.open_tar(tar)
+    sweep_jobs(dataset)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["dataset.json"]
