@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, tombstones_of
 from shards.dataset.dataset import CONCEDED, Dataset
 from shards.dataset.removal import remove_samples
-from shards.dataset.table_files import log_kept
 from shards.schema import rejects_schema, withdrawn_schema
 
 
@@ -28,13 +27,12 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
     Returns:
         Rows deleted.
     """
-    table = dataset.table("index")
     lost = _lost_rows(dataset, job)
-    if table is None or not len(lost):
+    if not len(lost):
         return 0
     dataset.reject(f"{job}-conceded", lost.select(rejects_schema().names))
     hashes = ", ".join(f"'{value}'" for value in lost["pixel_sha256"].to_pylist())
-    table.delete(f"job_id = '{job}' AND pixel_sha256 IN ({hashes})", post_commithook_properties=log_kept())
+    dataset.delete_rows("index", f"job_id = '{job}' AND pixel_sha256 IN ({hashes})")
     return len(lost)
 
 

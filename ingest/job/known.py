@@ -19,7 +19,6 @@ from ingest.job.list import Listing
 from ingest.job.sift import Mode, frames_by_path
 from ingest.staging.context import Retry
 from shards.dataset.dataset import Dataset
-from shards.dataset.table_files import log_kept
 
 _ATTEMPT: Final = re.compile(r"(?<=-[0-9a-f]{16})-(retry)?\d+$")
 
@@ -122,8 +121,7 @@ def rejects_to_retry(dataset: Dataset, attempts: Attempts, reason: str) -> Retry
 def drop_retried(dataset: Dataset, attempts: Attempts) -> None:
     """Remove the rejects that the last attempt, a retry, has tried again; harmless when repeated."""
     last = attempts.jobs[-1] if attempts.jobs else {}
-    table = dataset.table("rejects")
-    if table is None or "retried" not in last:
+    if "retried" not in last:
         return
     earlier = ", ".join(f"'{job}'" for job in attempts.ids[:-1])
     reason = f" AND reason = {_literal(last['retried'])}" if last["retried"] else ""
@@ -134,7 +132,7 @@ def drop_retried(dataset: Dataset, attempts: Attempts) -> None:
     )["raw_path"].to_pylist()
     for start in range(0, len(read), 1000):
         paths = ", ".join(_literal(path) for path in read[start : start + 1000])
-        table.delete(f"job_id IN ({earlier}){reason} AND raw_path IN ({paths})", post_commithook_properties=log_kept())
+        dataset.delete_rows("rejects", f"job_id IN ({earlier}){reason} AND raw_path IN ({paths})")
 
 
 def _literal(text: str) -> str:

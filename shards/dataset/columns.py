@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shards.dataset.direct import ROWS
+from shards.dataset.log_questions import is_damaged_reply
 from shards.dataset.query import ask_tables, connect, scan, told_plainly
 from shards.dataset.table_files import LOG_PROPERTIES, log_kept
 from shards.errors import ConfigError, SampleIndexError
@@ -379,6 +380,8 @@ def _rewrite(dataset: Dataset, rows: Any, note: Mapping[str, Any]) -> int:
                     break
                 _overwrite(dataset, old, database, sql, note)
         except DeltaError as error:
+            if left and is_damaged_reply(dataset.store, error):
+                continue
             now = columns_version(dataset)
             if not left or now == (None if old is None else old.version()):
                 text = str(error).splitlines()[0]

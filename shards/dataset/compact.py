@@ -16,6 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,8 +83,7 @@ def compact(
     # A job tells the fingerprints that it has added by the names of their files.
     tables = [name for name in TABLES if not (name == "fingerprints" and under_way)]
     for name in ("index", *TABLES):
-        if (table := dataset.table(name)) is not None:
-            keep_log(table)
+        dataset.ask_log(name, partial(_keep_log, dataset, name))
     files = {name: _merge_files(dataset, name) for name in tables}
     compaction = _Compaction(dataset, shard_bytes, progress or _ignore)
     transaction = f"compact-{dataset.version()}"
@@ -223,6 +223,11 @@ def _sorted_rows(
         database.register("places", places)
         for batch in database.sql(sql).to_arrow_reader(4096):
             yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+
+
+def _keep_log(dataset: Dataset, name: str) -> None:
+    if (table := dataset.table(name)) is not None:
+        keep_log(table)
 
 
 def _merge_files(dataset: Dataset, name: str) -> int:

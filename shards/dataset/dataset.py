@@ -26,11 +26,11 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.query import ask_tables, connect, scan, told_plainly
+from shards.dataset.log_questions import DOUBTS, ask_log, damage_of
+from shards.dataset.query import Result, ask_tables, connect, scan, told_plainly
 from shards.dataset.replace import JOB, SUMMARY, Change, replace_files
-from shards.dataset.table_files import add_columns, add_files, require_inside, write_files
+from shards.dataset.table_files import add_columns, add_files, log_kept, require_inside, write_files
 from shards.dataset.table_log import (
-    damaged_entry,
     entry_of,
     is_committed,
     require_filled,
@@ -38,7 +38,7 @@ from shards.dataset.table_log import (
     require_readable,
 )
 from shards.dataset.withdrawals import RELOCK, withdrawals_of
-from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError, StoreError
+from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.files import json_object
 from shards.schema import (
     FORMAT_VERSION,
@@ -49,7 +49,6 @@ from shards.schema import (
     withdrawn_schema,
 )
 from shards.store import Store, join_url, open_store, storage_options
-from shards.store.calls import HINTS
 from shards.store.commits import commit_once
 from shards.store.driver import DriverError
 from shards.store.options import require_emulator_switch, require_plain
@@ -80,10 +79,8 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
 CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
 _COPY = "bring the file back from a copy"
-_DOUBTS = 2
 _NO_VERSION = "LogSegment end version"
 """What deltalake says of a version that a log does not reach."""
-"""How often a log on object storage that cannot be parsed is read again."""
 
 
 class Dataset:
@@ -222,7 +219,7 @@ class Dataset:
 
         options = self._storage_options()
         remote = bool(options)
-        doubts = iter(range(_DOUBTS if remote else 0))
+        doubts = iter(range(DOUBTS if remote else 0))
 
         def opened() -> DeltaTable:
             try:
@@ -256,12 +253,8 @@ class Dataset:
             if version is not None:
                 hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
             text = str(error).splitlines()[0]
-            if entry := damaged_entry(self.store, name):
-                raise SampleIndexError(f"{self.url}/{entry} is damaged ({text})", hint=_COPY) from error
-            if remote and "Json error" in text:  # the entries are whole when they are read one by one
-                raise StoreError(
-                    f"{self.url}: the log of {name}/ came damaged ({text})", hint=HINTS["transient"]
-                ) from error
+            if found := damage_of(self.store, name, error):
+                raise found from error
             if version is not None and name == "index" and (withdrawals := withdrawals_of(self)) is not None:
                 raise SampleIndexError(
                     f"{self.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK
@@ -280,11 +273,34 @@ class Dataset:
     def committed(self, job_ids: Iterable[str]) -> list[str]:
         """Which of these jobs are committed: other tables may hold rows of a job that ended in the middle of it."""
         table = self.table("index")
-        return [] if table is None else [job for job in job_ids if table.transaction_version(job) is not None]
+        return [] if table is None else [job for job in job_ids if self.has_transaction("index", table, job)]
 
     def has_begun(self, job_id: str) -> bool:
         """Whether a table has the job's rows already: its commit has begun, and may have ended in the middle of it."""
         return any(self._written_by(name, job_id) for name in ("fingerprints", "raw_files", "rejects", "index"))
+
+    def has_transaction(self, name: str, table: DeltaTable, transaction: str) -> bool:
+        """Whether a transaction is in a table, as it was opened.
+
+        Raises:
+            SampleIndexError: The log is damaged.
+            StoreError: The storage failed.
+        """
+        return self.ask_log(name, lambda: table.transaction_version(transaction)) is not None
+
+    def commits(self, name: str) -> list[dict[str, Any]]:
+        """What the log says of each commit to a table, newest first; empty where nothing was written yet.
+
+        Raises:
+            SampleIndexError: The log is damaged.
+            StoreError: The storage failed.
+        """
+        table = self.table(name)
+        return [] if table is None else self.ask_log(name, table.history)
+
+    def ask_log(self, name: str, question: Callable[[], Result]) -> Result:
+        """Ask what makes deltalake read a table's log again; see `shards.dataset.log_questions.ask_log`."""
+        return ask_log(self.store, name, question)
 
     def samples_table(self, version: int | None = None) -> DeltaTable:
         """The sample index.
@@ -430,8 +446,7 @@ class Dataset:
             change = removal.plan(table)
             return replace(change, added=[*change.added, *added()])
 
-        table = self.samples_table()
-        add_columns(table, Schema.from_arrow(index_schema()))
+        self.ask_log("index", lambda: add_columns(self.samples_table(), Schema.from_arrow(index_schema())))
         return replace_files(self, "index", plan, transaction=job_id, summary=summary, operation="WRITE")
 
     def reject(self, transaction: str, rejects: Rows) -> None:
@@ -453,13 +468,30 @@ class Dataset:
         """
         self._append(name, transaction, rows)
 
+    def delete_rows(self, name: str, predicate: str) -> None:
+        """Delete rows of a table, where there is one; harmless when repeated.
+
+        Args:
+            name: Folder of the table.
+            predicate: SQL for deltalake: which rows go.
+
+        Raises:
+            SampleIndexError: The table is damaged.
+            StoreError: The storage failed.
+        """
+
+        def delete() -> None:
+            table = self.table(name)
+            if table is not None:
+                table.delete(predicate, post_commithook_properties=log_kept())
+
+        self.ask_log(name, delete)
+
     def jobs(self) -> list[dict[str, Any]]:
         """The committed jobs, oldest first: `job_id`, `version` and what their summaries hold."""
-        table = self.table("index")
-        history = [] if table is None else reversed(ask_tables(self.url, table.history))
         return [
             {**_summary(entry, self.url), "job_id": entry[JOB], "version": int(entry["version"])}
-            for entry in history
+            for entry in reversed(self.commits("index"))
             if JOB in entry
         ]
 
@@ -482,7 +514,7 @@ class Dataset:
         def write() -> None:
             schema, actions = files()
             table = self.table(name)
-            if table is not None and table.transaction_version(job_id) is not None:
+            if table is not None and self.has_transaction(name, table, job_id):
                 return  # deltalake compares with what is committed after the version it has loaded
             after = -1 if table is None else int(table.version())
             own = json.dumps(job_id)
@@ -513,14 +545,14 @@ class Dataset:
 
         if not self._written_by(name, job_id):
             files()  # out here: an error of the rows is none of the table
-            ask_tables(self.url, lambda: commit_once(write, lambda: self._written_by(name, job_id)))
+            self.ask_log(name, lambda: commit_once(write, lambda: self._written_by(name, job_id)))
         table = self.table(name)
         assert table is not None
         return int(table.version())
 
     def _written_by(self, name: str, job_id: str) -> bool:
         table = self.table(name)
-        return table is not None and table.transaction_version(job_id) is not None
+        return table is not None and self.has_transaction(name, table, job_id)
 
     def _storage_options(self) -> dict[str, str]:
         return storage_options(self.url)

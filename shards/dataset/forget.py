@@ -25,8 +25,6 @@ from shards.errors import NotFoundError, SampleIndexError
 from shards.files import json_object
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
-
     from shards.dataset.dataset import Dataset
 
 _COPY: Final = "bring the file back from a copy"
@@ -98,7 +96,7 @@ def make_first(dataset: Dataset, past: Past) -> None:
     assert table is not None
     hint = f"{past.name}/_delta_log/{_LAST}"
     later = _hinted(dataset, hint)
-    table.create_checkpoint()
+    dataset.ask_log(past.name, table.create_checkpoint)
     path = f"{past.name}/_delta_log/{past.version:020d}.checkpoint.parquet"
     size, data = _without_removed(dataset.store.read(path))
     dataset.store.replace(path, data)
@@ -179,7 +177,5 @@ def _without_removed(data: bytes) -> tuple[int, bytes]:
 
 def first_version(dataset: Dataset, name: str, names: Sequence[str]) -> int | None:
     """The version of a table that the last of some jobs made; None where none of them did."""
-    table: DeltaTable | None = dataset.table(name)
-    history = [] if table is None else table.history()
-    found = [int(entry["version"]) for entry in history if entry.get("biovfm.job") in set(names)]
+    found = [int(entry["version"]) for entry in dataset.commits(name) if entry.get("biovfm.job") in set(names)]
     return max(found, default=None)

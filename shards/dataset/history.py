@@ -52,12 +52,9 @@ class Version:
 
 def history(dataset: Dataset) -> list[Version]:
     """The versions of a dataset, oldest first; empty where nothing was committed yet."""
-    table = dataset.table("index")
-    if table is None:
-        return []
     jobs = {job["version"]: job for job in dataset.jobs()}
     found = []
-    for entry in reversed(table.history()):
+    for entry in reversed(dataset.commits("index")):
         number = int(entry["version"])
         size, num = _size(dataset, number)
         job = jobs.get(number, {})

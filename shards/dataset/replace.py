@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from shards.dataset.query import ask_tables
 from shards.dataset.table_files import add_actions, partition_of
 from shards.errors import AlreadyExistsError, StoreError
 
@@ -87,7 +86,7 @@ def replace_files(
         if table is None:
             return -1
         version = int(table.version())
-        if table.transaction_version(transaction) is not None:
+        if dataset.has_transaction(name, table, transaction):
             return version
         change = plan(table)
         if change is None:
@@ -99,7 +98,7 @@ def replace_files(
         if (version + 1) % _CHECKPOINT_COMMITS == 0:
             table = dataset.table(name)
             assert table is not None
-            ask_tables(dataset.url, table.create_checkpoint)
+            dataset.ask_log(name, table.create_checkpoint)
         return version + 1
     raise StoreError(f"{dataset.url}/{name}: others commit all the time", hint="run the same command again")
 

@@ -101,10 +101,9 @@ def vacuum(
 
 def _recent(dataset: Dataset, name: str, since: float) -> list[int]:
     """The versions of a table that were its newest at some time after a moment in seconds since 1970."""
-    table = dataset.table(name)
-    if table is None:
+    commits = sorted((int(entry["version"]), float(entry["timestamp"])) for entry in dataset.commits(name))
+    if not commits:
         return []
-    commits = sorted((int(entry["version"]), float(entry["timestamp"])) for entry in table.history())
     ends = [at for _, at in commits[1:]] + [float("inf")]
     recent = [version for (version, _), end in zip(commits, ends, strict=True) if end >= 1000 * since]
     return [version for version in recent if _opens(dataset, name, version)]

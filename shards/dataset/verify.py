@@ -32,7 +32,6 @@ from shards.store.clock import store_time
 
 if TYPE_CHECKING:
     import duckdb
-    from deltalake import DeltaTable
 
 TABLES = ("index", "fingerprints", "rejects")
 _KEEPS_SHARDS = {"CREATE TABLE", "WRITE", "OPTIMIZE", "VACUUM START", "VACUUM END", "CREATE CHECKPOINT"}
@@ -190,8 +189,7 @@ def remove_orphans(dataset: Dataset, orphans: Sequence[Orphan], *, older_than_se
 
 
 def _operations(dataset: Dataset, name: str) -> set[str]:
-    table = dataset.table(name)
-    return set() if table is None else {str(entry.get("operation", "")) for entry in table.history()}
+    return {str(entry.get("operation", "")) for entry in dataset.commits(name)}
 
 
 def _num_unhashed(dataset: Dataset) -> int:
@@ -276,7 +274,7 @@ def _unnamed(dataset: Dataset, shards: set[str]) -> Iterator[ObjectInfo]:
     for folder in ("shards/", "staging/"):
         yield from (info for info in everything(folder) if info.path not in shards)
     for name in TABLES:
-        known = _known_files(dataset.table(name))
+        known = _known_files(dataset, name)
         for info in everything(f"{name}/"):
             path = PurePosixPath(info.path).relative_to(name)
             of_log = path.parts[0] == "_delta_log"
@@ -284,11 +282,13 @@ def _unnamed(dataset: Dataset, shards: set[str]) -> Iterator[ObjectInfo]:
                 yield info
 
 
-def _known_files(table: DeltaTable | None) -> set[str]:
+def _known_files(dataset: Dataset, name: str) -> set[str]:
     """The data files of this version and those that only older versions need (a vacuum's to remove)."""
+    table = dataset.table(name)
     if table is None:
         return set()
-    older = table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True)
+    removable = partial(table.vacuum, retention_hours=0, enforce_retention_duration=False, dry_run=True)
+    older = dataset.ask_log(name, removable)
     return {action["path"] for action in add_actions(table)} | {unquote(path) for path in older}
 
 
