@@ -11,7 +11,8 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, Final, cast
 
 from ingest.raw.items import RejectError
@@ -23,6 +24,7 @@ FREE_BYTES: Final = 1 << 20
 """What may be unpacked of anything, however small it is packed."""
 
 _CHUNK_BYTES: Final = 1 << 17
+_PIECE_BYTES: Final = 1 << 20
 _XZ_MEMORY_BYTES: Final = 512 << 20
 
 
@@ -75,12 +77,15 @@ class Members(io.RawIOBase):
             OSError: The data or their checksum are wrong.
         """
         view = memoryview(buffer)  # type: ignore[arg-type]  # the io protocol types it as a bare object
+        data = next(self.pieces(len(view)), b"")
+        view[: len(data)] = data
+        return len(data)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """What comes out, up to `size` bytes at a time; raises as `readinto` does."""
         while not self._done:
-            data = self._step(len(view))
-            if data:
-                view[: len(data)] = data
-                return len(data)
-        return 0
+            if data := self._step(size):
+                yield data
 
     def _step(self, size: int) -> bytes:
         """Unpack up to `size` bytes, or move on to the next member."""
@@ -140,7 +145,7 @@ class Guarded(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, packed: float, limits: LimitSettings) -> None:
         self._stream = stream
-        self._most = max(FREE_BYTES, int(packed * limits.max_ratio))
+        self._most = _most_unpacked(packed, limits)
         self._count = 0
 
     def readable(self) -> bool:
@@ -160,6 +165,16 @@ class Guarded(io.RawIOBase):
         return count
 
 
+def _most_unpacked(packed: float, limits: LimitSettings) -> int:
+    """Bytes that may come out of so many packed ones."""
+    return max(FREE_BYTES, int(packed * limits.max_ratio))
+
+
+def _format_of(head: bytes) -> tuple[bytes, Callable[[], Any]] | None:
+    """Magic and decompressor of what begins so."""
+    return next((entry for entry in _FORMATS if head.startswith(entry[0])), None)
+
+
 def unpacked(stream: BinaryIO, packed: float, limits: LimitSettings) -> BinaryIO:
     """The content of a packed stream, told from its first bytes; of one that is not packed, the stream itself.
 
@@ -170,7 +185,7 @@ def unpacked(stream: BinaryIO, packed: float, limits: LimitSettings) -> BinaryIO
     """
     head = stream.read(_HEAD_BYTES)
     inner: object
-    found = next((entry for entry in _FORMATS if head.startswith(entry[0])), None)
+    found = _format_of(head)
     if found is not None:
         inner = Members(stream, head, *found)
     elif head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
@@ -208,13 +223,24 @@ def inflate(data: bytes, limits: LimitSettings) -> bytes:
     """
     parts: list[bytes] = []
     size, most = 0, min(limits.max_file_bytes, limits.decoded_bytes // 2)  # joining the parts holds them twice
+    bomb = _most_unpacked(len(data), limits)
     try:
-        stream = unpacked(cast("BinaryIO", io.BytesIO(data)), len(data), limits)
-        while part := stream.read(_CHUNK_BYTES * 8):
+        for part in _pieces(data, limits):
             size += len(part)
+            if size > bomb:
+                raise RejectError("decompression_bomb", f"more than {bomb} bytes")
             if size > most:
                 raise RejectError("over_budget", f"more than {most} bytes")
             parts.append(part)
     except (OSError, EOFError) as error:
         raise RejectError("unreadable", type(error).__name__) from error
     return b"".join(parts)
+
+
+def _pieces(data: bytes, limits: LimitSettings) -> Iterator[bytes]:
+    """What comes out of packed data, without the copies that a file object makes of most formats."""
+    found = _format_of(data)
+    if found is not None:
+        return Members(io.BytesIO(data), b"", *found).pieces(_PIECE_BYTES)
+    stream = unpacked(cast("BinaryIO", io.BytesIO(data)), len(data), limits)
+    return iter(partial(stream.read, _PIECE_BYTES), b"")

@@ -28,6 +28,7 @@ class BurnedIn(NamedTuple):
 
 
 _NOT_SAID = BurnedIn()
+_MOST_SAMPLED: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +122,7 @@ def failed_image(reason: str, detail: str = "", *, frame: str = "", modality: st
 
 def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
     """The intensity range between two percentiles, widened to at least one value; NaN and infinities are left out."""
-    values = np.asarray(pixels).ravel(order="K")
-    if values.size > 1 << 22:
-        values = values[:: values.size // (1 << 22) + 1]
+    values = _sampled(np.asarray(pixels))
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     if values.size == 0:
@@ -132,6 +131,22 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
     if top <= bottom:
         bottom, top = float(values.min()), float(values.max())
     return float(bottom), float(max(top, bottom + 1e-6 * max(1.0, abs(bottom))))
+
+
+def _sampled(values: Pixels) -> Pixels:
+    """All values, of many some millions, evenly spaced in the order of memory: `ravel("K")[::step]`.
+
+    numpy copies the whole of a volume whose axes run backwards. Plane by plane the copies stay in the caches.
+    """
+    step = values.size // _MOST_SAMPLED + 1 if values.size > _MOST_SAMPLED else 1
+    if step == 1 or values.ndim < 3 or min(values.strides) >= 0:
+        return values.ravel(order="K")[::step]
+    parts, start = [], 0
+    for plane in values.transpose(np.argsort(np.negative(np.abs(values.strides)), kind="stable")):
+        part = plane.ravel()
+        parts.append(part[start::step])
+        start = (start - part.size) % step
+    return np.concatenate(parts)
 
 
 def window_range(window: Window) -> tuple[float, float]:
