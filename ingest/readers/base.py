@@ -136,14 +136,15 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
 def _sampled(values: Pixels) -> Pixels:
     """All values, of many some millions, evenly spaced in the order of memory: `ravel("K")[::step]`.
 
-    numpy copies the whole of a volume whose axes run backwards. Plane by plane the copies stay in the caches.
+    numpy copies the whole of a volume some of whose axes run backwards. Here a plane is copied at a time, which stays
+    in the caches, and one that is wholly backwards is not.
     """
     step = values.size // _MOST_SAMPLED + 1 if values.size > _MOST_SAMPLED else 1
     if step == 1 or values.ndim < 3 or min(values.strides) >= 0:
         return values.ravel(order="K")[::step]
     parts, start = [], 0
     for plane in values.transpose(np.argsort(np.negative(np.abs(values.strides)), kind="stable")):
-        part = plane.ravel()
+        part = np.flip(np.flip(plane).ravel()) if max(plane.strides) < 0 else plane.ravel()
         parts.append(part[start::step])
         start = (start - part.size) % step
     return np.concatenate(parts)
