@@ -95,6 +95,18 @@ def test_transactions_and_what_a_vacuum_would_remove(bucket: str, proxy: FaultPr
 
 
 @pytest.mark.s3
+def test_a_transaction_is_found_where_the_reply_with_it_was_empty(bucket: str, proxy: FaultProxy) -> None:
+    dataset = small_dataset(f"{bucket}/data")
+    table = dataset.table("index")
+    assert table is not None
+    (job,) = {row["job_id"] for row in dataset.query("SELECT job_id FROM samples WHERE source = 'alpha'").to_pylist()}
+    for entry in range(3):
+        proxy.add(Fault.truncate(0), path=rf"index/_delta_log/0+{entry}\.json")
+        assert dataset.has_transaction("index", table, job)
+        assert proxy.left() == 0
+
+
+@pytest.mark.s3
 def test_replies_that_stay_damaged_are_one_line(bucket: str, proxy: FaultProxy) -> None:
     dataset = small_dataset(f"{bucket}/data")
     table = dataset.table("index")
