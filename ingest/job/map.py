@@ -181,6 +181,8 @@ def map_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str
                 if position in skip:
                     writer.reject("over_budget", skip[position], modality=tag_of(context.spec, item))
                     writer.end()
+                elif item.place is not None and item.place.unknown:
+                    writer.withhold()
                 else:
                     _map_file(context, item, raw, writer, partial(beat, position))
         report = writer.report()

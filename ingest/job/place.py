@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -36,7 +35,8 @@ from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.privacy.silence import silence
 from ingest.raw.archive_reading import open_items
 from ingest.raw.compact import Compact
-from ingest.raw.items import Place, RawItem, RejectError
+from ingest.raw.faults import fault_of
+from ingest.raw.items import Place, RawItem
 from ingest.raw.root import RawRoot
 from ingest.readers import ReadOptions, reader_name
 from ingest.readers.base import chosen_frames, percentile_range
@@ -44,6 +44,8 @@ from ingest.readers.dicom.header import SliceHeader, normal_of, read_header
 from ingest.source.layout import FrameRule
 from ingest.staging.context import MapContext
 from ingest.staging.unit import Unit
+from shards.dataset.dataset import Dataset
+from shards.errors import MachineError, UnavailableError
 
 BLOCK_BYTES: Final = 64 << 10
 RANGE_SLICES: Final = 16
@@ -59,6 +61,10 @@ _SAME_DIRECTION: Final = 0.9995
 Beat = Callable[[int], None]
 Spot = tuple[int, int]
 """Unit and position in it."""
+
+_UNKNOWN: Final = Place(series="", frame="", unknown=True)
+_UNREAD_RANGE: Final = (None, None)
+"""The ends of a stack's range where a file that tells them cannot be read now."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,20 +121,40 @@ def place_series(
     few = sum(len(unit.items) for unit in wanted) <= FEW_FILES
     scanner = LocalEngine(0) if few else engine
     rows = _cached(scanner, context, scan_unit, "headers", [Task(index=u.index, payload=u) for u in wanted])
-    headers = [((unit, row[0]), _header(row[1])) for unit in sorted(rows) for row in rows[unit]]
-    stacks = list(stacks_of(headers))
-    if not stacks:
+    read = [((unit, position), values) for unit in sorted(rows) for position, values in rows[unit]]
+    unread = {spot: _UNKNOWN for spot, values in read if values is None}
+    stacks = list(stacks_of((spot, _header(values)) for spot, values in read if values is not None))
+    if not stacks and not unread:
         return list(units), {}
     tasks = _range_tasks(stacks, units, context)
     ranges = _cached(engine, context, range_unit, "ranges", tasks)
     by_stack = {number: (low, high) for found in ranges.values() for number, low, high in found}
-    places: dict[Spot, Place] = {}
+    places: dict[Spot, Place] = unread
     at = {unit.index: unit for unit in units}
     for number, stack in enumerate(stacks):
+        if by_stack.get(number) == _UNREAD_RANGE:
+            places |= {spot: _UNKNOWN for spot, *_ in stack.slices}
+            continue
         unit, position = stack.slices[0][0]
         rule = rules[at[unit].items[position].part if len(rules) > 1 else 0]
         places |= _places(stack, rule.frames, by_stack.get(number, (math.nan, math.nan)))
     return [_placed(unit, places) for unit in units], _counts(stacks)
+
+
+def forget_unread(dataset: Dataset, context: MapContext) -> None:
+    """Take away what an earlier run staged beside DICOM files that it could not read: places hang on all of a series.
+
+    What is staged stays where a table has rows of the job already. No other process may work on the job.
+    """
+    staging = context.staging()
+    headers = {unit: any(values is None for _, values in rows) for unit, rows in staging.results("headers").items()}
+    ranges = {unit: any(low is None for _, low, _ in rows) for unit, rows in staging.results("ranges").items()}
+    if not any([*headers.values(), *ranges.values()]) or dataset.has_begun(context.job_id):
+        return
+    staging.forget_results("headers", [unit for unit, is_unread in headers.items() if is_unread])
+    staging.forget_results("ranges", ranges)
+    for unit in staging.reports():
+        staging.forget(unit)
 
 
 def _is_dicom(context: MapContext, item: RawItem) -> bool:
@@ -161,7 +187,11 @@ def _cached(
 
 
 def scan_unit(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) -> list[Any]:
-    """Read the headers of a unit's DICOM files (an engine's function); rows `[position, header]`."""
+    """Read the headers of a unit's DICOM files (an engine's function).
+
+    Returns:
+        Rows `[position, header]`; the header is None where the file cannot be read now.
+    """
     return context.staging().result("headers", unit.index, lambda: list(_scan(context, unit, beat, skip)))
 
 
@@ -173,7 +203,11 @@ def _scan(context: MapContext, unit: Unit, beat: Beat, skip: Mapping[int, str]) 
             beat(position)
             if position in skip or not _is_dicom(context, item):
                 continue
-            header = read_header(raw)
+            try:
+                header = read_header(raw)
+            except UnavailableError:
+                yield [position, None]
+                continue
             if header is not None:
                 header = replace(header, series=names.group_id(f"series\0{header.series}"))
                 yield [position, [getattr(header, name) for name in SliceHeader.__dataclass_fields__]]
@@ -323,7 +357,11 @@ def _first(sample: tuple[Spot, int, RawItem]) -> Spot:
 def range_unit(
     context: MapContext, payload: tuple[int, Sequence[tuple[int, RawItem]]], beat: Beat, skip: Mapping[int, str]
 ) -> list[Any]:
-    """Estimate the intensity ranges of stacks (an engine's function); rows `[stack, low, high]`."""
+    """Estimate the intensity ranges of stacks (an engine's function).
+
+    Returns:
+        Rows `[stack, low, high]`; both are None where a file of the sample cannot be read now.
+    """
     unit, samples = payload
     return context.staging().result("ranges", unit, lambda: list(_ranges(context, samples, beat, skip)))
 
@@ -335,14 +373,26 @@ def _ranges(
 
     options = ReadOptions(limits=context.settings.limits)
     values: dict[int, list[NDArray[Any]]] = {}
+    unread: set[int] = set()
     files = open_items(RawRoot(context.raw_url), [item for _, item in samples], context.settings.limits)
     with silence():
         for position, (_, raw) in enumerate(files):
             beat(position)
             if position in skip:
                 continue
-            with suppress(RejectError, Exception):  # a broken slice is the map step's to report
+            try:
                 found = gray_values(raw, options).ravel()
-                values.setdefault(samples[position][0], []).append(found[:: (found.size // RANGE_VALUES) | 1])
+            except Exception as error:  # a broken slice is the map step's to report
+                fault = fault_of(error)
+                if isinstance(fault, MachineError):
+                    raise fault from error
+                if fault is not None:
+                    unread.add(samples[position][0])
+                continue
+            values.setdefault(samples[position][0], []).append(found[:: (found.size // RANGE_VALUES) | 1])
+    for number in sorted(unread):
+        yield [number, *_UNREAD_RANGE]
     for number, parts in sorted(values.items()):
+        if number in unread:
+            continue
         yield [number, *percentile_range(np.concatenate([part.astype(np.float64) for part in parts]))]

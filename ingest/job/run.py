@@ -30,7 +30,7 @@ from ingest.job.known import Attempts, attempts_at, attempts_for, attempts_of, d
 from ingest.job.list import LISTS, Listing, cut_units, list_raw
 from ingest.job.map import map_units
 from ingest.job.outgoing import Leaving, clear_after, num_revived
-from ingest.job.place import place_series
+from ingest.job.place import forget_unread, place_series
 from ingest.job.remap import carry_tombstones
 from ingest.job.report import JobReport, Progress, Watcher, count_by, report_of, settled_counts
 from ingest.job.secret_check import check_secret, pin_secret
@@ -292,6 +292,8 @@ def _run(job: _Job, engine: Engine, share: Share | None) -> JobReport:
     cut = cut_units(job.work.items, job.context.settings)
     try:
         job.tell(Progress(stage="series"))
+        if share is None:
+            forget_unread(job.dataset, job.context)
         first = share.task_index * len(cut) // share.num_tasks if share else 0
         units, volumes = place_series(engine, job.context, cut, first=first)
         reports, resumed = map_units(engine, job.dataset, job.context, job.staging, units, share=share, tell=job.tell)

@@ -57,6 +57,7 @@ class Place(NamedTuple):
         spacing: Millimetres between rows and between columns.
         low: Lower end of the stack's intensity range, for files without a window; NaN without one.
         high: Its upper end.
+        unknown: Whether the file, or what says its stack's range, cannot be read now: it is nothing to take yet.
     """
 
     series: str
@@ -66,6 +67,7 @@ class Place(NamedTuple):
     spacing: tuple[float, float] = (1.0, 1.0)
     low: float = math.nan
     high: float = math.nan
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

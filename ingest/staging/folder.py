@@ -29,7 +29,7 @@ import json
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -267,6 +267,10 @@ class Staging:
             with suppress(AlreadyExistsError):
                 self._store.put_if_absent(path, _checked(rows))
         return list(rows)
+
+    def forget_results(self, step: str, units: Iterable[int]) -> None:
+        """Take the results of a step away, so that it is done again for these units."""
+        self._store.delete([f"{self._path}/{step}/u{unit:06d}.json" for unit in units])
 
     # Shards
 

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ingest.raw.items import RawFile, RejectError
+from ingest.raw.faults import fault_of
+from ingest.raw.items import RawFile
 from ingest.readers.dicom.attributes import accept_any_value, number_of
 from ingest.readers.dicom.values import window_of
 
@@ -55,7 +56,12 @@ class SliceHeader:
 
 
 def read_header(raw: RawFile) -> SliceHeader | None:
-    """The header of a single-frame file that belongs to a series; None for everything else."""
+    """The header of a single-frame file that belongs to a series; None for everything else.
+
+    Raises:
+        UnavailableError: The file cannot be read now.
+        MachineError: This machine has no space, memory or file handles left.
+    """
     accept_any_value()
     try:
         head = raw.head(HEAD_BYTES)
@@ -64,9 +70,10 @@ def read_header(raw: RawFile) -> SliceHeader | None:
             with raw.open() as stream:
                 found, _ = _parse(stream)
         return _header(found)  # values are converted when they are asked for, and fail then
-    except RejectError:
-        return None
-    except Exception:  # noqa: BLE001  # parsers raise anything on broken files; the map step gives the reason
+    except Exception as error:  # parsers raise anything on broken files; the map step gives the reason
+        fault = fault_of(error)
+        if fault is not None:
+            raise fault from error
         return None
 
 

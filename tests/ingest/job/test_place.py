@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ingest.job import place
 from ingest.job.place import missing_slices, stacks_of
 from ingest.job.run import Share, run_job
 from ingest.raw.items import RawFile
 from ingest.readers.dicom.header import SliceHeader, read_header
 from ingest.settings import IngestSettings
 from shards.dataset.dataset import Dataset as Shards
+from shards.errors import UnavailableError
 from tests.ingest.material import ingest, public_spec, shard_bytes, tables, tar_of, write_folder, zip_of
 
 REAL = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
@@ -243,7 +247,65 @@ def test_a_killed_job_reads_no_header_twice(volume: Any, tmp_path: Path, monkeyp
     assert ingest(raw, tmp_path / "d", SPEC).kept == 22
 
 
-def _interrupted(*_: object) -> Any:
+def hide_third(monkeypatch: pytest.MonkeyPatch, module: Any, reader: str) -> None:
+    """Let the device fail for the third file whose header, or share of a range, is read."""
+    read, calls = getattr(module, reader), iter(range(1_000))
+
+    def broken(raw: RawFile, *more: Any) -> Any:
+        if next(calls) == 2:
+            raise UnavailableError("OSError EIO", hint="run it again")
+        return read(raw, *more)
+
+    monkeypatch.setattr(module, reader, broken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_slice_whose_header_cannot_be_read_is_not_stored_beside_its_series(
+    volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_stopped: bool
+) -> None:
+    raw = write_folder(tmp_path / "raw", shuffled(volume))
+    with monkeypatch.context() as broken:
+        hide_third(broken, place, "read_header")
+        if is_stopped:
+            broken.setattr("ingest.job.run.commit", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ingest(raw, tmp_path / "d", SPEC, unit_files=5)
+        else:
+            report = ingest(raw, tmp_path / "d", SPEC, unit_files=5)
+            assert (report.kept, report.pending) == (21, 1)
+            assert all(frame.startswith("z") for frame in by_frame(tmp_path / "d"))
+    report = ingest(raw, tmp_path / "d", SPEC, unit_files=5)
+    assert (report.pending, len(tables(tmp_path / "d")["index"])) == (0, 22)
+    if is_stopped:  # nothing was committed: all of the series has found its place anew
+        ingest(raw, tmp_path / "alone", SPEC, unit_files=5)
+        assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_range_is_never_that_of_the_slices_that_can_be_read_now(
+    volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_folder(tmp_path / "raw", shuffled(volume))
+    with monkeypatch.context() as broken:
+        hide_third(broken, import_module("ingest.readers.dicom.read"), "gray_values")
+        report = ingest(raw, tmp_path / "d", SPEC)
+    assert (report.kept, report.pending, report.failed) == (0, 24, True)
+    assert ingest(raw, tmp_path / "d", SPEC).pending == 0
+    ingest(raw, tmp_path / "alone", SPEC)
+    assert shard_bytes(tmp_path / "d") == shard_bytes(tmp_path / "alone")
+
+
+def test_a_header_that_the_device_hides_is_no_lack_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(RawFile, "head", fail)
+    with pytest.raises(UnavailableError):
+        read_header(RawFile.of_bytes(b"", "a.dcm"))
+
+
+def _interrupted(*_: object, **__: object) -> Any:
     raise KeyboardInterrupt
 
 
