@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from shards.dataset.table_files import add_actions
-from shards.errors import NotFoundError, SampleIndexError
+from shards.errors import NotFoundError, SampleIndexError, StoreError
 from shards.files import json_object
+from shards.store.calls import HINTS
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
     from shards.dataset.dataset import Dataset
 
 _COPY: Final = "bring the file back from a copy"
@@ -91,18 +94,34 @@ def past_of(dataset: Dataset, name: str, version: int) -> Past:
 
 
 def make_first(dataset: Dataset, past: Past) -> None:
-    """Write the checkpoint by which the version that stays can be read without those before it."""
+    """Write the checkpoint by which the version that stays can be read without those before it.
+
+    Until it is known to be whole nothing points to it: a reader finds the newest checkpoint that is there by listing.
+
+    Raises:
+        StoreError: The storage failed, or what lies there now is not what was sent. The table can be read as before.
+    """
     table = dataset.table(past.name, version=past.version)
     assert table is not None
+    files = _sorted_actions(table)
     hint = f"{past.name}/_delta_log/{_LAST}"
     later = _hinted(dataset, hint)
     dataset.ask_log(past.name, table.create_checkpoint)
+    dataset.store.delete([hint])  # deltalake has written it, and may have written damage
     path = f"{past.name}/_delta_log/{past.version:020d}.checkpoint.parquet"
     size, data = _without_removed(dataset.store.read(path))
     dataset.store.replace(path, data)
+    table = dataset.table(past.name, version=past.version)
+    if table is None or _sorted_actions(table) != files:
+        dataset.store.delete([path])
+        raise StoreError(f"{dataset.url}/{path} came to be damaged on its way", hint=HINTS["transient"])
     if later is None or later["version"] <= past.version:
         later = {"version": past.version, "size": size, "sizeInBytes": len(data)}
     dataset.store.replace(hint, json.dumps(later).encode())
+
+
+def _sorted_actions(table: DeltaTable) -> list[dict[str, Any]]:
+    return sorted(add_actions(table), key=lambda action: str(action["path"]))
 
 
 def _hinted(dataset: Dataset, path: str) -> dict[str, Any] | None:

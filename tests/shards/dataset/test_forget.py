@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.forget import first_version, forget_log, make_first, past_of, table_folders
 from shards.dataset.removal import remove_samples
-from shards.errors import SampleIndexError
+from shards.errors import SampleIndexError, StoreError
+from shards.store import Store
 from tests.shards.builders import add_source, jpeg
 
 
@@ -90,6 +94,43 @@ def test_a_later_checkpoint_stays_the_one_that_readers_begin_with(dataset: Datas
     forget(dataset, 1)
     assert b'"version":2' in dataset.store.read("index/_delta_log/_last_checkpoint").replace(b" ", b"")
     assert [len(dataset.query("SELECT key FROM samples", version=version)) for version in (1, 2)] == [4, 7]
+
+
+def lost(dataset: Dataset, path: str, _data: bytes) -> None:
+    """A store that deletes what did not arrive as it was sent."""
+    dataset.store.delete([path])
+    raise StoreError("the store holds other bytes than were sent", hint="run it again")
+
+
+def altered(dataset: Dataset, path: str, data: bytes) -> None:
+    """A checkpoint in which a file has another name."""
+    table = pq.read_table(io.BytesIO(data))
+    rows = table.to_pylist()
+    next(row["add"] for row in rows if row["add"])["path"] += "x"
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), Path(dataset.url) / path)
+
+
+@pytest.mark.parametrize("damage", [lost, altered])
+def test_a_checkpoint_that_does_not_arrive_leaves_the_table_as_it_was(
+    dataset: Dataset, damage: Callable[[Dataset, str, bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = dataset.query("SELECT key FROM samples ORDER BY key")
+    past = past_of(dataset, "index", 1)
+    replace = type(dataset.store).replace
+
+    def replaced(store: Store, path: str, data: bytes) -> None:
+        if path.endswith(".parquet"):
+            damage(dataset, path, data)
+        else:
+            replace(store, path, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(dataset.store), "replace", replaced)
+        with pytest.raises(StoreError, match="run"):
+            make_first(dataset, past)
+    assert Dataset.open(dataset.url).query("SELECT key FROM samples ORDER BY key") == rows
+    forget(dataset, 1)
+    assert Dataset.open(dataset.url).query("SELECT key FROM samples ORDER BY key") == rows
 
 
 def test_all_delta_tables_are_found(dataset: Dataset) -> None:
