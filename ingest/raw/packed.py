@@ -1,5 +1,7 @@
 """Unpacking gzip, bzip2, xz and zstd: member after member, checked, in pieces, within limits.
 
+gzip is unpacked by ISA-L, in about half of the time that zlib takes.
+
 What follows the last sound member and does not begin another one is left out, as `gzip -d` does: zeros of a tape,
 bytes that an upload added. Data that are not packed at all, whatever their name says, are given as they are.
 """
@@ -10,10 +12,11 @@ import bz2
 import gzip
 import io
 import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, Final, cast
+
+from isal import isal_zlib
 
 from ingest.raw.items import RejectError
 from ingest.settings import LimitSettings
@@ -29,7 +32,7 @@ _XZ_MEMORY_BYTES: Final = 512 << 20
 
 
 def _gzip() -> Any:
-    return zlib.decompressobj(wbits=31)
+    return isal_zlib.decompressobj(wbits=31)
 
 
 def _xz() -> Any:
@@ -42,6 +45,8 @@ _FORMATS: Final[tuple[tuple[bytes, Callable[[], Any]], ...]] = (
     (b"\xfd7zXZ\0", _xz),
     (b"\x5d\0\0", _xz),
 )
+_WRONG: Final = (cast("type[Exception]", isal_zlib.error), lzma.LZMAError)
+"""What decompressors raise on data or checksums that are wrong; ISA-L's stub says that its error is no class."""
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 _HEAD_BYTES: Final = 10
@@ -98,7 +103,7 @@ class Members(io.RawIOBase):
                 raise EOFError("the packed data end before their end mark")
         try:
             data: bytes = self._member.decompress(self._rest, size)
-        except (zlib.error, lzma.LZMAError) as error:
+        except _WRONG as error:
             raise gzip.BadGzipFile(str(error)) from error
         if self._member.eof:
             self._rest, self._member = self._member.unused_data, None
