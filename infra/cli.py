@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from itertools import pairwise
 from types import FrameType
@@ -75,11 +75,14 @@ def _worth_showing(default: object) -> str | None:
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
+def _interrupted_by_sigterm() -> Iterator[Callable[[], bool]]:
     """While inside, SIGTERM raises `KeyboardInterrupt` once; more of them do not disturb what it sets off.
 
     The interpreter drops what is raised in a destructor or beside a fork. An interrupt that it drops there, Ctrl-C's
     too, comes again a moment later.
+
+    Yields:
+        Whether SIGTERM has come.
     """
     told = False
 
@@ -100,7 +103,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGALRM)}
     hook_before, sys.unraisablehook = sys.unraisablehook, dropped
     try:
-        yield
+        yield lambda: told
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook_before
@@ -116,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         only where `BIOVFM_DEBUG=1` is set.
     """
     try:
-        with _interrupted_by_sigterm():
-            return _run(sys.argv[1:] if argv is None else list(argv))
+        with _interrupted_by_sigterm() as is_told:
+            return _run(sys.argv[1:] if argv is None else list(argv), is_told)
     except KeyboardInterrupt as error:  # also one that came when the command had ended
         # An interrupt that passed through code made of text, such as that of a dataclass, has marked the interpreter:
         # under `python -m` it would end by SIGINT, whatever is returned here. Running such code again clears the mark.
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(*_told(error))
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], is_told: Callable[[], bool]) -> int:
     fill_standard_streams()
     log_as("text")
     if _asks_for_json_lines(words):
@@ -144,11 +147,14 @@ def _run(words: Sequence[str]) -> int:
         drop_answer()
         return 0
     except (CycloptsError, BiovfmError, ModuleNotFoundError, OSError, MemoryError) as error:
+        if is_told() and isinstance(error, ModuleNotFoundError):
+            raise KeyboardInterrupt from error
         return _fail(*_told(error))
     except BaseException as error:
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise
-        if str(error) == "Query interrupted":  # what DuckDB makes of a signal
+        # what DuckDB makes of a signal; and what becomes of a library in whose import it came
+        if str(error) == "Query interrupted" or is_told():
             raise KeyboardInterrupt from error
         return _fail(_unexpected(error), 1)
     return result if isinstance(result, int) else 0

@@ -221,6 +221,24 @@ def test_a_signal_that_the_interpreter_drops_comes_again(
     assert sys.unraisablehook is hook
 
 
+def swallowed() -> None:
+    """SIGTERM comes in the middle of an import that goes on without what it was importing."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except BaseException:  # noqa: BLE001 - as libraries do
+        pass
+    raise AttributeError("module has no attribute")
+
+
+def test_what_becomes_of_a_library_that_swallows_a_signal_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "swallowed", (f"{__name__}:swallowed", "Loses a signal."))
+    assert main(["swallowed"]) == 130
+    assert "unexpected" not in capsys.readouterr().err
+
+
 def test_sigterm_while_an_error_is_told_is_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[str] = []
 
