@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from pydantic import SecretStr
 
+from ingest.job.unname import unname
 from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, tombstones_of
 from shards.dataset.dataset import CONCEDED, Dataset
 from shards.dataset.removal import remove_samples
@@ -37,7 +38,7 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
 
 
 def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr) -> int:
-    """Take out those samples of a committed job that were withdrawn while it ran.
+    """Take out those samples of a committed job that were withdrawn while it ran; its rejects name no others.
 
     Harmless when repeated.
 
@@ -50,16 +51,24 @@ def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr) -> int:
     columns = ", ".join(("key", "modality", *COLUMNS))
     rows = dataset.query(f"SELECT {columns} FROM samples WHERE job_id = ? ORDER BY key", params=[job])  # noqa: S608
     gone = rows.filter(pa.array(tombstones.of_table(rows), pa.bool_()))
-    if not len(gone):
-        return 0
     name = f"{PREFIX}{job}"
+    if not len(gone):
+        unname(dataset, _withdrawals(dataset))
+        return 0
     rejected = gone.append_column("reason", pa.array([WITHDRAWN] * len(gone)))
     rejected = rejected.append_column("detail", pa.array([""] * len(gone)))
     rejected = rejected.append_column("job_id", pa.array([job] * len(gone)))
     dataset.reject(name, rejected.select(rejects_schema().names))
     dataset.append("withdrawn", name, _note(tombstones.marker.asked("job", job, ""), name))
     summary = {"source": "withdraw", "kept": 0, "rejected": 0, "items": 0}
-    return remove_samples(dataset, gone["key"].combine_chunks(), transaction=name, summary=summary).num_samples
+    num = remove_samples(dataset, gone["key"].combine_chunks(), transaction=name, summary=summary).num_samples
+    unname(dataset, _withdrawals(dataset))
+    return num
+
+
+def _withdrawals(dataset: Dataset) -> list[str]:
+    """The names of all withdrawals."""
+    return [str(name) for name in dataset.query("SELECT DISTINCT withdrawal FROM withdrawn")["withdrawal"].to_pylist()]
 
 
 def _note(mark: str, name: str) -> pa.Table:

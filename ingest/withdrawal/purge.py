@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from ingest.job.secret_check import require_secret
+from ingest.job.unname import unname
 from ingest.privacy.tombstones import Marker
 from ingest.withdrawal.withdraw import complete
 from shards.dataset.columns import FOLDER
@@ -101,6 +102,8 @@ def purge(
     age = min(grace.total_seconds(), LEFTOVER_SECONDS)
     before = moment.timestamp() - age if age > 0 else math.inf  # clocks of stores differ
     run = _Run(dataset, before=before, dry_run=dry_run)
+    if not dry_run:
+        unname(dataset, due)
     pasts = {name: past for name in table_folders(dataset) if (past := _past(dataset, name, due)) is not None}
     for past in pasts.values():
         tell(f"{past.name}: version {past.version} becomes the first one")

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from pydantic import SecretStr
 
 from ingest.job.secret_check import pin_secret
-from ingest.privacy.tombstones import PREFIX, WITHDRAWN, Marker, tombstones_of
+from ingest.job.unname import naming_no_more
+from ingest.privacy.tombstones import PREFIX, Marker, tombstones_of
 from ingest.withdrawal.choose import Asked, Chosen, choose
 from ingest.withdrawal.journal import Plan, open_plans, remove_plan, write_plan
 from shards.dataset.columns import FOLDER as COLUMNS_FOLDER
@@ -219,10 +220,7 @@ def _values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _clean_rejects(dataset: Dataset, plan: Plan) -> None:
-    """Remove the rejects of what goes; copies of it from elsewhere stay rejects and name it no more.
-
-    An exact copy is withdrawn itself. A near duplicate is another image: it stays what it was, without the name.
-    """
+    """Remove the rejects of what goes; copies of it from elsewhere stay rejects and name it no more."""
     places = _values(_joined(plan.samples, "source", "raw_path", "raw_frame"))
     files = _values(_joined(plan.paths, "source", "raw_path"))
     heads = pc.utf8_slice_codeunits(plan.samples["pixel_sha256"], 0, 16)
@@ -232,26 +230,14 @@ def _clean_rejects(dataset: Dataset, plan: Plan) -> None:
         of_file = pc.is_in(_joined(batch, "source", "raw_path"), value_set=files)
         return pc.or_(of_file, pc.is_in(_joined(batch, "source", "raw_path", "raw_frame"), value_set=places))
 
-    def unnamed(batch: pa.RecordBatch) -> pa.RecordBatch:
-        last = pc.replace_substring_regex(batch["detail"], pattern=r"^.*\s", replacement="")
-        copies = pc.is_in(last, value_set=named)
-        exact = pc.and_(copies, pc.equal(batch["reason"], "duplicate"))
-        batch = _with(batch, "detail", pc.if_else(copies, "", batch["detail"]))
-        return _with(batch, "reason", pc.if_else(exact, WITHDRAWN, batch["reason"]))
-
     drop_rows(
         dataset,
         "rejects",
         gone,
         columns=["source", "raw_path", "raw_frame", "detail", "reason"],
         transaction=f"{plan.name}-rejects",
-        changed=unnamed,
+        changed=naming_no_more(named),
     )
-
-
-def _with(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
-    at = batch.schema.get_field_index(name)
-    return batch.set_column(at, batch.schema.field(at), values)
 
 
 def _clean_raw_files(dataset: Dataset, plan: Plan) -> None:
