@@ -25,7 +25,7 @@ _INTERRUPTED = """
 import sys
 import infra.cli
 
-def run(words):
+def run(words, is_told):
     exec("raise KeyboardInterrupt")  # as a dataclass is made
 
 infra.cli._run = run
