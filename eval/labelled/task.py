@@ -39,8 +39,9 @@ _JOINS: Final = {
     ),
 }
 """How a table's rows find their images; a raw path may be given from any folder on."""
-Resolve = Callable[[Dataset, Sequence[str], By], pa.Table]
-"""Finds the samples of identifiers: rows of `key` and `place`, the position of the identifier."""
+Resolve = Callable[[Dataset, Sequence[str], By, int | None], pa.Table]
+"""Finds the samples of identifiers in a version of the index (None: the newest): rows of `key` and `place`, the
+position of the identifier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +117,21 @@ def load_labelled(
     )
 
 
-def _compare(dataset: Dataset, ids: Sequence[str], by: By) -> pa.Table:
+def _compare(dataset: Dataset, ids: Sequence[str], by: By, version: int | None) -> pa.Table:
     labels = pa.table({"id": list(ids), "place": np.arange(len(ids))})
-    return dataset.query(f"SELECT key, place FROM samples JOIN labels ON {_JOINS[by]}", labels=labels)  # noqa: S608
+    sql = f"SELECT key, place FROM samples JOIN labels ON {_JOINS[by]}"  # noqa: S608
+    return dataset.query(sql, version=version, labels=labels)
 
 
 def _find(stream: Stream, table: LabelTable, seed: int, resolve: Resolve) -> LabelledSamples:
     """The labelled samples of the stream's plan, in their splits."""
     log = logging.getLogger(__name__)
     ids = table.ids
+    version = stream.plan.version if stream.plan.version >= 0 else None  # that of the lock, whatever has gone since
     found = stream.dataset.query(
         "SELECT key, group_id, place FROM samples JOIN hits USING (key) ORDER BY key, place",
-        hits=resolve(stream.dataset, ids, table.by),
+        version=version,
+        hits=resolve(stream.dataset, ids, table.by, version),
     )
     keys, groups, rows = (found[name].to_pylist() for name in ("key", "group_id", "place"))
     inside = set(_keys_of(stream))

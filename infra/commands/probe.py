@@ -125,13 +125,14 @@ def probe(
     probe_all(checkpoints, options, classify, command="probe", size_px=PAPER_PX if paper_protocol else None)
 
 
-def _resolve(dataset: Dataset, ids: Sequence[str], by: By) -> pa.Table:
+def _resolve(dataset: Dataset, ids: Sequence[str], by: By, version: int | None) -> pa.Table:
     """The samples of a label table's identifiers, in clear or hashed with the user's secret."""
     from ingest.columns.matching import find_samples
     from ingest.privacy.secret import load_secret
 
     names: dict[By, Literal["key", "group", "raw-path"]] = {"key": "key", "raw_path": "raw-path", "group_id": "group"}
-    return find_samples(dataset, ids, names[by], secret=load_secret(create=False).get_secret_value())
+    secret = load_secret(create=False).get_secret_value()
+    return find_samples(dataset, ids, names[by], secret=secret, version=version)
 
 
 def _check_own(options: ProbeOptions) -> None:

@@ -74,7 +74,7 @@ def match_ids(
     )
 
 
-def find_samples(dataset: Dataset, ids: Sequence[str], by: By, *, secret: str) -> pa.Table:
+def find_samples(dataset: Dataset, ids: Sequence[str], by: By, *, secret: str, version: int | None = None) -> pa.Table:
     """The samples that identifiers stand for: rows of `key` and `place`, the position of the identifier.
 
     Args:
@@ -82,8 +82,9 @@ def find_samples(dataset: Dataset, ids: Sequence[str], by: By, *, secret: str) -
         ids: The identifiers; each once.
         by: What they are.
         secret: The user's secret; empty where there is none.
+        version: Version of the index; the newest where None.
     """
-    with dataset.database("samples") as database:
+    with dataset.database("samples", version=version) as database:
         sources = [row[0] for row in database.sql("SELECT DISTINCT source FROM samples ORDER BY 1").fetchall()]
         match_ids(database, ids, by, sources=sources, secret=secret)
         return database.sql("SELECT key, id AS place FROM hits").to_arrow_table()

@@ -16,6 +16,7 @@ from eval.probes.results import read_results
 from infra.cli import main
 from ingest.privacy.pseudonyms import KeyedNames
 from shards.dataset import Dataset
+from shards.dataset.removal import remove_samples
 from shards.errors import ConfigError
 from shards.subset import Selection, create
 from tests.shards.builders import add_source, jpeg
@@ -65,6 +66,14 @@ def test_images_labels_and_groups(lock: Path, tmp_path: Path) -> None:
     again = load_labelled(lock, read_labels(by_source(lock)), size_px=32, cache=tmp_path / "cache")
     assert again.digest == task.digest
     assert len(list((tmp_path / "cache" / "images").iterdir())) == 1
+
+
+def test_samples_that_went_after_the_lock_was_made_are_labelled_still(lock: Path, tmp_path: Path) -> None:
+    table = read_labels(by_source(lock))
+    before = load_labelled(lock, table, size_px=16, cache=tmp_path / "cache")
+    remove_samples(Dataset.open(str(tmp_path / "data")), [samples(lock)[0]["key"]], transaction="withdraw-x")
+    after = load_labelled(lock, table, size_px=16, cache=tmp_path / "other")
+    assert after.digest == before.digest
 
 
 def test_the_probe_of_ones_own_labels(lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
