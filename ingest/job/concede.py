@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from ingest.job.unname import unname
-from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, tombstones_of
+from ingest.privacy.tombstones import COLUMNS, PREFIX, WITHDRAWN, Tombstones, tombstones_of
 from shards.dataset.dataset import CONCEDED, Dataset
 from shards.dataset.removal import remove_samples
 from shards.schema import rejects_schema, withdrawn_schema
@@ -37,10 +37,16 @@ def concede_duplicates(dataset: Dataset, job: str) -> int:
     return len(lost)
 
 
-def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr) -> int:
+def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr, *, since: int = -1) -> int:
     """Take out those samples of a committed job that were withdrawn while it ran; its rejects name no others.
 
     Harmless when repeated.
+
+    Args:
+        dataset: The dataset.
+        job: The job.
+        secret: The user's secret.
+        since: The index version that the job compared its images with; -1 where it is not known any more.
 
     Returns:
         Samples that went.
@@ -48,27 +54,26 @@ def concede_withdrawn(dataset: Dataset, job: str, secret: SecretStr) -> int:
     tombstones = tombstones_of(dataset, secret)
     if tombstones is None:
         return 0
+    num = _take_out(dataset, job, tombstones)
+    later = [entry["job_id"] for entry in dataset.jobs() if entry["version"] > since]
+    unname(dataset, [name for name in later if name.startswith(PREFIX)])
+    return num
+
+
+def _take_out(dataset: Dataset, job: str, tombstones: Tombstones) -> int:
     columns = ", ".join(("key", "modality", *COLUMNS))
     rows = dataset.query(f"SELECT {columns} FROM samples WHERE job_id = ? ORDER BY key", params=[job])  # noqa: S608
     gone = rows.filter(pa.array(tombstones.of_table(rows), pa.bool_()))
-    name = f"{PREFIX}{job}"
     if not len(gone):
-        unname(dataset, _withdrawals(dataset))
         return 0
+    name = f"{PREFIX}{job}"
     rejected = gone.append_column("reason", pa.array([WITHDRAWN] * len(gone)))
     rejected = rejected.append_column("detail", pa.array([""] * len(gone)))
     rejected = rejected.append_column("job_id", pa.array([job] * len(gone)))
     dataset.reject(name, rejected.select(rejects_schema().names))
     dataset.append("withdrawn", name, _note(tombstones.marker.asked("job", job, ""), name))
     summary = {"source": "withdraw", "kept": 0, "rejected": 0, "items": 0}
-    num = remove_samples(dataset, gone["key"].combine_chunks(), transaction=name, summary=summary).num_samples
-    unname(dataset, _withdrawals(dataset))
-    return num
-
-
-def _withdrawals(dataset: Dataset) -> list[str]:
-    """The names of all withdrawals."""
-    return [str(name) for name in dataset.query("SELECT DISTINCT withdrawal FROM withdrawn")["withdrawal"].to_pylist()]
+    return remove_samples(dataset, gone["key"].combine_chunks(), transaction=name, summary=summary).num_samples
 
 
 def _note(mark: str, name: str) -> pa.Table:

@@ -89,8 +89,7 @@ def map_units(
         damaged = _damaged(engine, context, reports)
         if not damaged:
             return reports, resumed
-        for unit in damaged:
-            staging.forget(unit)
+        staging.forget(damaged)
     raise StoreError(
         f"what unit {damaged[0]} staged is damaged each time it is read again",
         hint="check the storage and run the same command again",
@@ -101,8 +100,7 @@ def _forget_pending(dataset: Dataset, job_id: str, staging: Staging) -> None:
     """Let the units with pending files be mapped again, while nothing of the job is in a table."""
     pending = [report.index for report in staging.reports().values() if report.pending]
     if pending and not dataset.has_begun(job_id):
-        for unit in pending:
-            staging.forget(unit)
+        staging.forget(pending)
 
 
 def _map_missing(

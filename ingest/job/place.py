@@ -153,8 +153,7 @@ def forget_unread(dataset: Dataset, context: MapContext) -> None:
         return
     staging.forget_results("headers", [unit for unit, is_unread in headers.items() if is_unread])
     staging.forget_results("ranges", ranges)
-    for unit in staging.reports():
-        staging.forget(unit)
+    staging.forget(staging.reports())
 
 
 def _is_dicom(context: MapContext, item: RawItem) -> bool:

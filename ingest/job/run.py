@@ -347,7 +347,7 @@ def _commit(job: _Job, units: Sequence[UnitReport], settled: Settled) -> JobRepo
     attempts = attempts_of(dataset, job.attempts.base)
     if version != settled.resolution.version + 1:
         concede_duplicates(dataset, job_id)
-        concede_withdrawn(dataset, job_id, job.context.settings.secret)
+        concede_withdrawn(dataset, job_id, job.context.settings.secret, since=settled.resolution.version)
     if _has_replaced(attempts.jobs[-1]):
         clear_after(dataset, job_id, source=spec.id, gone=job.work.gone)
     job.staging.sweep(dataset)

@@ -38,12 +38,11 @@ def unname(dataset: Dataset, withdrawals: Collection[str]) -> None:
         withdrawals: Their names, which are those of their commits.
     """
     table = dataset.table("rejects")
-    versions = {entry.get("biovfm.job"): int(entry["version"]) for entry in dataset.commits("index")}
-    wanted = {name: versions[name] for name in withdrawals if name in versions}
-    if table is None or not wanted:
+    versions = {job["job_id"]: job["version"] for job in dataset.jobs() if job["job_id"] in withdrawals}
+    if table is None or not versions:
         return
     words = dataset.query("SELECT DISTINCT regexp_extract(detail, '\\S+$') AS name FROM rejects WHERE detail <> ''")
-    for name, version in wanted.items():
+    for name, version in versions.items():
         taken = _taken(dataset, version, words)
         if not len(taken):
             continue

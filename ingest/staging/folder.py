@@ -29,7 +29,7 @@ import json
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -136,18 +136,19 @@ class Staging:
         values = self._read_checked(f"{self._path}/{unit_file(unit.index)}")
         return values is not None and UnitReport.from_values(values) == unit
 
-    def forget(self, unit: int) -> None:
-        """Take a unit's report away, so that the unit is mapped again; its tars may come to hold other samples.
+    def forget(self, units: Collection[int]) -> None:
+        """Take the reports of units away, so that they are mapped again; their tars may come to hold other samples.
 
-        Shards that an earlier try made of its tars count as nobody's, and the sweep takes them.
+        Shards that an earlier try made of their tars count as nobody's, and the sweep takes them.
         """
+        prefixes = tuple(_tar_prefix(unit).encode() for unit in units)
         for name in self._promoted():
             note = f"{self._path}/promoted/{name}"
-            if self._store.read(note).startswith(_tar_prefix(unit).encode()):
+            if self._store.read(note).startswith(prefixes):
                 self._store.replace(note, b"")
-        for key in [key for key in self._cache if key[0] == unit]:
+        for key in [key for key in self._cache if key[0] in units]:
             del self._cache[key]
-        self._store.delete([f"{self._path}/{unit_file(unit)}"])
+        self._store.delete([f"{self._path}/{unit_file(unit)}" for unit in units])
 
     def table(self, unit: UnitReport, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One of a unit's tables; whole ones are kept for a while, since steps may need several parts of them."""

@@ -15,14 +15,7 @@ from ingest.withdrawal.purge import purge
 from ingest.withdrawal.withdraw import withdraw
 from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, photo
-from tests.ingest.withdrawal.material import (
-    SECRET,
-    group_of,
-    identifiers_of,
-    take_in,
-    traces,
-    write_patients,
-)
+from tests.ingest.withdrawal.material import SECRET, group_of, identifiers_of, take_in, traces, write_patients
 
 pytestmark = pytest.mark.slow
 COPY = {"patient-9/same.png": encoded(photo(100))}
@@ -50,7 +43,7 @@ def test_a_copy_found_before_a_withdrawal_and_committed_after_it(
     with monkeypatch.context() as patch:
         patch.setattr(run, "commit", commit_late)
         if not conceded:
-            patch.setattr(run, "concede_withdrawn", lambda *_: 0)
+            patch.setattr(run, "concede_withdrawn", lambda *_, **__: 0)
         assert take_in(write_patients(tmp_path / "raw", more=COPY), dataset.url).kept > 0
     if conceded:
         assert {"reason": "withdrawn", "detail": ""} in rejects(dataset)

@@ -98,7 +98,7 @@ def test_reports_come_back_as_they_were_put(tmp_path: Path) -> None:
     assert staging.is_empty()
     staging.publish([], REPORT)
     assert staging.reports() == {3: REPORT}
-    staging.forget(3)
+    staging.forget([3])
     assert not staging.reports()
 
 
@@ -143,7 +143,7 @@ def test_a_shard_of_a_unit_that_was_forgotten_is_not_taken_for_its_new_tar(tmp_p
         staging.move_tar(tar, f"shards/s/ct/{content.decode()}.tar")
         with staging.open_tar(tar) as stream:
             assert stream.read() == content
-        staging.forget(0)
+        staging.forget([0])
         assert not staging.holds(report)
         with pytest.raises(NotFoundError):
             staging.open_tar(tar)
