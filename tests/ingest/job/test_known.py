@@ -65,6 +65,19 @@ def test_files_that_cannot_be_read_now_come_with_a_later_run(
     assert not verify(Dataset.open(str(tmp_path / "d")), deep=True).problems
 
 
+def ending(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """Let a commit end right behind what it writes to one table."""
+    append = Dataset._append
+
+    def ends(self: Dataset, table: str, *arguments: Any) -> int:
+        version = append(self, table, *arguments)
+        if table == name:
+            raise error
+        return version
+
+    monkeypatch.setattr(Dataset, "_append", ends)
+
+
 def stop(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
@@ -94,17 +107,9 @@ def test_what_a_stopped_run_could_not_read_is_read_by_the_next(
 def test_a_commit_that_has_begun_ends_with_what_it_began_with(
     name: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = Dataset._append
-
-    def ends(self: Dataset, table: str, *arguments: Any) -> int:
-        version = append(self, table, *arguments)
-        if table == name:
-            stop()
-        return version
-
     with monkeypatch.context() as broken:
         failing(broken, {"1.png", "tiny.png"}, OSError(errno.EIO, "no"))
-        broken.setattr(Dataset, "_append", ends)
+        ending(broken, name, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             ingest(raw, tmp_path / "d", unit_files=3)
     dataset = Dataset.open(str(tmp_path / "d"))
@@ -203,16 +208,8 @@ def test_a_grown_source_reads_what_is_new_and_what_has_changed(raw: Path, tmp_pa
 def test_what_a_job_that_ended_within_its_commit_has_read_is_not_known(
     name: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = Dataset._append
-
-    def ends(self: Dataset, table: str, *arguments: Any) -> int:
-        version = append(self, table, *arguments)
-        if table == name:
-            raise StoreError("the storage failed")
-        return version
-
     with monkeypatch.context() as broken:
-        broken.setattr(Dataset, "_append", ends)
+        ending(broken, name, StoreError("the storage failed"))
         if name == "index":
             assert ingest(raw, tmp_path / "d").repeated  # it is found committed
         else:

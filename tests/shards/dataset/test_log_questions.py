@@ -78,13 +78,19 @@ def test_a_local_log_is_read_once(tmp_path: Path) -> None:
     assert question() == 7
 
 
-@pytest.mark.s3
-@pytest.mark.parametrize("fault", FAULTS)
-def test_transactions_and_what_a_vacuum_would_remove(bucket: str, proxy: FaultProxy, fault: Fault) -> None:
+def indexed(bucket: str) -> tuple[Dataset, DeltaTable, str]:
+    """A dataset, its index, and a job that is in it."""
     dataset = small_dataset(f"{bucket}/data")
     table = dataset.table("index")
     assert table is not None
     (job,) = {row["job_id"] for row in dataset.query("SELECT job_id FROM samples WHERE source = 'alpha'").to_pylist()}
+    return dataset, table, job
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", FAULTS)
+def test_transactions_and_what_a_vacuum_would_remove(bucket: str, proxy: FaultProxy, fault: Fault) -> None:
+    dataset, table, job = indexed(bucket)
     for entry in range(3):
         proxy.add(fault, path=rf"index/_delta_log/0+{entry}\.json", times=1 + entry % 2)
         assert dataset.has_transaction("index", table, job)
@@ -96,10 +102,7 @@ def test_transactions_and_what_a_vacuum_would_remove(bucket: str, proxy: FaultPr
 
 @pytest.mark.s3
 def test_a_transaction_is_found_where_the_reply_with_it_was_empty(bucket: str, proxy: FaultProxy) -> None:
-    dataset = small_dataset(f"{bucket}/data")
-    table = dataset.table("index")
-    assert table is not None
-    (job,) = {row["job_id"] for row in dataset.query("SELECT job_id FROM samples WHERE source = 'alpha'").to_pylist()}
+    dataset, table, job = indexed(bucket)
     for entry in range(3):
         proxy.add(Fault.truncate(0), path=rf"index/_delta_log/0+{entry}\.json")
         assert dataset.has_transaction("index", table, job)
@@ -108,9 +111,7 @@ def test_a_transaction_is_found_where_the_reply_with_it_was_empty(bucket: str, p
 
 @pytest.mark.s3
 def test_replies_that_stay_damaged_are_one_line(bucket: str, proxy: FaultProxy) -> None:
-    dataset = small_dataset(f"{bucket}/data")
-    table = dataset.table("index")
-    assert table is not None
+    dataset, table, _ = indexed(bucket)
     proxy.add(Fault.truncate(100), path=r"index/_delta_log/0+1\.json", times=3)
     with pytest.raises(StoreError, match="the log of index/ came damaged"):
         dataset.has_transaction("index", table, "job")
