@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 1
 
+PARTITIONS: Final = ("modality", "source")
+"""The columns by which the files of the index lie in folders."""
+
 MODALITIES: Final = (
     "CT",
     "MR",

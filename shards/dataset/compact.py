@@ -26,6 +26,7 @@ from shards.dataset.replace import Change, replace_files
 from shards.dataset.rewrite import read_rows, schema_of
 from shards.dataset.shard_file import ShardWriter, shard_path
 from shards.dataset.table_files import FILE_BYTES, add_actions, keep_log, partition_of, write_files
+from shards.schema import PARTITIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from shards.dataset.dataset import Dataset
 
-_PARTITIONS: Final = ("modality", "source")
 SMALL_FILE_BYTES: Final = FILE_BYTES // 4
 TABLES: Final = ("fingerprints", "rejects", "raw_files")
 """The tables beside the index whose files are merged."""
@@ -117,7 +117,7 @@ class _Compaction:
         places = self._write(merges, int(table.version()))
         rows = _sorted_rows(self._dataset, table, files, places)
         reader = pa.RecordBatchReader.from_batches(schema_of(table), rows)
-        added = write_files(self._dataset.store, "index", transaction, reader, _PARTITIONS)
+        added = write_files(self._dataset.store, "index", transaction, reader, PARTITIONS)
         counts = {"compacted_shards": len(old), "compacted_files": len(files)}
         return Change(gone=[action["path"] for action in files], added=added, counts=counts)
 

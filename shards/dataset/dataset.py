@@ -26,22 +26,17 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from shards.dataset.log_questions import DOUBTS, ask_log, damage_of
+from shards.dataset.append import append_rows
+from shards.dataset.log_questions import ask_log
+from shards.dataset.opening import open_table
 from shards.dataset.query import Result, ask_tables, connect, scan, told_plainly
 from shards.dataset.replace import JOB, SUMMARY, Change, replace_files
-from shards.dataset.table_files import add_columns, add_files, log_kept, require_inside, write_files
-from shards.dataset.table_log import (
-    entry_of,
-    is_committed,
-    require_filled,
-    require_newest,
-    require_readable,
-)
-from shards.dataset.withdrawals import RELOCK, withdrawals_of
+from shards.dataset.table_files import add_columns, log_kept, write_files
 from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.files import json_object
 from shards.schema import (
     FORMAT_VERSION,
+    PARTITIONS,
     fingerprint_schema,
     index_schema,
     raw_files_schema,
@@ -49,8 +44,6 @@ from shards.schema import (
     withdrawn_schema,
 )
 from shards.store import Store, join_url, open_store, storage_options
-from shards.store.commits import commit_once
-from shards.store.driver import DriverError
 from shards.store.options import require_emulator_switch, require_plain
 from shards.store.settled import read_settled
 
@@ -66,7 +59,6 @@ if TYPE_CHECKING:
     Rows: TypeAlias = pa.Table | Callable[[], pa.RecordBatchReader]
     """Rows of a table, or what makes a fresh reader of them each time it is called."""
 
-PARTITIONS = ("modality", "source")
 _SETTINGS = "dataset.json"
 TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
     "samples": ("index", index_schema),
@@ -79,8 +71,6 @@ TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
 CONCEDED = "committed at the same time by another job"
 """The detail of a reject whose image a job gave up after its commit; its bytes stay in the shard without a row."""
 _COPY = "bring the file back from a copy"
-_NO_VERSION = "LogSegment end version"
-"""What deltalake says of a version that a log does not reach."""
 
 
 class Dataset:
@@ -214,52 +204,7 @@ class Dataset:
             SampleIndexError: `version` is not there (any more), the log is damaged, or it names a file elsewhere.
             StoreError: The storage failed.
         """
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
-
-        options = self._storage_options()
-        remote = bool(options)
-        doubts = iter(range(DOUBTS if remote else 0))
-
-        def opened() -> DeltaTable:
-            try:
-                table = DeltaTable(self.table_url(name), version=version, storage_options=options)
-            except TableNotFoundError:
-                if remote:
-                    require_newest(self.store, name, -1)
-                raise
-            except DeltaError as error:
-                may_be_there = version is None or _NO_VERSION not in str(error)
-                if may_be_there and next(doubts, None) is not None:  # a reply may be damaged, and not the log
-                    raise DriverError("transient", str(error).splitlines()[0]) from error
-                if remote and may_be_there:
-                    require_readable(self.store, name)
-                raise
-            if remote and version is None:
-                require_newest(self.store, name, int(table.version()))
-            require_filled(self.store, name, int(table.version()))
-            require_inside(table, f"{self.url}/{name}")
-            return table
-
-        try:
-            return ask_tables(self.url, opened)
-        except TableNotFoundError:
-            if version is None:
-                return None
-            raise SampleIndexError(f"{self.url} has no {name}/ table yet", hint="ingest something first") from None
-        except (DeltaError, OverflowError) as error:  # no version has a negative number, or one of more than 64 bits
-            which = "the log" if version is None else f"version {version}"
-            hint = "run `biovfm verify` on the dataset; bring the log back from a copy"
-            if version is not None:
-                hint = "`biovfm stats` shows the newest version; a vacuum may have removed this one"
-            text = str(error).splitlines()[0]
-            if found := damage_of(self.store, name, error):
-                raise found from error
-            if version is not None and name == "index" and (withdrawals := withdrawals_of(self)) is not None:
-                raise SampleIndexError(
-                    f"{self.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK
-                ) from error
-            raise SampleIndexError(f"{self.url}: {which} of {name}/ cannot be read ({text})", hint=hint) from error
+        return open_table(self, name, version)
 
     def version(self) -> int:
         """The index version: it grows by one with every committed job; -1 while there is none."""
@@ -277,7 +222,7 @@ class Dataset:
 
     def has_begun(self, job_id: str) -> bool:
         """Whether a table has the job's rows already: its commit has begun, and may have ended in the middle of it."""
-        return any(self._written_by(name, job_id) for name in ("fingerprints", "raw_files", "rejects", "index"))
+        return any(self.has_rows_of(name, job_id) for name in ("fingerprints", "raw_files", "rejects", "index"))
 
     def has_transaction(self, name: str, table: DeltaTable, transaction: str) -> bool:
         """Whether a transaction is in a table, as it was opened.
@@ -501,61 +446,10 @@ class Dataset:
         ]
 
     def _append(self, name: str, job_id: str, rows: Rows, summary: Mapping[str, Any] | None = None) -> int:
-        from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError, DeltaError
+        return append_rows(self, name, job_id, rows, summary)
 
-        options = self._storage_options()
-        partition_by = PARTITIONS if name == "index" else ()
-        properties = CommitProperties(
-            custom_metadata={JOB: job_id, SUMMARY: json.dumps(dict(summary or {}), sort_keys=True)},
-            app_transactions=[Transaction(job_id, 1)],
-        )
-
-        @cache
-        def files() -> tuple[pa.Schema, list[AddAction]]:
-            reader = rows() if callable(rows) else rows.to_reader()
-            return reader.schema, write_files(self.store, name, job_id, reader, partition_by)
-
-        def write() -> None:
-            schema, actions = files()
-            table = self.table(name)
-            if table is not None and self.has_transaction(name, table, job_id):
-                return  # deltalake compares with what is committed after the version it has loaded
-            after = -1 if table is None else int(table.version())
-            own = json.dumps(job_id)
-            marks = [f'"appId":{own}', f'"{JOB}":{own}', *(action.path for action in actions)]
-
-            def has_arrived() -> bool:
-                sent = entry_of(schema, actions, partition_by=partition_by, properties=properties, is_new=table is None)
-                return is_committed(self.store, name, after=after, sent=sent, marks=marks)
-
-            try:
-                add_files(
-                    table,
-                    self.table_url(name),
-                    schema=schema,
-                    actions=actions,
-                    partition_by=partition_by,
-                    properties=properties,
-                    storage_options=options,
-                )
-            except CommitFailedError:
-                raise
-            except DeltaError:  # it reads the log again, and cannot where what we sent was damaged on its way
-                if not options or not has_arrived():
-                    raise
-            else:
-                if options and not has_arrived():
-                    raise DriverError("transient", f"the storage took a commit to {name}/ and does not have it")
-
-        if not self._written_by(name, job_id):
-            files()  # out here: an error of the rows is none of the table
-            self.ask_log(name, lambda: commit_once(write, lambda: self._written_by(name, job_id)))
-        table = self.table(name)
-        assert table is not None
-        return int(table.version())
-
-    def _written_by(self, name: str, job_id: str) -> bool:
+    def has_rows_of(self, name: str, job_id: str) -> bool:
+        """Whether the rows of a job, or of another transaction, are in a table."""
         table = self.table(name)
         return table is not None and self.has_transaction(name, table, job_id)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from shards.dataset.query import quote
+from shards.schema import PARTITIONS
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 ROWS: Final = "index_rows"
 """The view that a question reads."""
 _ARROW_ROWS: Final = "index_rows_of_arrow"
-_PARTITIONS: Final = ("modality", "source")
 _MOST_FILES: Final = 2_000
 """DuckDB keeps the footers of all files at hand; beyond this many, a table waits for `biovfm compact`."""
 
@@ -67,7 +67,7 @@ def _is_laid_out(file: ds.Fragment) -> bool:
 
     keys = ds.get_partition_keys(file.partition_expression)
     folders = Path(file.path).parts[:-1]
-    return sorted(keys) == list(_PARTITIONS) and folders == tuple(f"{name}={keys[name]}" for name in _PARTITIONS)
+    return sorted(keys) == list(PARTITIONS) and folders == tuple(f"{name}={keys[name]}" for name in PARTITIONS)
 
 
 def register_rows(database: duckdb.DuckDBPyConnection, rows: ds.Dataset, direct: DirectRows | None) -> None:
@@ -102,7 +102,7 @@ def read_by_arrow(database: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _reading(database: duckdb.DuckDBPyConnection, direct: DirectRows) -> str:
-    types = "{" + ", ".join(f"{quote(name)}: VARCHAR" for name in _PARTITIONS) + "}"
+    types = "{" + ", ".join(f"{quote(name)}: VARCHAR" for name in PARTITIONS) + "}"
     options = f"hive_partitioning = true, hive_types = {types}, union_by_name = true"
     files = f"read_parquet([{_listed(direct.files)}], {options})"
     there = {name for name, _ in _columns(database, files)}

@@ -27,6 +27,7 @@ from shards.dataset.rewrite import Thinned, drop_rows, may_hold, schema_of
 from shards.dataset.shard_file import ShardWriter, read_blocks, shard_path, shard_tags
 from shards.dataset.table_files import add_actions, write_files
 from shards.errors import AlreadyExistsError, SampleIndexError, ShardError, StoreError
+from shards.schema import PARTITIONS
 from shards.store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 PLACE: Final = ("shard_row", "byte_offset", "byte_length", "crc32c")
 """Where a sample lies in its shard."""
 _THREADS: Final = 4
-_PARTITIONS: Final = ("modality", "source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ class Removal:
         with tempfile.TemporaryDirectory(prefix="biovfm-") as scratch:
             rewritten = sorted(self._rewritten(Path(scratch), version, keys, found.select(["shard"])))
             reader = pa.RecordBatchReader.from_batches(schema_of(table), _spooled(rewritten))
-            added = write_files(self._dataset.store, "index", self._transaction, reader, _PARTITIONS)
+            added = write_files(self._dataset.store, "index", self._transaction, reader, PARTITIONS)
         gone, kept = self._thinned(table)
         return Change(gone=gone, added=[*kept, *added], counts={"removed": self.num_samples})
 

@@ -156,7 +156,7 @@ def test_a_crash_before_the_commit_leaves_orphans_that_can_go(tmp_path: Path, mo
         raise StoreError("the power failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shards.dataset.dataset.add_files", crash)
+        patch.setattr("shards.dataset.append.add_files", crash)
         with pytest.raises(StoreError):
             dataset.reject("job", pa.table({name: ["x"] for name in rejects_schema().names}))
     report = verify(dataset)
