@@ -41,6 +41,7 @@ def doctor(
     bench: bool = False,
     data: Path | None = None,
     images: int | None = None,
+    only: list[str] | None = None,
     pack: Path | None = None,
     max_mib: int = 64,
     python: str = "3.12",
@@ -65,6 +66,8 @@ def doctor(
         With --bench or --pack, a shard (.tar) or a local dataset with the images; drawn ones without it.
     images
         With --bench, at most so many images.
+    only
+        With --device, only the parts whose name contains this text, such as `mae base`; may be given several times.
     pack
         Write a folder that runs this check on a GPU machine without network: `sh run.sh --bench` there.
     max_mib
@@ -88,7 +91,7 @@ def doctor(
     if device or bench:
         from infra.commands.device.check import check_device
 
-        return check_device(bench=bench, data=data, images=images, json_=json_)
+        return check_device(bench=bench, data=data, images=images, json_=json_, only=only or ())
     findings = []
     for finding in probe(url) if url else machine():
         findings.append(finding)

@@ -17,9 +17,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int)
+    parser.add_argument("--only", action="append", default=[])
     given = parser.parse_args()
     try:
-        return check_device(bench=given.bench, data=given.data, images=given.images, json_=given.json)
+        return check_device(bench=given.bench, data=given.data, images=given.images, json_=given.json, only=given.only)
     except ModuleNotFoundError as error:
         needed = "PyTorch, torchvision, timm, safetensors, PyYAML and NumPy"
         sys.stderr.write(f"this Python lacks {error.name} — the check needs {needed}: PYTHON=/its/python sh run.sh\n")

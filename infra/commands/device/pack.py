@@ -40,7 +40,7 @@ NEEDED: Final = (
 WHEELS: Final = ("torchcodec", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")
 """To compare, at their newest versions; left out from the last one on where the folder would grow too large."""
 _RUN: Final = """#!/bin/sh
-# Runs the device's check here: sh run.sh [--bench] [--json] [--images N]
+# Runs the device's check here: sh run.sh [--bench] [--json] [--images N] [--only TEXT]
 # With another Python than python3: PYTHON=/opt/conda/bin/python sh run.sh
 set -e
 cd "$(dirname "$0")"

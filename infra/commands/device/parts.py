@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Outcome:
         name: Of the part.
         verdict: `ok`, `bad` (it ran, and a figure misses its goal), `failed` (it raised), `skipped`.
         detail: One line for people.
-        figures: What was measured, JSON values.
+        figures: What was measured, JSON values; of a part that raised, its `traceback`.
         seconds: How long it took.
     """
 
@@ -108,6 +109,7 @@ def _run(part: Part) -> Outcome:
     except Exception as error:  # noqa: BLE001 - whatever a driver or library raises is the finding
         lines = str(error).splitlines()
         verdict, detail = "failed", f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"
+        figures = {"traceback": traceback.format_exc()}
     return Outcome(
         name=part.name, verdict=verdict, detail=detail, figures=figures, seconds=round(time.perf_counter() - began, 2)
     )
