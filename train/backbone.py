@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from train.recipe import ModelConfig
+from train.rows import put_rows, take_rows
 
 __all__ = [
     "SIZES",
@@ -74,10 +75,10 @@ class TrainBlock(Block):
         """`(B, N, D)` to `(B, N, D)`; `rows` index the batch for each branch."""
         if rows is None:
             return self._feed_forward(self._attention(x) + x, add=True)
-        part = x.index_select(0, rows[0])  # rows are unique, so no sums of several rows into one are needed
-        x = x.index_copy(0, rows[0], torch.add(part, self._attention(part), alpha=scale).to(x.dtype))
-        part = x.index_select(0, rows[1])
-        return x.index_copy(0, rows[1], torch.add(part, self._feed_forward(part, add=False), alpha=scale).to(x.dtype))
+        x, part = take_rows(x, rows[0])
+        x = put_rows(x, rows[0], torch.add(part, self._attention(part), alpha=scale).to(x.dtype))
+        x, part = take_rows(x, rows[1])
+        return put_rows(x, rows[1], torch.add(part, self._feed_forward(part, add=False), alpha=scale).to(x.dtype))
 
     def _attention(self, x: Tensor) -> Tensor:
         branch: Tensor = self.ls1(self.attn(self.norm1(x)))
@@ -143,8 +144,19 @@ class Backbone(VisionTransformer):
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` to patch embeddings `(B, patches, D)` without positions."""
+        if images.is_cuda:
+            return self._embed_by_product(images)
         embedded: Tensor = self.patch_embed.proj(images)
         return embedded.flatten(2).transpose(1, 2)
+
+    def _embed_by_product(self, images: Tensor) -> Tensor:
+        """The convolution as a product of matrices: with so few channels a GPU's convolution is far slower."""
+        projection = self.patch_embed.proj
+        high, wide = projection.kernel_size
+        num, channels, height, width = images.shape
+        grid = images.view(num, channels, height // high, high, width // wide, wide)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(num, -1, channels * high * wide)
+        return functional.linear(patches, projection.weight.flatten(1), projection.bias)
 
     def run_blocks(self, x: Tensor, *, drop: DropPathRows | None = None) -> Tensor:
         """Blocks and final norm on tokens `(B, N, D)`."""

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "on_device_of"]
 
 _BLOCK: Final = 4096
 """Prototypes at a time."""
@@ -90,7 +90,7 @@ def forward(logits: Tensor, probabilities: Tensor, temperature: float) -> tuple[
     losses, log_sums, masses = torch.empty((3, len(logits)), dtype=torch.float32, device=logits.device)
     if len(logits):
         sizes = (temperature, *probabilities.shape, _BLOCK)
-        with _on(logits):
+        with on_device_of(logits):
             _forward[(len(logits),)](logits, probabilities, losses, log_sums, masses, *sizes, num_warps=_WARPS)
     return losses, log_sums, masses
 
@@ -113,10 +113,11 @@ def backward(  # noqa: PLR0917 - as autograd keeps them
     if len(logits):
         grid = (len(logits), triton.cdiv(logits.shape[1], _BLOCK))
         sizes = (temperature, *probabilities.shape, _BLOCK)
-        with _on(logits):
+        with on_device_of(logits):
             _backward[grid](logits, probabilities, log_sums, masses, scale.contiguous(), out, *sizes, num_warps=_WARPS)
     return out
 
 
-def _on(tensor: Tensor) -> AbstractContextManager[object]:
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """For a launch: the GPU that holds a tensor is the current one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -246,8 +246,8 @@ class DinoV2(Method):
     def _combine(self, student: DinoOutputs, teacher: DinoOutputs, inputs: DinoInputs) -> StepLosses:
         config, num_masked = self.config, len(inputs.masked_rows)
         teacher_global, _, teacher_masked = teacher.split(num_masked)
-        targets = self.dino_targets(swap_crops(teacher_global.float()))
-        patch_targets = self.ibot_targets(teacher_masked.float())
+        targets = self.dino_targets(swap_crops(teacher_global), by=self.kernels)
+        patch_targets = self.ibot_targets(teacher_masked, by=self.kernels)
         student_global, student_local, student_masked = student.split(num_masked)
         # the compiler would fuse the plain formula; the kernels do with less memory traffic than that
         ready = self.compiled if self.kernels == "torch" else _as_it_is

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ __all__ = ["batch_masks", "block_mask"]
 MIN_BLOCK = 4
 ASPECT = (0.3, 1 / 0.3)
 TRIES = 10
+_LOWEST, _HIGHEST = math.log(ASPECT[0]), math.log(ASPECT[1])
 
 
 def block_mask(num_masked: int, *, side: int, source: random.Random, largest: int | None = None) -> NDArray[np.bool_]:
@@ -27,32 +31,56 @@ def block_mask(num_masked: int, *, side: int, source: random.Random, largest: in
     Returns:
         `(side, side)` bool, True where masked.
     """
-    mask = np.zeros((side, side), dtype=np.bool_)
+    return _as_arrays([_covered(num_masked, side=side, source=source, largest=largest)], side).reshape(side, side)
+
+
+def _covered(num_masked: int, *, side: int, source: random.Random, largest: int | None = None) -> int:
+    """The masked patches as the bits of a number, the first patch in the lowest; numbers of any size count quickly."""
+    mask = 0
     limit = side * side // 2 if largest is None else largest
-    count = 0
-    while count < num_masked:
-        added = _add_block(mask, min(num_masked - count, limit), source)
-        if added == 0:
+    while (count := mask.bit_count()) < num_masked:
+        block = _next_block(mask, side, min(num_masked - count, limit), source)
+        if block == 0:
             break
-        count += added
+        mask |= block
     return mask
 
 
-def _add_block(mask: NDArray[np.bool_], most: int, source: random.Random) -> int:
-    side = len(mask)
+def _next_block(mask: int, side: int, most: int, source: random.Random) -> int:
+    """A rectangle that adds patches, `most` at most; 0 where no try gives one."""
     for _ in range(TRIES):
-        area = source.uniform(MIN_BLOCK, most)
-        aspect = math.exp(source.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        area = MIN_BLOCK + (most - MIN_BLOCK) * source.random()
+        aspect = math.exp(_LOWEST + (_HIGHEST - _LOWEST) * source.random())
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if height >= side or width >= side:
             continue
-        top, left = source.randint(0, side - height), source.randint(0, side - width)
-        block = mask[top : top + height, left : left + width]
-        added = height * width - int(block.sum())
-        if 0 < added <= most:
-            block[:] = True
-            return added
+        top, left = _below(side - height + 1, source), _below(side - width + 1, source)
+        block = ((1 << width) - 1) * _rows(height, side) << (top * side + left)
+        if 0 < (block & ~mask).bit_count() <= most:
+            return block
     return 0
+
+
+def _below(end: int, source: random.Random) -> int:
+    """`source.randrange(end)`, number by number, in a quarter of its time."""
+    num_bits = end.bit_length()
+    while (number := source.getrandbits(num_bits)) >= end:
+        pass
+    return number
+
+
+@cache
+def _rows(num: int, side: int) -> int:
+    """A number with a bit for each of so many rows of the grid."""
+    return sum(1 << (side * row) for row in range(num))
+
+
+def _as_arrays(masks: Sequence[int], side: int) -> NDArray[np.bool_]:
+    """`(masks, side * side)` bool."""
+    num_bytes = -(-side * side // 8)
+    packed = np.frombuffer(b"".join(mask.to_bytes(num_bytes, "little") for mask in masks), np.uint8)
+    bits = np.unpackbits(packed.reshape(len(masks), num_bytes), axis=1, count=side * side, bitorder="little")
+    return bits.view(np.bool_)
 
 
 def batch_masks(
@@ -66,9 +94,9 @@ def batch_masks(
     num_masked_crops = int(num_crops * probability)
     edges = np.linspace(*ratio, num_masked_crops + 1)
     masks = [
-        block_mask(int(side * side * source.uniform(low, high)), side=side, source=source)
-        for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        _covered(int(side * side * source.uniform(low, high)), side=side, source=source)
+        for low, high in pairwise(edges.tolist())
     ]
-    masks += [np.zeros((side, side), dtype=np.bool_)] * (num_crops - num_masked_crops)
+    masks += [0] * (num_crops - num_masked_crops)
     source.shuffle(masks)
-    return np.stack(masks).reshape(num_crops, side * side)
+    return _as_arrays(masks, side)

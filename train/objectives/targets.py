@@ -11,16 +11,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from shards.decode.kernels.choice import KernelName
+
 __all__ = ["EmaCenter", "Sinkhorn", "Targets", "sum_over_ranks"]
 
 
 class Targets(Protocol):
-    """Turns teacher logits `(rows, K)` float32 into target probabilities of the same shape."""
+    """Turns teacher logits `(rows, K)`, float32 or bfloat16, into target probabilities `(rows, K)` float32."""
 
     temperature: float
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """The targets; to be called once a micro-batch, with all rows of this rank."""
+    def __call__(self, logits: Tensor, *, by: KernelName = "torch") -> Tensor:
+        """The targets; to be called once a micro-batch, with all rows of this rank.
+
+        Args:
+            logits: Of the teacher.
+            by: What computes them, where there is a choice.
+        """
         ...
 
     def move(self) -> None:
@@ -57,10 +64,15 @@ class EmaCenter(nn.Module):
         self.temperature = 1.0
 
     @torch.no_grad()
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, *, by: KernelName = "torch") -> Tensor:
         """Softmax of `(logits - centre) / temperature`; the logits are kept in mind for the next centre."""
-        self.seen += torch.cat([logits.new_full((1,), float(len(logits))), logits.sum(0)])
-        return torch.softmax((logits - self.center).div_(self.temperature), dim=-1)
+        self.seen[0] += len(logits)
+        self.seen[1:] += logits.sum(0, dtype=torch.float32)
+        if by == "triton":
+            from train.kernels.triton_softmax import centred_softmax
+
+            return centred_softmax(logits, self.center[0], self.temperature)
+        return torch.softmax((logits.float() - self.center).div_(self.temperature), dim=-1)
 
     @torch.no_grad()
     def move(self) -> None:
@@ -85,8 +97,10 @@ class Sinkhorn(nn.Module):
         self.temperature = 1.0
 
     @torch.no_grad()
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, *, by: KernelName = "torch") -> Tensor:
         """`(rows, K)` logits to targets; the largest logit of the batch is taken off first, which cancels out."""
+        del by  # torch's operations in every case
+        logits = logits.float()
         num_rows = sum_over_ranks(logits.new_full((1,), float(len(logits))))
         scores = torch.exp((logits - self._largest(logits)) / self.temperature)
         scores /= sum_over_ranks(scores.sum()).clamp_min(1e-38)

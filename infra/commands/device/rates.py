@@ -120,14 +120,14 @@ def _native_part(images: Sequence[bytes], threads: int) -> Part:
 
 
 def _native_rate(images: Sequence[bytes], threads: int) -> Answer:
-    crops = stream_crops(load_recipe("mae-default"))
-    stream = TarStream(list(images), crops=crops, global_batch=64, decoder=open_decoder("auto"), threads=threads)
+    crops, batch = stream_crops(load_recipe("mae-default")), 64 * threads  # enough parts for every thread
+    stream = TarStream(list(images), crops=crops, global_batch=batch, decoder=open_decoder("auto"), threads=threads)
     with closing(stream.lend(lambda shapes: tuple(np.zeros(shape, np.uint8) for shape in shapes))) as batches:
         next(batches)
         began, num = time.perf_counter(), 0
         while time.perf_counter() - began < _SECONDS:
             next(batches)
-            num += 64
+            num += batch
         return _rate(num, time.perf_counter() - began)
 
 

@@ -297,7 +297,7 @@ class Steps:
         with self._resident() as batches:
             self._run(batches, 1)
             with torch.profiler.profile(activities=kinds) as profile:
-                self._run(batches, steps)
+                seconds, _ = self._run(batches, steps)
         rows = [(row.key, float(self._own_time(row)), int(row.count)) for row in profile.key_averages()]
         rows = sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
         total = sum(time_us for _, time_us, _ in rows)
@@ -305,9 +305,14 @@ class Steps:
             {"name": name[:120], "share": round(time_us / total, 4), "calls_per_step": round(count / steps, 1)}
             for name, time_us, count in rows[:_SHOWN]
         ]
-        calls = sum(count for *_, count in rows) / steps
+        figures = {
+            "calls_per_step": round(sum(count for *_, count in rows) / steps, 1),
+            "busy_ms_per_step": round(total / steps / 1000, 2),
+            "ms_per_step": round(seconds / steps * 1000, 2),
+        }
         shown = "; ".join(f"{one['share']:.0%} {str(one['name'])[:40]}" for one in kernels[:3])
-        return f"{calls:,.0f} calls per step: {shown}", {"calls_per_step": round(calls, 1), "kernels": kernels}
+        detail = f"{figures['calls_per_step']:,.0f} calls and {figures['busy_ms_per_step']} of "
+        return f"{detail}{figures['ms_per_step']} ms a step: {shown}", figures | {"kernels": kernels}
 
     def _own_time(self, row: Any) -> float:
         return float(row.self_device_time_total if self._cuda else row.self_cpu_time_total)
@@ -320,7 +325,7 @@ def _sync_warnings() -> Iterator[list[str]]:
     here = threading.current_thread()
 
     def note(message: Warning | str, _: type[Warning], filename: str, lineno: int, *_rest: Any) -> None:
-        if threading.current_thread() is here and "synchroniz" in str(message):
+        if threading.current_thread() is here and "called a synchronizing" in str(message):
             places.append(f"{filename}:{lineno}")
 
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,19 +100,21 @@ def kernel_table(
     crop_bytes = size_px * size_px * channels
     place = (places[:, None] * num + np.arange(num)) * crop_bytes
     out_step = np.broadcast_to(np.array([channels, size_px * channels]), step.shape)
-    in_order = np.where(turned[:, None, None], [1, 0], [0, 1])
-    pairs = [
-        np.take_along_axis(values.astype(np.int64), in_order, axis=-1)
-        for values in (step, cuts.extent, cuts.target, cuts.corner, mirrored)
-    ]
+    on_its_side = turned[:, None, None]
+
+    def in_order(values: NDArray[Any]) -> NDArray[np.int64]:
+        return np.where(on_its_side, values[..., ::-1], values)
+
+    pairs = [in_order(values) for values in (step, cuts.extent, cuts.target, cuts.corner, mirrored)]
     table = np.concatenate(
         [
             start[..., None],
             np.broadcast_to(to_channel, start.shape)[..., None],
             *pairs,
             place[..., None],
-            np.take_along_axis(out_step, in_order, axis=-1),
+            in_order(out_step),
         ],
         axis=-1,
+        dtype=np.int64,
     )
     return np.ascontiguousarray(table.reshape(-1, COLUMNS))

@@ -1,8 +1,8 @@
 """Crop, antialiased resize and flip of images of any sizes, all crops of a group by one kernel.
 
 Torch's antialiased `interpolate` twice, as `cut` calls it: along one axis, rounded to whole numbers, then along
-the other. A program makes one tile of one crop, so each value between the two passes is computed again for each row
-that needs it: that costs arithmetic, which a GPU has, and saves the memory of a resized whole.
+the other. A program makes one tile of one crop as two products of matrices, weights by pixels: pixels are whole numbers
+that float16 holds exactly, and a weight is the sum of two float16, so nothing is lost on the way into float32 sums.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from shards.decode.kernels.table import COLUMNS, Cuts, cuts_of, kernel_table
 
 __all__ = ["crop_all", "try_on"]
 
-_TILE: Final = (16, 32)
+_TILE: Final = (32, 32)
 """Values that a program makes along the axis that is resized last and first."""
+_BLOCK: Final = 32
+"""Pixels along each axis that it takes at a time."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
@@ -54,8 +56,7 @@ def _seen(entry: tl.tensor, place: tl.tensor, size: tl.constexpr, reach: tl.cons
         reach: Of the filter.
 
     Returns:
-        The first pixel, the one behind the last, the centre, 1 / scale of the filter, the most pixels that a place has,
-        the sum of their weights.
+        The first pixel, the one behind the last, the centre, 1 / scale of the filter, 1 / the sum of the weights.
     """
     extent, target = tl.load(entry).to(tl.int32), tl.load(entry + 2)
     corner, flip = tl.load(entry + 4), tl.load(entry + 6)
@@ -71,7 +72,33 @@ def _seen(entry: tl.tensor, place: tl.tensor, size: tl.constexpr, reach: tl.cons
     for tap in range(num):
         weight = _filter_at(((begin + tap).to(tl.float32) - center + 0.5) * shrink, reach)
         total += tl.where(begin + tap < end, weight, 0.0)
-    return begin, end, center, shrink, num, total
+    return begin, end, center, shrink, 1.0 / total
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
+def _weights(pixel: tl.tensor, seen: tl.tensor, reach: tl.constexpr) -> tl.tensor:
+    """Weights of pixels (along one dimension) in places (along the other), each as the sum of two float16."""
+    begin, end, center, shrink, share = seen
+    weight = _filter_at((pixel.to(tl.float32) - center + 0.5) * shrink, reach) * share
+    weight = tl.where((pixel >= begin) & (pixel < end), weight, 0.0)
+    high = weight.to(tl.float16)
+    return high, (weight - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
+def _along_first(values: tl.tensor, weights: tl.tensor, so_far: tl.tensor) -> tl.tensor:
+    """Add `(lines, pixels)` x `(pixels, places)`."""
+    high, low = weights
+    values = values.to(tl.float16)
+    return tl.dot(values, low, tl.dot(values, high, so_far))
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
+def _along_last(lines: tl.tensor, weights: tl.tensor, so_far: tl.tensor) -> tl.tensor:
+    """Add `(places, lines)` x `(lines, values)`, the lines rounded."""
+    high, low = weights
+    lines = _whole(lines).to(tl.float16)
+    return tl.dot(low, lines, tl.dot(high, lines, so_far))
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # Triton has no types
@@ -84,6 +111,7 @@ def _crop(  # noqa: PLR0917 - a launch gives constants by position
     reach: tl.constexpr,
     rows: tl.constexpr,
     columns: tl.constexpr,
+    block: tl.constexpr,
 ) -> None:
     """One tile of one crop; "first" and "last" are the axes in the order in which they are resized."""
     entry = table + tl.program_id(0).to(tl.int64) * num_columns
@@ -92,38 +120,41 @@ def _crop(  # noqa: PLR0917 - a launch gives constants by position
     across: tl.constexpr = (size + columns - 1) // columns
     last = (tl.program_id(1) // across * rows + tl.arange(0, rows))[:, None]
     first = (tl.program_id(1) % across * columns + tl.arange(0, columns))[None, :]
-    begin_first, end_first, center_first, shrink_first, num_first, total_first = _seen(entry + 4, first, size, reach)
-    begin_last, end_last, center_last, shrink_last, num_last, total_last = _seen(entry + 5, last, size, reach)
+    seen_first, seen_last = _seen(entry + 4, first, size, reach), _seen(entry + 5, last, size, reach)
+    begin_first, end_first = tl.min(seen_first[0]), tl.max(seen_first[1])
+    begin_last, end_last = tl.min(seen_last[0]), tl.max(seen_last[1])
 
     red = tl.full([rows, columns], 0.0, tl.float32)
     green = tl.full([rows, columns], 0.0, tl.float32)
     blue = tl.full([rows, columns], 0.0, tl.float32)
-    for tap_last in range(num_last):
-        at_last = begin_last + tap_last
-        weight_last = _filter_at((at_last.to(tl.float32) - center_last + 0.5) * shrink_last, reach)
-        line = source + at_last.to(tl.int64) * to_last
-        line_red = tl.full([rows, columns], 0.0, tl.float32)
-        line_green = tl.full([rows, columns], 0.0, tl.float32)
-        line_blue = tl.full([rows, columns], 0.0, tl.float32)
-        for tap_first in range(num_first):
-            at_first = begin_first + tap_first
-            weight = _filter_at((at_first.to(tl.float32) - center_first + 0.5) * shrink_first, reach)
-            there = (at_last < end_last) & (at_first < end_first)
-            pixel = line + at_first.to(tl.int64) * to_first
-            line_red += weight * tl.load(pixel, mask=there, other=0).to(tl.float32)
+    steps = tl.arange(0, block)
+    for from_last in range(begin_last, end_last, block):
+        at_last = from_last + steps
+        line = source + at_last.to(tl.int64)[:, None] * to_last
+        line_red = tl.full([block, columns], 0.0, tl.float32)
+        line_green = tl.full([block, columns], 0.0, tl.float32)
+        line_blue = tl.full([block, columns], 0.0, tl.float32)
+        for from_first in range(begin_first, end_first, block):
+            at_first = from_first + steps
+            weights = _weights(at_first[:, None], seen_first, reach)
+            there = (at_last < end_last)[:, None] & (at_first < end_first)[None, :]
+            pixel = line + at_first.to(tl.int64)[None, :] * to_first
+            line_red = _along_first(tl.load(pixel, mask=there, other=0), weights, line_red)
             if channels == 3:
-                line_green += weight * tl.load(pixel + to_channel, mask=there, other=0).to(tl.float32)
-                line_blue += weight * tl.load(pixel + 2 * to_channel, mask=there, other=0).to(tl.float32)
-        red += weight_last * _whole(line_red / total_first)
-        green += weight_last * _whole(line_green / total_first)
-        blue += weight_last * _whole(line_blue / total_first)
+                line_green = _along_first(tl.load(pixel + to_channel, mask=there, other=0), weights, line_green)
+                line_blue = _along_first(tl.load(pixel + 2 * to_channel, mask=there, other=0), weights, line_blue)
+        weights = _weights(at_last[None, :], seen_last, reach)
+        red = _along_last(line_red, weights, red)
+        if channels == 3:
+            green = _along_last(line_green, weights, green)
+            blue = _along_last(line_blue, weights, blue)
 
     to = out + tl.load(entry + 12) + last * tl.load(entry + 14) + first * tl.load(entry + 13)
     inside = (last < size) & (first < size)
-    tl.store(to, _whole(red / total_last).to(tl.uint8), mask=inside)
+    tl.store(to, _whole(red).to(tl.uint8), mask=inside)
     if channels == 3:
-        tl.store(to + 1, _whole(green / total_last).to(tl.uint8), mask=inside)
-        tl.store(to + 2, _whole(blue / total_last).to(tl.uint8), mask=inside)
+        tl.store(to + 1, _whole(green).to(tl.uint8), mask=inside)
+        tl.store(to + 2, _whole(blue).to(tl.uint8), mask=inside)
 
 
 def crop_all(
@@ -165,7 +196,7 @@ def crop_all(
 def _launch(table: Tensor, out: Tensor, size: int, channels: int, *, reach: int) -> None:
     rows, columns = _TILE
     grid = (len(table), triton.cdiv(size, rows) * triton.cdiv(size, columns))
-    arguments = (COLUMNS, size, channels, reach, rows, columns)
+    arguments = (COLUMNS, size, channels, reach, rows, columns, _BLOCK)
     if out.device.type != "cuda":  # Triton's interpreter
         _crop[grid](table, out, *arguments)
         return
