@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
 from shards.stream.digests import Digests
+from train.feed.side import own_device
 from train.recipe import Recipe
 
-__all__ = ["ImageBatch", "ImageStream", "open_stream", "stream_crops"]
+__all__ = ["ImageBatch", "ImageStream", "decode_threads", "open_stream", "stream_crops"]
 
 
 class ImageBatch(Protocol):
@@ -121,6 +124,16 @@ def open_stream(
         rank=rank,
         world_size=world_size,
         channels=recipe.model.in_chans,
-        num_threads=recipe.run.decode_threads,
+        num_threads=recipe.run.decode_threads or decode_threads(own_device()),
         decoder="device" if recipe.run.decode == "device" else "auto",
     )
+
+
+def decode_threads(device: torch.device) -> int:
+    """Threads that decode for one rank, where the recipe leaves it open: its share of this host's cores.
+
+    Beside a GPU half of that, 1 at least: the thread that gives the GPU its work is to find a core of its own.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(share // 2 if device.type == "cuda" else share, 1)

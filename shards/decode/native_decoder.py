@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Blob, Crops, Mode, slot_channels
+from shards.decode.boxes import Boxes
 from shards.native.build import HERE, LIBRARY, source_digest
 
-__all__ = ["NativeDecoder", "NativeUnavailableError", "addresses_of", "group_array", "load"]
+__all__ = ["NativeDecoder", "NativeUnavailableError", "addresses_of", "load", "native_boxes"]
 
 _JPEG: Final = b"\xff\xd8"
 Instructions = Literal["best", "portable", "avx2"]
@@ -75,6 +76,8 @@ def load() -> ctypes.CDLL:
     library.bv_resize.restype, library.bv_resize.argtypes = i32, [i32, pointer, i32, i32, i32, pointer, i32, i32, i32]
     library.bv_area.restype = i32
     library.bv_area.argtypes = [i32, pointer, ctypes.c_ssize_t, i32, i32, pointer, i32, i32]
+    library.bv_boxes.restype = None
+    library.bv_boxes.argtypes = [i32, pointer, i32, pointer, pointer, pointer, pointer]
     library.bv_luma.restype, library.bv_luma.argtypes = None, [i32, pointer, ctypes.c_int64, i32, pointer]
     if library.bv_source().decode() != source_digest():
         raise NativeUnavailableError("it was built from other sources")
@@ -92,7 +95,7 @@ def addresses_of(blobs: Sequence[Blob]) -> tuple[list[NDArray[np.uint8]], NDArra
     return views, addresses, np.array([len(view) for view in views], np.uint64)
 
 
-def group_array(crops: Sequence[Crops]) -> ctypes.Array[_Group]:
+def _group_array(crops: Sequence[Crops]) -> ctypes.Array[_Group]:
     """The groups as C reads them."""
     return (_Group * len(crops))(
         *(
@@ -109,6 +112,25 @@ def group_array(crops: Sequence[Crops]) -> ctypes.Array[_Group]:
             for group in crops
         )
     )
+
+
+def native_boxes(
+    seeds: NDArray[np.uint64], group: int, crops: Crops, widths: NDArray[np.int64], heights: NDArray[np.int64]
+) -> Boxes:
+    """`shards.decode.boxes.crop_boxes`, equal in every bit, in a tenth of its time.
+
+    Raises:
+        NativeUnavailableError: The extension cannot be used.
+    """
+    boxes = np.empty((len(seeds), crops.num, 5), np.float64)
+    arrays = (
+        np.ascontiguousarray(seeds, np.uint64),
+        np.ascontiguousarray(widths, np.int64),
+        np.ascontiguousarray(heights, np.int64),
+    )
+    key, wide, high = (array.ctypes.data for array in arrays)
+    load().bv_boxes(len(seeds), key, group, _group_array([crops]), wide, high, boxes.ctypes.data)
+    return Boxes(box=boxes[..., :4], flip=boxes[..., 4] != 0)
 
 
 class NativeDecoder:
@@ -156,7 +178,7 @@ class NativeDecoder:
             sizes.ctypes.data,
             seeds.ctypes.data,
             len(crops),
-            group_array(crops),
+            _group_array(crops),
             slots.ctypes.data,
             channels,
             self.mode == "exact",

@@ -79,7 +79,7 @@ void bv_draw(uint64_t seed, int32_t group_index, const bv_group *group, int32_t 
     box->flip = flip;
 }
 
-/* For tests: the boxes of one group, (n, num, 5) doubles. */
+/* The boxes of one group, (n, num, 5) doubles. */
 BV_API void bv_boxes(int32_t n, const uint64_t *seeds, int32_t group_index, const bv_group *group,
                      const int64_t *widths, const int64_t *heights, double *out) {
     for (int32_t i = 0; i < n; i++)

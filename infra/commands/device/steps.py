@@ -21,7 +21,7 @@ from shards.decode import Decoder, open_decoder
 from shards.decode.device import DeferringDecoder
 from shards.decode.engines import engine_names
 from shards.decode.kernels.choice import kernels_for
-from train.data import stream_crops
+from train.data import decode_threads, stream_crops
 from train.distributed import World, distribute
 from train.feed.device_stream import DeviceBatch, DeviceStream
 from train.loop import Loop
@@ -175,7 +175,7 @@ class Steps:
             crops=stream_crops(self._recipe()),
             global_batch=self._batch,
             decoder=decoder,
-            threads=max(thread_counts()),
+            threads=decode_threads(self._device),
         )
 
     @contextmanager
@@ -235,11 +235,15 @@ class Steps:
                 torch.cuda.reset_peak_memory_stats(self._device)
             seconds, _ = self._run(batches, self._num)
         self._resident_rate = self._num * self._batch / seconds
-        figures = {"images_per_second": round(self._resident_rate, 1), "warm_up_s": round(first, 2)}
+        figures = {
+            "batch": self._batch,
+            "images_per_second": round(self._resident_rate, 1),
+            "warm_up_s": round(first, 2),
+        }
         if self._cuda:
             figures["peak_memory_gib"] = round(torch.cuda.max_memory_allocated(self._device) / 2**30, 2)
             figures |= self._utilisation()
-        parts = [f"{self._resident_rate:,.0f} images/s"]
+        parts = [f"{self._resident_rate:,.0f} images/s in batches of {self._batch}"]
         parts += [f"MFU {figures['mfu']:.1%}"] if "mfu" in figures else []
         parts += [f"{figures['peak_memory_gib']} GiB"] if self._cuda else []
         return ", ".join(parts), figures
@@ -259,22 +263,31 @@ class Steps:
         return {"mfu": round(self._resident_rate * needed / peak, 3)}
 
     def fed(self, decode: Literal["host", "device"]) -> Answer:
-        """Steps fed by the stream, as a run has them."""
+        """Steps fed by the stream, as a run has them, between steps on a resident batch to compare with."""
         if not self._resident_rate:
             raise Skipped("there is no rate on a resident batch to compare with")
         if decode == "device" and not engine_names():
             raise Skipped("no library that decodes on devices is installed: pip install 'biovfm[gpu]'")
+        resident = self._resident_seconds()
         with self._fed(decode) as batches:
             self._run(batches, 2)
             seconds, waited = self._run(batches, self._num)
+        resident = (resident + self._resident_seconds()) / 2
         rate = self._num * self._batch / seconds
-        share, wait = rate / self._resident_rate, waited / seconds
+        share, wait = resident * self._num / seconds, waited / seconds
         figures = {
             "images_per_second": round(rate, 1),
             "fed_over_resident": round(share, 3),
             "consumer_wait": round(wait, 4),
         }
         return f"{rate:,.0f} images/s, {share:.3f} of resident, {wait:.1%} waiting", figures
+
+    def _resident_seconds(self) -> float:
+        """Of a step."""
+        num = max(self._num // 2, 1)
+        with self._resident() as batches:
+            self._run(batches, 1)
+            return self._run(batches, num)[0] / num
 
     def host_waits(self) -> Answer:
         """Calls for which the training thread waits in fed steps, once they are under way."""

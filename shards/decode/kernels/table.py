@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shards.decode.base import Crops
 from shards.decode.boxes import crop_boxes
+from shards.decode.native_decoder import NativeUnavailableError, native_boxes
 
 __all__ = ["COLUMNS", "Cuts", "cuts_of", "kernel_table"]
 
@@ -48,7 +49,10 @@ def cuts_of(seeds: NDArray[np.uint64], group: int, crops: Crops, sizes: NDArray[
         crops: What to take.
         sizes: `(B, 2)` width and height of the upright images.
     """
-    boxes = crop_boxes(seeds, group, crops, sizes[:, 0], sizes[:, 1])
+    try:
+        boxes = native_boxes(seeds, group, crops, sizes[:, 0], sizes[:, 1])
+    except NativeUnavailableError:
+        boxes = crop_boxes(seeds, group, crops, sizes[:, 0], sizes[:, 1])
     corner, side = boxes.box[..., :2], boxes.box[..., 2:]
     whole = np.broadcast_to(sizes[:, None], side.shape)
     zero, square = np.zeros_like(whole), np.full_like(whole, crops.size_px)

@@ -22,9 +22,9 @@ from shards.decode.kernels.table import COLUMNS, Cuts, cuts_of, kernel_table
 
 __all__ = ["crop_all", "try_on"]
 
-_TILE: Final = (32, 32)
+_TILE: Final = (16, 32)
 """Values that a program makes along the axis that is resized last and first."""
-_BLOCK: Final = 32
+_BLOCK: Final = 16
 """Pixels along each axis that it takes at a time."""
 
 

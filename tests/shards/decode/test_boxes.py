@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from shards.decode import Crops
 from shards.decode.boxes import crop_boxes
-from shards.decode.native_decoder import NativeUnavailableError, group_array, load
+from shards.decode.native_decoder import NativeUnavailableError, native_boxes
 from shards.errors import ConfigError
 
 QUANTILES = dict(np.load(Path(__file__).parents[1] / "data" / "rrc_quantiles.npz"))
@@ -103,23 +102,17 @@ def test_first_box_is_pinned() -> None:
     group=st.integers(0, 9),
 )
 def test_c_draws_the_same_bits(seed: int, low: float, ratio: tuple[float, float], kind: str, group: int) -> None:
-    try:
-        library = load()
-    except NativeUnavailableError as error:
-        pytest.skip(f"native decoder: {error}")
     crops = Crops(num=3, scale=(low, 1.0), ratio=ratio, kind=kind, size_px=96)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
     seeds = rng.integers(0, 2**64, 300, dtype=np.uint64)
     widths, heights = np.exp(rng.uniform(0, 8.5, (2, 300))).astype(np.int64)
-    got = np.empty((300, 3, 5))
-    pointer = ctypes.c_void_p
-    library.bv_boxes.argtypes = [ctypes.c_int32, pointer, ctypes.c_int32, pointer, pointer, pointer, pointer]
-    library.bv_boxes(
-        300, seeds.ctypes.data, group, group_array([crops]), widths.ctypes.data, heights.ctypes.data, got.ctypes.data
-    )
+    try:
+        got = native_boxes(seeds, group, crops, widths, heights)
+    except NativeUnavailableError as error:
+        pytest.skip(f"native decoder: {error}")
     want = crop_boxes(seeds, group, crops, widths, heights)
-    assert np.array_equal(got[..., :4], want.box)
-    assert np.array_equal(got[..., 4] == 1, want.flip)
+    assert np.array_equal(got.box, want.box)
+    assert np.array_equal(got.flip, want.flip)
 
 
 @pytest.mark.parametrize(

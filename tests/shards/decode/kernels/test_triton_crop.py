@@ -117,7 +117,7 @@ def test_the_trial_crop_is_right_here() -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_it_compiles_for_a_gpu() -> None:
-    signature, tile = {"table": "*i64", "out": "*u8"}, {"num_columns": 15, "rows": 32, "columns": 32, "block": 32}
+    signature, tile = {"table": "*i64", "out": "*u8"}, {"num_columns": 15, "rows": 16, "columns": 32, "block": 16}
     kernels = [
         ("_crop", signature, tile | {"size": size, "channels": channels, "reach": reach})
         for size, channels, reach in ((224, 3, 1), (96, 1, 2))
