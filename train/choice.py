@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from shards.decode.engines import engine_names
 from shards.decode.kernels.choice import KernelName, Kernels, kernels_for
 from shards.errors import ConfigError
+from train.data import own_cores
 from train.distributed import World, known_to_all
 from train.recipe import Recipe
 
@@ -67,7 +67,7 @@ def choose_decode(recipe: Recipe, before: Mapping[str, Any] | None, *, device: t
     if before is not None:
         chosen, reason = str(before.get("run", {}).get("decode", "host")), "as in the part before"
     else:
-        mine = DecodeFacts(device=device.type, engine=next(iter(engine_names()), ""), cores=_cores())
+        mine = DecodeFacts(device=device.type, engine=next(iter(engine_names()), ""), cores=own_cores())
         facts: list[DecodeFacts] = [mine] * (dist.get_world_size() if dist.is_initialized() else 1)
         if len(facts) > 1:
             dist.all_gather_object(facts, mine)
@@ -153,8 +153,3 @@ def _kernel_facts(device: torch.device) -> KernelFacts:
         return KernelFacts(kernels=kernels_for(device), capability=capability)
     except ConfigError as error:
         return KernelFacts(kernels=error, capability=capability)
-
-
-def _cores() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
+from shards.stream.cores import usable_cores
 from shards.stream.digests import Digests
-from train.feed.side import own_device
 from train.recipe import Recipe
 
-__all__ = ["ImageBatch", "ImageStream", "decode_threads", "open_stream", "stream_crops"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ImageBatch", "ImageStream", "decode_threads", "open_stream", "own_cores", "stream_crops"]
 
 
 class ImageBatch(Protocol):
@@ -113,6 +115,7 @@ def open_stream(
         accept_packing: Whether the locked samples will do in another order.
     """
     from shards.stream.stream import Stream
+    from train.feed.side import own_device
 
     return Stream(
         data,
@@ -134,6 +137,10 @@ def decode_threads(device: torch.device) -> int:
 
     Beside a GPU half of that, 1 at least: the thread that gives the GPU its work is to find a core of its own.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = own_cores()
     return max(share // 2 if device.type == "cuda" else share, 1)
+
+
+def own_cores() -> int:
+    """This rank's share of the host's cores; 0 where there are more ranks than cores."""
+    return usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from infra.console import emit
 from shards.store.doctor import Finding, probe
+from shards.stream.cores import usable_cores
 
 _PACKAGES = ("biovfm", "deltalake", "duckdb", "numpy", "obstore", "fsspec", "s3fs", "pyarrow", "pydicom")
 _EXTRAS = {
@@ -120,7 +121,7 @@ def machine() -> Iterator[Finding]:
         yield Finding(name=f"extra {extra}", ok=True, detail=text)
     yield _decoder()
     yield _pillow()
-    yield Finding(name="processors", ok=True, detail=f"{_processors()} usable of {os.cpu_count()}")
+    yield Finding(name="processors", ok=True, detail=f"{usable_cores()} usable of {os.cpu_count()}")
     yield Finding(name="memory", ok=True, detail=f"{_memory_bytes() / 2**30:.1f} GiB")
     yield _disk()
     if util.find_spec("torch") is not None:
@@ -158,10 +159,6 @@ def _pillow() -> Finding:
     drop_in = 'pip uninstall -y pillow && CC="cc -mavx2" pip install --no-deps --no-binary :all: pillow-simd'
     detail = f"Pillow {__version__}, {turbo} libjpeg-turbo; faster ingest on AVX2: {drop_in}"
     return Finding(name="pillow", ok=True, detail=detail)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_bytes() -> int:

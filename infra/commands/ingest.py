@@ -21,6 +21,7 @@ from infra.console import emit, log_event, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
 from ingest.engines.memory import arrow_from_c
+from shards.stream.cores import usable_cores
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -161,7 +162,7 @@ def ingest(
         given = {**_policy_of(dataset), **given}
     with (
         operated(operating, run=spec.id, rank=task_index or 0) as registry,
-        _engine(engine, address, _cores() if workers is None else workers, checked) as runner,
+        _engine(engine, address, usable_cores() if workers is None else workers, checked) as runner,
         _watch() as watcher,
     ):
         from ingest.columns.data_list import list_columns
@@ -220,11 +221,6 @@ def _fates(old_url: str, new_url: str) -> list[str]:
     old, new = Dataset.open(old_url), Dataset.open(new_url)
     found = [str(fate_of(path, lock, old, new)) for path, lock in locks_of(old, (Path(), Path(old_url).parent))]
     return found or [f"no lock of {old.url} lies in this folder or beside it; those elsewhere stay valid for it alone"]
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tell_count(done: JobReport, source: str, spec: SourceSpec, raw: str) -> None:

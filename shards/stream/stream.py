@@ -37,6 +37,7 @@ from shards.read.remote import open_reader
 from shards.stream.batch import Batch
 from shards.stream.buffers import BatchBuffers, Lender, Views
 from shards.stream.columns import PlanColumns, check_columns, open_columns
+from shards.stream.cores import usable_cores
 from shards.stream.digests import Digests
 from shards.stream.mixing import MixedOrder, Mixture
 from shards.stream.order import EpochOrder, Last, Order, OrderSettings, default_lanes, rank_slots
@@ -136,8 +137,6 @@ class Stream:
         columns: Sequence[str] = (),
         columns_version: int | None = None,
     ) -> None:
-        import os
-
         if prefetch < 1:
             raise ConfigError(f"prefetch={prefetch}: at least one batch is under way", hint="use prefetch=1 or more")
         self.dataset, self.plan = self._open(
@@ -156,7 +155,7 @@ class Stream:
         self._slots = rank_slots(global_batch, rank=rank, world_size=world_size)
         self.crops = self._crops = tuple(crops)
         self.defers = decoder == "device" and bool(crops)
-        self._threads = num_threads or os.cpu_count() or 1
+        self._threads = num_threads or usable_cores()
         self._chunk_images = CHUNK_IMAGES if self._crops else RAW_CHUNK_IMAGES
         self._prefetch = prefetch
         self._buffers = BatchBuffers(len(self._slots), self._crops, channels=channels)

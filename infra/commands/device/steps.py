@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ from shards.decode import Decoder, open_decoder
 from shards.decode.device import DeferringDecoder
 from shards.decode.engines import engine_names
 from shards.decode.kernels.choice import kernels_for
+from shards.stream.cores import usable_cores
 from train.data import decode_threads, stream_crops
 from train.distributed import World, distribute
 from train.feed.device_stream import DeviceBatch, DeviceStream
@@ -60,7 +60,7 @@ _SMALL: Final[dict[Method, dict[str, Any]]] = {
 
 def thread_counts() -> list[int]:
     """Powers of two up to the cores that this process may use, and all of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return sorted({1 << power for power in range(cores.bit_length())} | {cores})
 
 
