@@ -142,9 +142,25 @@ def _add_transfer_syntax(dataset: Any) -> None:
     meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
+@cache
+def _tag(name: str) -> Any:
+    from pydicom.tag import Tag
+
+    return Tag(name)
+
+
+def value_of(dataset: Any, name: str, default: Any = None) -> Any:
+    """An attribute's value, or the default where it is missing.
+
+    By its number: most attributes are missing, and pydicom raises and catches an error for a name that is.
+    """
+    tag = _tag(name)
+    return dataset[tag].value if tag in dataset else default
+
+
 def number_of(dataset: Any, name: str, default: int) -> int:
     """An attribute as an integer, or the default where it is missing or no number."""
-    value = dataset.get(name, default)
+    value = value_of(dataset, name, default)
     try:
         number = int(value if value not in (None, "") else default)
     except (TypeError, ValueError, OverflowError):
@@ -154,12 +170,12 @@ def number_of(dataset: Any, name: str, default: int) -> int:
 
 def code_of(dataset: Any, name: str) -> str:
     """A coded attribute of one value, upper case."""
-    return str(dataset.get(name, "") or "").strip().upper()
+    return str(value_of(dataset, name, "") or "").strip().upper()
 
 
 def codes_of(dataset: Any, name: str) -> tuple[str, ...]:
     """A coded attribute of several values, upper case."""
-    value = dataset.get(name)
+    value = value_of(dataset, name)
     if value in (None, ""):
         return ()
     parts = value.split("\\") if isinstance(value, str) else value
@@ -176,18 +192,18 @@ def num_frames(dataset: Any) -> int:
 
 def frame_item(dataset: Any, number: int, name: str) -> Any:
     """The item of a functional group macro of one frame, the shared one, or None."""
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    groups = value_of(dataset, "PerFrameFunctionalGroupsSequence") or ()
+    shared = value_of(dataset, "SharedFunctionalGroupsSequence") or ()
     for group in (*groups[number : number + 1], *shared[:1]):
-        if group.get(name):
-            return group.get(name)[0]
+        if items := value_of(group, name):
+            return items[0]
     return None
 
 
 def pair_of(item: Any, name: str) -> tuple[float, float] | None:
     """Two positive numbers, or None."""
     try:
-        first, second = (float(value) for value in item.get(name) or ())
+        first, second = (float(value) for value in value_of(item, name) or ())
     except (TypeError, ValueError):
         return None
     return (first, second) if 0 < first < 1e6 and 0 < second < 1e6 else None

@@ -127,12 +127,15 @@ def _decoded(dataset: Any, numbers: Sequence[int], count: int) -> Iterator[Pixel
     if _is_for_turbo(dataset):
         yield from _jpegs_by_turbo(dataset, numbers, count)
         return
-    plugin = _plugin(dataset.file_meta.TransferSyntaxUID)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    # uncompressed gray is looked at where it lies; `_stored_bits` takes the bits off that pydicom would shift out
+    in_place = not syntax.is_encapsulated and number_of(dataset, "SamplesPerPixel", 1) == 1
+    how: dict[str, Any] = {"view_only": True, "correct_unused_bits": False} if in_place else {}
+    how |= {"decoding_plugin": _plugin(syntax), "allow_excess_frames": False}
     if count == 1:
-        yield pixel_array(dataset, decoding_plugin=plugin, allow_excess_frames=False)
+        yield pixel_array(dataset, **how)
     else:
-        chosen = None if len(numbers) == count else list(numbers)
-        yield from iter_pixels(dataset, indices=chosen, decoding_plugin=plugin, allow_excess_frames=False)
+        yield from iter_pixels(dataset, indices=None if len(numbers) == count else list(numbers), **how)
 
 
 @cache
@@ -238,7 +241,7 @@ def _encoded_frames(dataset: Any, count: int) -> int:
 def _stored_bits(stored: Pixels, dataset: Any) -> Pixels:
     """Gray values without the bits above `BitsStored`, where some scanners keep an overlay plane.
 
-    Uncompressed and RLE frames come without them; codecs return whatever was compressed.
+    RLE frames come without them; codecs and views of uncompressed frames have whatever was stored.
     """
     bits, allocated = number_of(dataset, "BitsStored", 0), stored.dtype.itemsize * 8
     if stored.ndim != 2 or stored.dtype.kind not in "iu" or not 0 < bits < allocated:

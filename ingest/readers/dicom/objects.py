@@ -17,7 +17,7 @@ import re
 from typing import Any, Final
 
 from ingest.readers.base import BurnedIn
-from ingest.readers.dicom.attributes import code_of, codes_of, number_of
+from ingest.readers.dicom.attributes import code_of, codes_of, number_of, value_of
 
 MODALITY_TAGS: Final = {
     **dict.fromkeys(("CR", "DX", "XA", "RF", "MG", "RTIMAGE", "IO", "PX", "RG"), "X-Ray"),
@@ -96,12 +96,12 @@ def object_fault(dataset: Any) -> tuple[str, str] | None:
     """Reason and detail where a file is no image of a modality, else None."""
     known = _storage_class(dataset)
     other = _other_object(known) or _OTHER_MODALITIES.get(code_of(dataset, "Modality"), "")
-    if str(dataset.get("SOPClassUID", "")).strip() == _DIRECTORY:
+    if str(value_of(dataset, "SOPClassUID", "")).strip() == _DIRECTORY:
         other = "directory"
     if other:
         return "other_object", other
     types = codes_of(dataset, "ImageType")
-    is_slide = code_of(dataset, "Modality") == "SM" or str(dataset.get("SOPClassUID", "")).strip() in _SLIDE
+    is_slide = code_of(dataset, "Modality") == "SM" or str(value_of(dataset, "SOPClassUID", "")).strip() in _SLIDE
     if is_slide:
         found = next((word for word in types if word in _LABEL_TYPES), "")
         if found or code_of(dataset, "SpecimenLabelInImage") == "YES":
@@ -111,7 +111,7 @@ def object_fault(dataset: Any) -> tuple[str, str] | None:
 
 def _storage_class(dataset: Any) -> str:
     """The part of the SOP class behind the root of the storage classes; empty for all others."""
-    uid = str(dataset.get("SOPClassUID", "") or "").strip()
+    uid = str(value_of(dataset, "SOPClassUID", "") or "").strip()
     return uid.removeprefix(_STORAGE) if uid.startswith(_STORAGE) else ""
 
 
@@ -153,7 +153,7 @@ def ultrasound_region(dataset: Any) -> tuple[int, int, int, int] | None:
     """
     rows, columns = number_of(dataset, "Rows", 0), number_of(dataset, "Columns", 0)
     boxes = []
-    for item in dataset.get("SequenceOfUltrasoundRegions") or ():
+    for item in value_of(dataset, "SequenceOfUltrasoundRegions") or ():
         edges = [number_of(item, f"RegionLocation{name}", -1) for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
         if 0 <= edges[0] < edges[2] <= rows and 0 <= edges[1] < edges[3] <= columns:
             boxes.append(edges)

@@ -33,6 +33,7 @@ from ingest.readers.dicom.attributes import (
     number_of,
     parse,
     pixel_size,
+    value_of,
 )
 from ingest.readers.dicom.frames import Frame, lower_bits, stored_frames
 from ingest.readers.dicom.objects import MODALITY_TAGS, burned_in, is_capture, object_fault, ultrasound_region
@@ -182,7 +183,7 @@ class _Facts:
     def _gray(self, stored: Pixels, number: int) -> tuple[Pixels, Range, bool]:
         voi = frame_item(self.dataset, number, "FrameVOILUTSequence") or self.dataset
         values = modality_values(stored, self.dataset, number)
-        if voi.get("VOILUTSequence"):
+        if value_of(voi, "VOILUTSequence"):
             looked_up, top = look_up(values, voi.VOILUTSequence[0], self.dataset)
             return looked_up, (0.0, top), True
         window = window_of(voi)
@@ -207,7 +208,7 @@ class _Facts:
     def _stack(self, number: int) -> str:
         """Frames of one orientation are a stack."""
         plane = frame_item(self.dataset, number, "PlaneOrientationSequence")
-        cosines = plane.get("ImageOrientationPatient") if plane is not None else None
+        cosines = value_of(plane, "ImageOrientationPatient") if plane is not None else None
         try:
             return ",".join(f"{float(value):.2f}" for value in cosines or ())
         except (TypeError, ValueError):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ingest.raw.items import RejectError
 from ingest.readers.base import Pixels
-from ingest.readers.dicom.attributes import frame_item, number_of
+from ingest.readers.dicom.attributes import frame_item, number_of, value_of
 
 _DISCRETE: Final = 0
 _INDIRECT: Final = 2
@@ -22,10 +22,10 @@ _MOST_ENTRIES: Final = 1 << 17
 
 def modality_values(stored: Pixels, dataset: Any, number: int) -> Pixels:
     """Stored values in the modality's unit; whole slopes keep integers."""
-    if dataset.get("ModalityLUTSequence"):
+    if value_of(dataset, "ModalityLUTSequence"):
         return look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
     scale = frame_item(dataset, number, "PixelValueTransformationSequence") or dataset
-    slope, intercept = scale.get("RescaleSlope"), scale.get("RescaleIntercept")
+    slope, intercept = value_of(scale, "RescaleSlope"), value_of(scale, "RescaleIntercept")
     if slope in (None, "") or intercept in (None, ""):
         return stored
     slope, intercept = float(slope), float(intercept)
@@ -76,11 +76,11 @@ def _entries(data: Any, count: int) -> Pixels:
 def window_of(voi: Any) -> tuple[float, float, str] | None:
     """Centre, width and function of the first window, or None where it is missing or narrower than 1."""
     try:
-        center = float(np.atleast_1d(voi.get("WindowCenter"))[0])
-        width = float(np.atleast_1d(voi.get("WindowWidth"))[0])
+        center = float(np.atleast_1d(value_of(voi, "WindowCenter"))[0])
+        width = float(np.atleast_1d(value_of(voi, "WindowWidth"))[0])
     except (TypeError, ValueError, IndexError):
         return None
-    function = str(voi.get("VOILUTFunction", "") or "LINEAR").strip().upper()
+    function = str(value_of(voi, "VOILUTFunction", "") or "LINEAR").strip().upper()
     least = 1.0 if function == "LINEAR" else 1e-9
     return (center, width, function) if np.isfinite([center, width]).all() and width >= least else None
 
@@ -98,10 +98,10 @@ def apply_window(values: Pixels, center: float, width: float, function: str) -> 
 
 def without_padding(stored: Pixels, values: Pixels, dataset: Any) -> Pixels:
     """The values of pixels that are no padding; all where nothing else is there."""
-    padding = dataset.get("PixelPaddingValue")
+    padding = value_of(dataset, "PixelPaddingValue")
     if padding in (None, "") or isinstance(padding, (bytes, str)):
         return values
-    limit = dataset.get("PixelPaddingRangeLimit", padding)
+    limit = value_of(dataset, "PixelPaddingRangeLimit", padding)
     try:
         low, high = sorted((int(padding), int(limit if not isinstance(limit, (bytes, str)) else padding)))
     except (TypeError, ValueError):
