@@ -133,6 +133,12 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
     return float(bottom), float(max(top, bottom + 1e-6 * max(1.0, abs(bottom))))
 
 
+def colour_depth(pixels: Pixels, bits: int) -> int:
+    """Bits of colour samples: fewer than stated where a camera of 10, 12 or 14 bits fills words of 16."""
+    top = int(pixels.max(initial=0))
+    return next((depth for depth in (10, 12, 14) if 1 << (depth - 2) <= top < 1 << depth < 1 << bits), bits)
+
+
 def _sampled(values: Pixels) -> Pixels:
     """All values, of many some millions, evenly spaced in the order of memory: `ravel("K")[::step]`.
 

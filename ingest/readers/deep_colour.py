@@ -13,7 +13,8 @@ from shards.decode.opencv import require_opencv
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _NEEDED: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-_COLOUR_TYPES: Final = (2, 4, 6)
+_GRAY_AND_ALPHA: Final = 4
+_COLOUR_TYPES: Final = (2, _GRAY_AND_ALPHA, 6)
 """PNG colour types of which Pillow keeps 8 of 16 bits: RGB, gray with alpha, RGB with alpha."""
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
@@ -21,7 +22,7 @@ _HEAD: Final = 1 << 16
 
 
 def deep_colour(data: bytes) -> Pixels | None:
-    """`(H, W, 3)` uint16 of a PNG or JPEG 2000 file with colour (or gray and alpha) of more than 8 bits.
+    """`(H, W, 3)` uint16 of a PNG or JPEG 2000 file with colour of more than 8 bits; `(H, W)` of gray and alpha.
 
     Transparency is laid over black, as for 8 bits.
 
@@ -44,7 +45,7 @@ def deep_colour(data: bytes) -> Pixels | None:
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:].astype(np.float32) / 65535
         colour = np.rint(colour * alpha).astype(np.uint16)
-    return np.ascontiguousarray(colour)
+    return np.ascontiguousarray(colour[..., 0] if _is_gray_png(data) else colour)
 
 
 def is_deep(data: bytes) -> bool:
@@ -54,6 +55,11 @@ def is_deep(data: bytes) -> bool:
 
 def _is_deep_png(data: bytes) -> bool:
     return data[:8] == PNG_MAGIC and len(data) > 25 and data[24] == 16 and data[25] in _COLOUR_TYPES
+
+
+def _is_gray_png(data: bytes) -> bool:
+    """Whether a PNG has gray and alpha (colour type 4)."""
+    return data[:8] == PNG_MAGIC and data[25] == _GRAY_AND_ALPHA
 
 
 def _is_deep_jpeg2000(data: bytes) -> bool:

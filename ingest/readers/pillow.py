@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.readers.base import Pixels, RawImage, ReadOptions, percentile_range, window_range
+from ingest.readers.base import Pixels, RawImage, ReadOptions, colour_depth, percentile_range, window_range
 from shards.decode.opencv import rgb_of
 
 Picture = NDArray[np.uint8]
@@ -58,13 +58,22 @@ def raw_picture(
     jpeg: bytes | None = None,
     shared: tuple[float, float] | None = None,
 ) -> RawImage:
-    """A gray or RGB array as a raw image; deeper than 8 bits gets its stack's `shared` range, else its own."""
+    """A gray or RGB array as a raw image.
+
+    Gray deeper than 8 bits gets its stack's `shared` range, else its own. Colour goes from black to white by the bits
+    of its samples: a range of its own would change its hues from image to image.
+    """
     if pixels.dtype == np.uint8:
         return RawImage(pixels=pixels, frame=frame, part_of_volume=volume, jpeg=jpeg)
     if pixels.dtype == np.bool_:
         return RawImage(pixels=pixels.astype(np.uint8) * 255, frame=frame, part_of_volume=volume, bit_depth=1)
     window = options.window if pixels.ndim == 2 else None
-    low, high = window_range(window) if window else shared or percentile_range(pixels)
+    if window:
+        low, high = window_range(window)
+    elif pixels.ndim == 3 and pixels.dtype == np.uint16:
+        low, high = 0.0, float(2 ** colour_depth(pixels, 16) - 1)
+    else:
+        low, high = shared or percentile_range(pixels)
     depth = pixels.dtype.itemsize * 8
     if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) < 1 << 16:
         depth = 16

@@ -21,6 +21,7 @@ from ingest.readers.base import (
     RawImage,
     ReadOptions,
     chosen_frames,
+    colour_depth,
     failed_image,
     percentile_range,
     window_range,
@@ -39,7 +40,6 @@ from ingest.readers.dicom.frames import Frame, lower_bits, stored_frames
 from ingest.readers.dicom.objects import MODALITY_TAGS, burned_in, is_capture, object_fault, ultrasound_region
 from ingest.readers.dicom.values import (
     apply_window,
-    colour_depth,
     look_up,
     modality_values,
     palette,

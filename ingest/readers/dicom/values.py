@@ -137,9 +137,3 @@ def palette(stored: Pixels, dataset: Any) -> Pixels:
     if rgb.dtype != np.uint8:
         rgb = (rgb >> 8 if rgb.max(initial=0) > 255 else rgb).astype(np.uint8)
     return rgb
-
-
-def colour_depth(pixels: Pixels, bits: int) -> int:
-    """Bits of colour samples: fewer than stated where a camera of 10, 12 or 14 bits fills words of 16."""
-    top = int(pixels.max(initial=0))
-    return next((depth for depth in (10, 12, 14) if 1 << (depth - 2) <= top < 1 << depth < 1 << bits), bits)

@@ -195,6 +195,25 @@ def test_colour_of_sixteen_bits_keeps_its_levels() -> None:
     np.testing.assert_allclose(images(deep_png(clear))[0].pixels, pixels / 2, atol=1)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("format_", ["png", "tiff"])
+def test_deep_colour_goes_from_black_to_white_by_its_bits(format_: str, bits: int) -> None:
+    shades = np.linspace(0.2, 0.7, 96 * 128 * 3).reshape(96, 128, 3)
+    pixels = np.round(shades * (2**bits - 1)).astype(np.uint16)
+    (image,) = images(deep_png(pixels) if format_ == "png" else _tiff(pixels, photometric="rgb"), f"x.{format_}")
+    np.testing.assert_allclose(to_picture(image), shades * 255, atol=1)
+
+
+def test_deep_gray_with_alpha_is_read_as_gray() -> None:
+    gray = np.linspace(20_000, 40_000, 96 * 128).reshape(96, 128).astype(">u2")
+    rows = b"".join(b"\0" + np.dstack([row, np.full_like(row, 65535)]).astype(">u2").tobytes() for row in gray)
+    head = (128).to_bytes(4, "big") + (96).to_bytes(4, "big") + bytes([16, 4, 0, 0, 0])
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (image,) = images(data)
+    np.testing.assert_array_equal(image.pixels, gray)
+    assert to_picture(image).max() == 255
+
+
 def test_colour_of_twelve_bits_in_jpeg_2000_keeps_its_levels() -> None:
     import imagecodecs
 
