@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 
 from infra.console import emit
-from infra.estimate.constants import Constants, read_constants
+from infra.estimate.benchmark import is_benchmark, read_benchmark
+from infra.estimate.constants import Constants, read_constants, read_measured
 from infra.estimate.figures import Figure, Job, estimate
 from infra.reports.probe import text_table
 from shards.errors import ConfigError
@@ -73,22 +74,34 @@ def plan(
     gpu_hour_price
         Price of a GPU-hour.
     measured
-        JSON of constants; `python -m infra.bench.calibrate` measures those of this machine.
+        JSON of constants (`python -m infra.bench.calibrate` measures those of this machine), or of a GPU's rates
+        (`biovfm doctor --bench --json`).
     """
+    found = read_measured(measured)
+    size = model.removeprefix("vit-")
+    speed, said = images_per_second, "measured"
+    if measured is not None and is_benchmark(found):
+        benchmark = read_benchmark(found, measured)
+        rate = benchmark.speed(method, size, image_px=image_px, patch_px=patch_px)
+        if speed is None and utilisation is None and rate is not None:
+            speed, said = rate
+        of_card = {"utilisation": benchmark.utilisation(method, size), "peak_flops": benchmark.peak_flops}
+        found = {name: value for name, value in of_card.items() if value is not None}
     constants = read_constants(
-        measured, image_bytes=image_bytes, utilisation=utilisation, gpu_hour_price=gpu_hour_price
+        measured, found, image_bytes=image_bytes, utilisation=utilisation, gpu_hour_price=gpu_hour_price
     )
     job = Job(
         images=images,
         method=method,
-        size=model.removeprefix("vit-"),
+        size=size,
         nodes=nodes,
         gpus=gpus,
         batch=batch,
         steps=_steps(steps, epochs, images=images, batch=batch),
         image_px=image_px,
         patch_px=patch_px,
-        images_per_second=images_per_second,
+        images_per_second=speed,
+        measured=said,
     )
     _check(job)
     figures = estimate(job, constants)

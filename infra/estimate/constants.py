@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shards.errors import ConfigError
+
+_WRITERS: Final = "python -m infra.bench.calibrate and biovfm doctor --bench --json write one"
 
 
 def _constant(value: float, why: str) -> Any:
@@ -59,17 +62,18 @@ class Constants:
     transfer_price: float = _constant(0, "within a region; list prices are 0.02 to another one, 0.09 out of the cloud")
 
 
-def read_constants(path: Path | None, **chosen: float | None) -> Constants:
+def read_constants(path: Path | None, found: Mapping[str, Any], **chosen: float | None) -> Constants:
     """The constants, with those of a JSON file and of the command line in their place.
 
     Args:
-        path: JSON object of some of the names of `Constants`; `python -m infra.bench.calibrate` writes one.
+        path: Of the file, for messages.
+        found: JSON object of some of the names of `Constants`; `python -m infra.bench.calibrate` writes one.
         chosen: From the command line; None leaves a constant as it is.
 
     Raises:
-        ConfigError: The file cannot be read, a name is unknown, or a value is not positive.
+        ConfigError: A name is unknown, or a value is not positive.
     """
-    values: dict[str, Any] = {} if path is None else _read(path)
+    values: dict[str, Any] = dict(found)
     values |= {name: value for name, value in chosen.items() if value is not None}
     known = {item.name for item in fields(Constants)}
     if unknown := sorted(set(values) - known):
@@ -84,13 +88,20 @@ def read_constants(path: Path | None, **chosen: float | None) -> Constants:
     return replace(Constants(), **{name: float(value) for name, value in values.items()})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_measured(path: Path | None) -> dict[str, Any]:
+    """The JSON object of a file; empty without one.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no JSON object.
+    """
+    if path is None:
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="pass --measured FILE.json") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}", hint="python -m infra.bench.calibrate writes one") from error
+        raise ConfigError(f"{path} is no JSON: {error}", hint=_WRITERS) from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds no JSON object", hint="python -m infra.bench.calibrate writes one")
+        raise ConfigError(f"{path} holds no JSON object", hint=_WRITERS)
     return found

@@ -29,6 +29,7 @@ class Job:
         image_px: Edge of the (global) crops.
         patch_px: Edge of a patch.
         images_per_second: Of one GPU where it was measured; by operations and utilisation without it.
+        measured: How.
     """
 
     images: float
@@ -41,6 +42,7 @@ class Job:
     image_px: int = 224
     patch_px: int = 16
     images_per_second: float | None = None
+    measured: str = "measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +121,12 @@ def _training(job: Job, c: Constants) -> Iterator[Figure]:
         unit="GFLOP per image",
         formula=f"{job.method}, ViT-{job.size.capitalize()}/{job.patch_px}, {job.image_px} px, forward and backward",
     )
-    measured = job.images_per_second is not None
+    known = job.images_per_second is not None
     yield Figure(
         name="speed of a GPU",
         value=gpu_speed(job, c),
         unit="images/s",
-        formula="measured" if measured else f"{c.utilisation:.0%} of {c.peak_flops / 1e12:,.0f} TFLOP/s / operations",
+        formula=job.measured if known else f"{c.utilisation:.0%} of {c.peak_flops / 1e12:,.0f} TFLOP/s / operations",
     )
     yield Figure(
         name="speed of all",

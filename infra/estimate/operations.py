@@ -12,6 +12,8 @@ from eval.scaling.parameters import SIZES
 
 Method = Literal["mae", "dinov2"]
 
+PEAK_BF16: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations per second, from the data sheets (SXM)."""
 GLOBAL_CROPS: Final = 2
 LOCAL_CROPS: Final = 8
 LOCAL_PX: Final = 96

@@ -15,7 +15,7 @@ import torch
 from infra.commands.device.images import TarStream
 from infra.commands.device.parts import Part, Skipped
 from infra.commands.device.quick import Answer
-from infra.estimate.operations import operations
+from infra.estimate.operations import PEAK_BF16, operations
 from shards.decode import Decoder, open_decoder
 from shards.decode.device import DeferringDecoder
 from shards.decode.engines import engine_names
@@ -34,8 +34,6 @@ from train.schedules import schedule
 __all__ = ["Steps", "step_parts", "thread_counts"]
 
 Method = Literal["dinov2", "mae"]
-PEAK_BF16: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 operations per second, from the data sheets (SXM)."""
 GOALS: Final[dict[tuple[Method, str], float]] = {
     ("dinov2", "small"): 1700,
     ("dinov2", "base"): 600,

@@ -17,7 +17,7 @@ PAPER = Job(images=21e6, method="mae", size="base", nodes=8, gpus=8, batch=2048,
 
 
 def figures(job: Job = PAPER, **constants: float) -> dict[str, Figure]:
-    return {figure.name: figure for figure in estimate(job, read_constants(None, **constants))}
+    return {figure.name: figure for figure in estimate(job, read_constants(None, {}, **constants))}
 
 
 def test_operations_of_known_networks() -> None:
@@ -141,6 +141,60 @@ def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.Captu
     assert set(json.loads(path.read_text())) < {item.name for item in fields(Constants)}
     assert main(["plan", "--measured", str(path), "--json"]) == 0
     assert "figures" in capsys.readouterr().out
+
+
+def report(*parts: tuple[str, dict[str, object]], card: str = "NVIDIA A100-SXM4-80GB") -> str:
+    named = [("devices", {"devices": [card]}), *parts]
+    return json.dumps({"ok": True, "device": "cuda:0", "parts": [{"name": n, "figures": f} for n, f in named]})
+
+
+def test_the_benchmark_of_a_gpu_gives_speeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(
+        report(
+            ("mae base, resident", {"images_per_second": 900.0, "mfu": 0.25}),
+            ("mae base, fed (host decode)", {"images_per_second": 890.0}),
+            ("mae large, resident", {"traceback": "out of memory"}),
+            ("dinov2 small, resident", {"images_per_second": 300.0, "mfu": 0.2}),
+            ("dinov2 large, resident", {"images_per_second": 60.0, "mfu": 0.4}),
+        )
+    )
+
+    def speed(*more: str) -> tuple[float, str]:
+        assert main(["plan", "--measured", str(path), "--json", *more]) == 0
+        found = {figure["name"]: figure for figure in json.loads(capsys.readouterr().out)["figures"]}
+        return found["speed of a GPU"]["value"], found["speed of a GPU"]["formula"]
+
+    said = "measured: mae base, fed (host decode), NVIDIA A100-SXM4-80GB"
+    assert speed("--model", "vit-base") == (890.0, said)
+    assert speed("--model", "vit-base", "--images-per-second", "1000") == (1000.0, "measured")
+    for more, utilisation in (
+        (("--model", "vit-large"), 0.25),
+        (("--model", "vit-huge", "--method", "dinov2"), 0.4),
+        (("--model", "vit-tiny", "--method", "dinov2"), 0.2),
+        (("--model", "vit-base", "--image-px", "448"), 0.25),
+        (("--model", "vit-base", "--utilisation", "0.5"), 0.5),
+    ):
+        value, formula = speed(*more)
+        assert formula == f"{utilisation:.0%} of 312 TFLOP/s / operations"
+        assert value > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (report(), "no rate of training steps"),
+        ('{"parts": 3, "device": "x"}', "is no report"),
+        ('{"parts": [{"name": "mae base, resident"}]}', "is no report"),
+    ],
+)
+def test_reports_without_steps_are_refused(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(text)
+    assert main(["plan", "--measured", str(path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
