@@ -135,10 +135,10 @@ def open_stream(
 def decode_threads(device: torch.device) -> int:
     """Threads that decode for one rank, where the recipe leaves it open: its share of this host's cores.
 
-    Beside a GPU half of that, 1 at least: the thread that gives the GPU its work is to find a core of its own.
+    Beside a GPU one core is left to the thread that gives the GPU its work. 1 at least.
     """
     share = own_cores()
-    return max(share // 2 if device.type == "cuda" else share, 1)
+    return max(share - 1 if device.type == "cuda" else share, 1)
 
 
 def own_cores() -> int:

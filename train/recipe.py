@@ -200,7 +200,7 @@ class RunConfig(_Section):
         checkpoint_activations: Recompute the blocks' activations in the backward pass.
         decode: Where images are decoded: `host`, `device` (a GPU's JPEG library; PNG and CMYK still on the host), or
             `auto`, which is decided once for all ranks, said, and kept in the checkpoints. The pixels differ slightly.
-        decode_threads: Threads that decode; null is this rank's share of the host's cores, half of it beside a GPU.
+        decode_threads: Threads that decode; null is this rank's share of the host's cores, one less beside a GPU.
     """
 
     steps: Count = 0

@@ -16,6 +16,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from infra.console import emit
+from shards.errors import ConfigError
 from shards.store.doctor import Finding, probe
 from shards.stream.cores import usable_cores
 
@@ -89,6 +90,8 @@ def doctor(
         else:
             sys.stdout.write("".join(f"{name:<12} {size:8.2f} MiB\n" for name, size in sizes.items()))
         return 0
+    if only and not (device or bench):
+        raise ConfigError("--only chooses among the parts of the device's check", hint="add --device or --bench")
     if device or bench:
         from infra.commands.device.check import check_device
 

@@ -79,14 +79,13 @@ def plan(
     """
     found = read_measured(measured)
     size = model.removeprefix("vit-")
-    speed, said = images_per_second, "measured"
+    speed, said = images_per_second, "" if images_per_second is None else "measured"
     if measured is not None and is_benchmark(found):
         benchmark = read_benchmark(found, measured)
-        rate = benchmark.speed(method, size, image_px=image_px, patch_px=patch_px)
-        if speed is None and utilisation is None and rate is not None:
-            speed, said = rate
-        of_card = {"utilisation": benchmark.utilisation(method, size), "peak_flops": benchmark.peak_flops}
-        found = {name: value for name, value in of_card.items() if value is not None}
+        found = benchmark.peak()
+        if speed is None and utilisation is None:
+            speed, said, share = benchmark.of(method, size, image_px=image_px, patch_px=patch_px)
+            found |= share
     constants = read_constants(
         measured, found, image_bytes=image_bytes, utilisation=utilisation, gpu_hour_price=gpu_hour_price
     )

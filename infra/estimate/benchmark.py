@@ -33,18 +33,32 @@ class Benchmark:
     speeds: Mapping[tuple[Method, str], tuple[float, str]]
     utilisations: Mapping[tuple[Method, str], float]
 
-    @property
-    def peak_flops(self) -> float | None:
-        """Of the card, dense bf16; None where it is not known."""
-        return next((value for name, value in PEAK_BF16.items() if name in self.card), None)
+    def peak(self) -> dict[str, float]:
+        """The constant of the card, where it is known."""
+        value = next((value for name, value in PEAK_BF16.items() if name in self.card), None)
+        return {} if value is None else {"peak_flops": value}
 
-    def speed(self, method: Method, size: str, *, image_px: int, patch_px: int) -> tuple[float, str] | None:
-        """Images per second of a model, and what measured them; None where it was not measured at these sizes."""
+    def of(
+        self, method: Method, size: str, *, image_px: int, patch_px: int
+    ) -> tuple[float | None, str, dict[str, float]]:
+        """What is known of a model's speed: images per second and what measured them, or the constant to compute it by.
+
+        Raises:
+            ConfigError: Nothing is known.
+        """
         found = self.speeds.get((method, size)) if (image_px, patch_px) == (_IMAGE_PX, _PATCH_PX) else None
-        return None if found is None else (found[0], f"measured: {found[1]}, {self.card}")
+        if found is not None:
+            return found[0], f"measured: {found[1]}, {self.card}", {}
+        share = self._utilisation(method, size)
+        if share is None or not self.peak():
+            raise ConfigError(
+                f"the benchmark of {self.card} says nothing of {method} {size} at {image_px} px",
+                hint="measure it, or give --images-per-second or --utilisation",
+            )
+        return None, "", {"utilisation": share}
 
-    def utilisation(self, method: Method, size: str) -> float | None:
-        """That of the measured model of the method that is nearest in operations; None where there is none."""
+    def _utilisation(self, method: Method, size: str) -> float | None:
+        """That of the measured model of the method that is nearest in operations."""
 
         def work(of: str) -> float:
             return operations(method, of, image_px=_IMAGE_PX, patch_px=_PATCH_PX)
@@ -83,9 +97,9 @@ def read_benchmark(found: Mapping[str, Any], path: Path) -> Benchmark:
                     speeds[method, size] = float(figures[name]["images_per_second"]), name
                 if "mfu" in figures.get(names[-1], {}):
                     utilisations[method, size] = float(figures[names[-1]]["mfu"])
-        card = ", ".join(str(name) for name in figures.get("devices", {}).get("devices", [])) or str(found["device"])
+        is_gpu, card = str(found["device"]).startswith("cuda"), str(found["card"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is no report of the benchmark", hint="biovfm doctor --bench --json") from error
-    if not speeds:
+    if not speeds or not is_gpu:
         raise ConfigError(f"{path} has no rate of training steps", hint="biovfm doctor --bench --json, on a GPU")
     return Benchmark(card=card, speeds=speeds, utilisations=utilisations)

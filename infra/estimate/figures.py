@@ -29,7 +29,7 @@ class Job:
         image_px: Edge of the (global) crops.
         patch_px: Edge of a patch.
         images_per_second: Of one GPU where it was measured; by operations and utilisation without it.
-        measured: How.
+        measured: What measured that rate; empty where nothing did.
     """
 
     images: float
@@ -42,7 +42,7 @@ class Job:
     image_px: int = 224
     patch_px: int = 16
     images_per_second: float | None = None
-    measured: str = "measured"
+    measured: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

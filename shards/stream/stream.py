@@ -87,7 +87,7 @@ class Stream:
         epoch: Epoch to start in.
         batch: Global batch to start at.
         channels: 3, or 1 for gray.
-        num_threads: Worker threads; the number of cores where None.
+        num_threads: Worker threads; the cores that this process may use where None.
         mode: `fast` decodes at a reduced size where that is enough; `exact` decodes in full.
         last: What becomes of the samples that fill no batch.
         on_bad: `substitute` replaces an unreadable sample by another one, the same on any topology; `raise` stops.

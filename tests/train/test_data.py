@@ -14,7 +14,7 @@ from train.data import decode_threads
     ("cores", "ranks", "device", "threads"),
     [
         (16, 1, "cpu", 16),
-        (16, 1, "cuda", 8),
+        (16, 1, "cuda", 15),
         (16, 8, "cuda", 1),
         (4, 8, "cuda", 1),
         (4, 8, "cpu", 1),

@@ -36,7 +36,7 @@ def check_device(*, bench: bool, data: Path | None, images: int | None, json_: b
     from infra.commands.device.bench import BENCH_SECONDS, bench_parts
     from infra.commands.device.images import drawn_jpegs, read_tar
     from infra.commands.device.pack import shard_of
-    from infra.commands.device.quick import device_here, quick_parts
+    from infra.commands.device.quick import card_of, device_here, quick_parts
 
     device = device_here()
     if bench:
@@ -54,7 +54,12 @@ def check_device(*, bench: bool, data: Path | None, images: int | None, json_: b
         _show(outcome, sys.stderr if json_ else sys.stdout)
     good = all(outcome.verdict in {"ok", "skipped"} for outcome in outcomes)
     if json_:
-        report: dict[str, Any] = {"ok": good, "device": str(device), "parts": [asdict(one) for one in outcomes]}
+        report: dict[str, Any] = {
+            "ok": good,
+            "device": str(device),
+            "card": card_of(device),
+            "parts": [asdict(one) for one in outcomes],
+        }
         sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     return 0 if good else 1
 

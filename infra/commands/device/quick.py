@@ -15,7 +15,7 @@ from shards.decode import Crops, open_decoder
 from shards.decode.device import DeviceDecoder
 from shards.decode.engines import EngineName, engine_names, open_engine
 
-__all__ = ["device_here", "quick_parts"]
+__all__ = ["card_of", "device_here", "quick_parts"]
 
 Answer = tuple[str, Mapping[str, Any]]
 TRIALS = 200
@@ -25,6 +25,11 @@ TRIALS = 200
 def device_here() -> torch.device:
     """The first GPU, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def card_of(device: torch.device) -> str:
+    """Name of a GPU; empty for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def quick_parts(device: torch.device) -> list[Part]:

@@ -144,8 +144,9 @@ def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.Captu
 
 
 def report(*parts: tuple[str, dict[str, object]], card: str = "NVIDIA A100-SXM4-80GB") -> str:
-    named = [("devices", {"devices": [card]}), *parts]
-    return json.dumps({"ok": True, "device": "cuda:0", "parts": [{"name": n, "figures": f} for n, f in named]})
+    device = "cuda:0" if card else "cpu"
+    named = [{"name": name, "figures": figures} for name, figures in parts]
+    return json.dumps({"ok": True, "device": device, "card": card, "parts": named})
 
 
 def test_the_benchmark_of_a_gpu_gives_speeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +185,9 @@ def test_the_benchmark_of_a_gpu_gives_speeds(tmp_path: Path, capsys: pytest.Capt
     ("text", "said"),
     [
         (report(), "no rate of training steps"),
+        (report(("mae nano, resident", {"images_per_second": 112.0}), card=""), "no rate of training steps"),
+        (report(("mae tiny, resident", {"images_per_second": 112.0}), card="Other"), "says nothing of mae base"),
+        (report(("dinov2 base, resident", {"images_per_second": 1.0, "mfu": 0.3})), "says nothing of mae base"),
         ('{"parts": 3, "device": "x"}', "is no report"),
         ('{"parts": [{"name": "mae base, resident"}]}', "is no report"),
     ],
