@@ -98,7 +98,10 @@ def audit(dataset: Dataset, *, settings: DedupSettings | None = None, evaluation
 
 
 def _rows(dataset: Dataset) -> pa.Table:
-    """Fingerprints joined with the index, in the order in which the images came."""
+    """Fingerprints joined with the index, in the order in which the images came.
+
+    A job that died in its commit may have left fingerprints that another one has brought again.
+    """
     names = (
         "key",
         "source",
@@ -113,7 +116,8 @@ def _rows(dataset: Dataset) -> pa.Table:
     )
     rows = dataset.query(
         f"SELECT {', '.join(f's.{name}' for name in names)}, phash, phash_centre "  # noqa: S608 - our own names
-        "FROM samples s JOIN fingerprints p ON s.key = p.key AND s.pixel_sha256 = p.pixel_sha256"
+        "FROM samples s JOIN (SELECT DISTINCT ON (key, pixel_sha256) * FROM fingerprints) p "
+        "ON s.key = p.key AND s.pixel_sha256 = p.pixel_sha256"
     )
     return rows.take(pa.array(arrival(dataset, rows), pa.int64()))
 

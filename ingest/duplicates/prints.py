@@ -104,7 +104,8 @@ def committed_prints(dataset: Dataset, staged: Hashes, *, without: frozenset[str
             groups.append(group_codes(chosen["group_id"].to_pylist()))
     rows = _index_rows(dataset, sorted({*keys} - without))
     ranks = {str(key): rank for rank, key in enumerate(rows["key"].to_pylist())}
-    order = np.array(sorted((i for i in range(len(keys)) if keys[i] in ranks), key=lambda i: ranks[keys[i]]), np.int64)
+    once = {key: i for i, key in enumerate(keys) if key in ranks}
+    order = np.array(sorted(once.values(), key=lambda i: ranks[keys[i]]), np.int64)
     standing = standing_of(rows)[[ranks[keys[i]] for i in order]]
     return Prints(
         keys=[keys[i] for i in order],
@@ -118,7 +119,7 @@ def committed_prints(dataset: Dataset, staged: Hashes, *, without: frozenset[str
 def _index_rows(dataset: Dataset, keys: Sequence[str]) -> pa.Table:
     """The index rows of some keys, in the order in which their images came.
 
-    A job that died in its commit may have left fingerprints of others.
+    A job that died in its commit may have left fingerprints of others, or the same ones twice.
     """
     found = dataset.query(
         "SELECT key, source, job_id, raw_path, raw_frame FROM samples WHERE key IN (SELECT key FROM wanted)",

@@ -76,7 +76,7 @@ def _taken(dataset: Dataset, version: int, words: pa.Table) -> pa.Array:
     """Keys and heads of the samples among `words` that the commit of a version took out of the index."""
     try:
         before = dataset.query(_NAMED, version=version - 1, words=words)
-    except SampleIndexError:  # purged already: what was withdrawn is not known any more
+    except SampleIndexError:  # purged already, or halfway: what was withdrawn is not known any more
         return pa.array([], pa.string())
     after = dataset.query(
         "SELECT key FROM samples WHERE key IN (SELECT key FROM before)", version=version, before=before

@@ -133,10 +133,17 @@ def percentile_range(pixels: Pixels, low: float = 0.5, high: float = 99.5) -> tu
     return float(bottom), float(max(top, bottom + 1e-6 * max(1.0, abs(bottom))))
 
 
-def colour_depth(pixels: Pixels, bits: int) -> int:
-    """Bits of colour samples: fewer than stated where a camera of 10, 12 or 14 bits fills words of 16."""
-    top = int(pixels.max(initial=0))
-    return next((depth for depth in (10, 12, 14) if 1 << (depth - 2) <= top < 1 << depth < 1 << bits), bits)
+def colour_range(top: int, bits: int = 16) -> tuple[float, float]:
+    """The intensity range of colour: from black to the white of its bits.
+
+    A camera of 8, 10, 12 or 14 bits may fill words of 16: then the brightest sample tells how many there are.
+
+    Args:
+        top: The brightest sample of the image, or of the stack.
+        bits: Stated for a sample.
+    """
+    depth = next((fewer for fewer in (8, 10, 12, 14) if top < 1 << fewer), bits) if bits == 16 else bits
+    return 0.0, float(2**depth - 1)
 
 
 def _sampled(values: Pixels) -> Pixels:

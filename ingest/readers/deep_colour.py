@@ -24,7 +24,7 @@ _HEAD: Final = 1 << 16
 def deep_colour(data: bytes) -> Pixels | None:
     """`(H, W, 3)` uint16 of a PNG or JPEG 2000 file with colour of more than 8 bits; `(H, W)` of gray and alpha.
 
-    Transparency is laid over black, as for 8 bits.
+    Transparency is laid over black.
 
     Returns:
         None for all other files, and where the decoder has anything to complain of.
@@ -57,6 +57,12 @@ def _is_deep_png(data: bytes) -> bool:
     return data[:8] == PNG_MAGIC and len(data) > 25 and data[24] == 16 and data[25] in _COLOUR_TYPES
 
 
+def sample_bits(data: bytes) -> int:
+    """Bits of a sample of such a file, as its header states them."""
+    start = _siz(data)
+    return 16 if start is None else (data[start + 38 : start + 39] + b"\0")[0] % 128 + 1
+
+
 def _is_gray_png(data: bytes) -> bool:
     """Whether a PNG has gray and alpha (colour type 4)."""
     return data[:8] == PNG_MAGIC and data[25] == _GRAY_AND_ALPHA
@@ -64,12 +70,14 @@ def _is_gray_png(data: bytes) -> bool:
 
 def _is_deep_jpeg2000(data: bytes) -> bool:
     """Whether the first component of a codestream of three or more has more than 8 bits (ISO 15444-1, A.5.1)."""
+    start = _siz(data)
+    return start is not None and int.from_bytes(data[start + 36 : start + 38], "big") >= 3 and sample_bits(data) > 8
+
+
+def _siz(data: bytes) -> int | None:
+    """Where the first marker segment of a JPEG 2000 codestream lies; None in other files."""
     start = data[:_HEAD].find(_CODESTREAM)
-    if start < 0 or (start > 0 and data[4:8] != b"jP  "):
-        return False
-    size = start + 4
-    components, depth = data[size + 36 : size + 38], data[size + 38 : size + 39]
-    return int.from_bytes(components, "big") >= 3 and (depth + b"\0")[0] & 0x7F >= 8
+    return None if start < 0 or (start > 0 and data[4:8] != b"jP  ") else start + 4
 
 
 def sound_png(data: bytes) -> bytes | None:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePl
 from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
-from ingest.readers.deep_colour import deep_colour, is_deep, sound_png
+from ingest.readers.deep_colour import deep_colour, is_deep, sample_bits, sound_png
 from ingest.readers.pillow import gray_or_rgb, pixels_of, raw_picture
 from ingest.readers.tiff import MAGIC, read_tiff
 
@@ -151,7 +151,7 @@ def _check_budget(image: Image.Image, data: bytes, options: ReadOptions) -> None
 def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
     deep = deep_colour(data) if image.format in ("PNG", "JPEG2000") else None
     if deep is not None:
-        return raw_picture(deep, options)
+        return raw_picture(deep, options, colour_bits=sample_bits(data))
     if image.format not in ("JPEG", "MPO"):
         image.load()  # else looking for the orientation decodes PNGs, and hides that their pixels are damaged
     turned = _orientation(image) != 1

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.readers.base import Pixels, RawImage, ReadOptions, colour_depth, percentile_range, window_range
+from ingest.readers.base import Pixels, RawImage, ReadOptions, colour_range, percentile_range, window_range
 from shards.decode.opencv import rgb_of
 
 Picture = NDArray[np.uint8]
@@ -57,11 +57,13 @@ def raw_picture(
     volume: bool = False,
     jpeg: bytes | None = None,
     shared: tuple[float, float] | None = None,
+    colour_bits: int = 16,
 ) -> RawImage:
     """A gray or RGB array as a raw image.
 
-    Gray deeper than 8 bits gets its stack's `shared` range, else its own. Colour goes from black to white by the bits
-    of its samples: a range of its own would change its hues from image to image.
+    What is deeper than 8 bits gets its stack's `shared` range, else its own. That of colour in words of 16 bits goes by
+    the bits of its samples, `colour_bits` where the file states them: by percentiles its hues would change from image
+    to image.
     """
     if pixels.dtype == np.uint8:
         return RawImage(pixels=pixels, frame=frame, part_of_volume=volume, jpeg=jpeg)
@@ -70,10 +72,12 @@ def raw_picture(
     window = options.window if pixels.ndim == 2 else None
     if window:
         low, high = window_range(window)
+    elif shared:
+        low, high = shared
     elif pixels.ndim == 3 and pixels.dtype == np.uint16:
-        low, high = 0.0, float(2 ** colour_depth(pixels, 16) - 1)
+        low, high = colour_range(int(pixels.max(initial=0)), colour_bits)
     else:
-        low, high = shared or percentile_range(pixels)
+        low, high = percentile_range(pixels)
     depth = pixels.dtype.itemsize * 8
     if pixels.dtype == np.int32 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) < 1 << 16:
         depth = 16

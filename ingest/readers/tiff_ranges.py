@@ -1,4 +1,4 @@
-"""One intensity range for the gray pages of a TIFF that are a stack: a slice without signal must not be stretched.
+"""One intensity range for the pages of a TIFF that are a stack: a slice without signal must not be stretched.
 
 Pages of one size, type and channel are a stack. Channels of a microscope differ in brightness by far, so each has a
 range of its own.
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from ingest.readers.base import Pixels, ReadOptions, percentile_range
+from ingest.readers.base import Pixels, ReadOptions, colour_range, percentile_range
 from shards.errors import MachineError
 
 Range = tuple[float, float]
@@ -35,7 +35,8 @@ def shared_range(
     """
     if len(pages) < 2 or options.window is not None:
         return None
-    parts = []
+    parts: list[Pixels] = []
+    tops: list[int] = []
     for at in sorted({int(place) for place in np.linspace(0, len(pages) - 1, _PAGES)}):
         try:
             planes = planes_of(pages[at])
@@ -44,10 +45,15 @@ def shared_range(
         except Exception:  # noqa: BLE001, S112  # decoders raise anything; a broken page is told when its turn comes
             continue
         for plane in planes:
+            if plane.ndim == 3 and plane.dtype == np.uint16:
+                tops.append(int(plane.max(initial=0)))
+                continue
             if plane.ndim != 2 or plane.dtype.kind not in "uif" or plane.dtype == np.uint8:
                 return None
             values = plane.ravel()
             parts.append(values[:: values.size // _VALUES + 1].copy())
+    if tops:
+        return colour_range(max(tops))
     return percentile_range(np.concatenate(parts)) if parts else None
 
 
@@ -88,7 +94,7 @@ class StackRanges:
         self._ranges: dict[object, Range | None] = {}
 
     def of(self, page: Any) -> Range | None:
-        """The range of a page's stack; None where the page stands alone, is in colour, or has 8 bits."""
+        """The range of a page's stack; None where the page stands alone, or has 8 bits."""
         if len(self._pages) < 2 or page.dtype is None or np.dtype(page.dtype).itemsize == 1:
             return None
         kind = self._kinds[page.index]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from shards.errors import StoreError
+from shards.errors import NotFoundError, StoreError
 from shards.store import Store
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
 _BEGIN, _BETWEEN, _END = "<<store: ", " || ", ">>"
+_MISSING = "missing: "
 
 
 class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -54,7 +55,8 @@ class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         try:
             return self._store.read_range(path, start, end - start)
         except StoreError as error:
-            raise OSError(f"{_BEGIN}{error.message}{_BETWEEN}{error.hint}{_END}") from error
+            kind = _MISSING if isinstance(error, NotFoundError) else ""
+            raise OSError(f"{_BEGIN}{kind}{error.message}{_BETWEEN}{error.hint}{_END}") from error
 
 
 class _File(AbstractBufferedFile):  # type: ignore[misc] # likewise
@@ -67,8 +69,8 @@ class _File(AbstractBufferedFile):  # type: ignore[misc] # likewise
 
 def store_error(text: str) -> StoreError | None:
     """The store's own error in what Arrow or DuckDB say of a read that failed; None where the store did not fail."""
-    found = re.search(f"{_BEGIN}(.*?){re.escape(_BETWEEN)}(.*?){_END}", text, re.DOTALL)
-    return StoreError(found[1], hint=found[2]) if found else None
+    found = re.search(f"{_BEGIN}({_MISSING})?(.*?){re.escape(_BETWEEN)}(.*?){_END}", text, re.DOTALL)
+    return None if found is None else (NotFoundError if found[1] else StoreError)(found[2], hint=found[3])
 
 
 def arrow_files(store: Store, sizes: Mapping[str, int]) -> fs.FileSystem:

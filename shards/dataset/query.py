@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from shards.dataset.arrow_files import arrow_files, store_error
 from shards.dataset.bounds import without_null_bounds
-from shards.errors import SampleIndexError, StoreError
+from shards.errors import NotFoundError, SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store import open_store
 from shards.store.calls import HINTS
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 Result = TypeVar("Result")
+
+_LOOK: Final = "run `biovfm verify --deep` on the dataset"
 
 
 def connect(
@@ -84,7 +86,10 @@ def told_plainly(url: str) -> Iterator[None]:
             raise
         raise KeyboardInterrupt from error
     except (duckdb.InvalidInputException, pa.ArrowException, DeltaError, OSError) as error:
-        if failed := store_error(str(error)):
+        failed = store_error(str(error))
+        if isinstance(failed, NotFoundError):
+            raise SampleIndexError(failed.message, hint=_LOOK) from error
+        if failed is not None:
             raise failed from error
         text = _plain(str(error))
         if any(word in text for word in _DENIED):
@@ -96,7 +101,7 @@ def told_plainly(url: str) -> Iterator[None]:
         of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
         if not of_table or isinstance(error, DeltaError):
             raise
-        raise SampleIndexError(f"{url}: {text}", hint="run `biovfm verify --deep` on the dataset") from error
+        raise SampleIndexError(f"{url}: {text}", hint=_LOOK) from error
 
 
 _INTERRUPTED: Final = "Query interrupted"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from infra.bench.soak.material import SOURCES
 from shards.dataset.dataset import Dataset
 
 __all__ = ["differences"]
@@ -26,7 +27,8 @@ def differences(found: str, expected: str, *, same_history: bool) -> list[str]:
     left, right = Dataset.open(found), Dataset.open(expected)
     if not same_history:
         return list(_unequal("images", _images(left), _images(right)))
-    lines = [line for name in _TABLES for line in _unequal(name, _rows(left, name), _rows(right, name))]
+    dead = _dead_jobs(left)
+    lines = [line for name in _TABLES for line in _unequal(name, _rows(left, name, dead), _rows(right, name, dead))]
     lines += _unequal("withdrawn", _tombstones(left), _tombstones(right))
     return [*lines, *_unequal("shards", _shards(left), _shards(right))]
 
@@ -42,9 +44,24 @@ def _unequal(what: str, found: Sequence[Any], expected: Sequence[Any]) -> Iterat
         yield f"{what}: {len(found)} instead of {len(expected)}"
 
 
-def _rows(dataset: Dataset, name: str) -> list[str]:
+def _dead_jobs(dataset: Dataset) -> set[str]:
+    """Jobs that died in their commit and whose source changed before the next run, so that none has finished them.
+
+    What they have left counts for nothing: raw files and rejects of a job that the index does not have, fingerprints
+    of images that it does not have, or that another job has brought again.
+    """
+    begun = {str(entry.get("biovfm.job", "")) for name in _TABLES[1:] for entry in dataset.commits(name)}
+    return {job for job in begun if job.rpartition("-")[0] in SOURCES and not dataset.has_job(job)}
+
+
+def _rows(dataset: Dataset, name: str, dead: Collection[str]) -> list[str]:
     table = dataset.table(name)
-    return [] if table is None else sorted(map(str, table.to_pyarrow_table().to_pylist()))
+    rows = [] if table is None else table.to_pyarrow_table().to_pylist()
+    lines = sorted(str(row) for row in rows if row.get("job_id") not in dead)
+    if name != "fingerprints" or not dead:
+        return lines
+    keys = set(dataset.query("SELECT key FROM samples")["key"].to_pylist())
+    return sorted({str(row) for row in rows if row["key"] in keys})
 
 
 def _tombstones(dataset: Dataset) -> list[tuple[str, str, str]]:

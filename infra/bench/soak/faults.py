@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from infra.bench.soak.places import Place
 from shards.dataset.dataset import Dataset
@@ -164,17 +165,22 @@ def wrong_clock(scene: Scene) -> None:
     proxy.clock_seconds = 0.0
 
 
+_MOST_REPLIES: Final = 600
+"""A storage that refuses more than these, one after the other, is down: that is an outage."""
+
+
 def replies(make: Callable[[random.Random], Fault], *, methods: Sequence[str], times: int) -> FaultAction:
-    """A fault of the network: again and again some replies are broken."""
+    """A fault of the network: again and again some replies are broken, until that has been enough."""
 
     def act(scene: Scene) -> None:
         proxy = scene.place.proxy
         assert proxy is not None
         broken = 0
-        while not scene.over.wait(scene.rng.uniform(0.05, 0.5)):
+        while broken < _MOST_REPLIES and not scene.over.wait(scene.rng.uniform(0.05, 0.5)):
             number = scene.rng.randint(1, times)
             proxy.add(make(scene.rng), method=scene.rng.choice(methods), times=number)
             broken += number
+        scene.over.wait()
         proxy.clear()
         scene.detail = f"up to {broken} replies"
 

@@ -21,7 +21,7 @@ from ingest.readers.base import (
     RawImage,
     ReadOptions,
     chosen_frames,
-    colour_depth,
+    colour_range,
     failed_image,
     percentile_range,
     window_range,
@@ -176,8 +176,8 @@ class _Facts:
         if self.photometric == "PALETTE COLOR":
             return palette(stored, self.dataset), None, False
         if stored.ndim == 3:
-            top = float(2 ** colour_depth(stored, self.bits) - 1)
-            return stored, None if stored.dtype == np.uint8 else (0.0, top), False
+            shown = None if stored.dtype == np.uint8 else colour_range(int(stored.max(initial=0)), self.bits)
+            return stored, shown, False
         return self._gray(stored, number)
 
     def _gray(self, stored: Pixels, number: int) -> tuple[Pixels, Range, bool]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from infra.bench.soak import changing
@@ -18,9 +19,11 @@ from infra.bench.soak.material import files_of
 from infra.bench.soak.places import Place, disk_place
 from infra.bench.soak.session import Session
 from infra.s3_server import find_program
+from ingest.duplicates.audit import audit
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError
-from tests.ingest.material import encoded, ingest, photo, write_folder
+from shards.schema import fingerprint_schema, raw_files_schema
+from tests.ingest.material import encoded, ingest, photo, public_spec, write_folder
 
 
 def available() -> Sequence[str]:
@@ -69,6 +72,29 @@ def test_a_lost_image_and_another_byte_are_differences(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in found] == ["shards", "shards"]
 
 
+@pytest.mark.slow
+def test_what_a_job_left_that_died_in_its_commit_counts_for_nothing(tmp_path: Path) -> None:
+    files = {f"{number}.png": encoded(photo(number)) for number in range(2)}
+    raw, found, whole = write_folder(tmp_path / "raw", files), str(tmp_path / "found"), str(tmp_path / "whole")
+    for place in (found, whole):
+        ingest(raw, Path(place), public_spec("alpha"))
+    dataset = Dataset.open(found)
+    prints, read = (
+        dataset.table(name).to_pyarrow_table().cast(schema())  # type: ignore[union-attr]
+        for name, schema in (("fingerprints", fingerprint_schema), ("raw_files", raw_files_schema))
+    )
+    dead = "alpha-0123456789abcdef"
+    place, of_job = read.schema.get_field_index("job_id"), read.schema.field("job_id")
+    dataset.append("fingerprints", dead, prints.slice(0, 1))
+    dataset.append("raw_files", dead, read.set_column(place, of_job, pa.array([dead] * 2, of_job.type)))
+    assert differences(found, whole, same_history=True) == []
+    dataset.append("fingerprints", "another", prints.slice(0, 1))
+    assert audit(dataset).num_samples == 2, "a fingerprint that is there twice is one image"
+    dataset.append("raw_files", "more", read.slice(0, 1))
+    assert differences(found, whole, same_history=True) == ["raw_files: 3 instead of 2"]
+
+
+@pytest.mark.slow
 def test_a_store_and_a_disk_have_faults_of_their_own(tmp_path: Path) -> None:
     disk = Place(name="disk", root=str(tmp_path), work=tmp_path, disk=tmp_path)
     assert {"full disk", "bit rot", "kill -9"} <= set(faults_for(disk, reads_only=True))

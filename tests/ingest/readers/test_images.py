@@ -195,13 +195,27 @@ def test_colour_of_sixteen_bits_keeps_its_levels() -> None:
     np.testing.assert_allclose(images(deep_png(clear))[0].pixels, pixels / 2, atol=1)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("format_", ["png", "tiff"])
 def test_deep_colour_goes_from_black_to_white_by_its_bits(format_: str, bits: int) -> None:
     shades = np.linspace(0.2, 0.7, 96 * 128 * 3).reshape(96, 128, 3)
     pixels = np.round(shades * (2**bits - 1)).astype(np.uint16)
     (image,) = images(deep_png(pixels) if format_ == "png" else _tiff(pixels, photometric="rgb"), f"x.{format_}")
     np.testing.assert_allclose(to_picture(image), shades * 255, atol=1)
+
+
+@pytest.mark.parametrize(("top", "white"), [(0, 255), (200, 255), (255, 255), (256, 1023), (1100, 4095)])
+def test_the_brightest_sample_tells_the_bits_of_words_of_sixteen(top: int, white: int) -> None:
+    pixels = np.linspace(0, top, 96 * 128 * 3).reshape(96, 128, 3).astype(np.uint16)
+    for data in (deep_png(pixels), _tiff(pixels, photometric="rgb")):
+        (image,) = images(data)
+        assert (image.low, image.high) == (0, white)
+
+
+def test_pages_of_deep_colour_share_their_range() -> None:
+    pixels = np.linspace(0, 1100, 2 * 64 * 48 * 3).reshape(2, 64, 48, 3).astype(np.uint16)
+    found = images(_tiff(pixels, photometric="rgb"))
+    assert [(image.low, image.high) for image in found] == [(0, 4095)] * 2
 
 
 def test_deep_gray_with_alpha_is_read_as_gray() -> None:
@@ -223,6 +237,9 @@ def test_colour_of_twelve_bits_in_jpeg_2000_keeps_its_levels() -> None:
         data = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=kind, reversible=True, bitspersample=12)
         (image,) = images(bytes(data))
         assert image.pixels.dtype == np.uint16
+        assert image.high == 4095
+        dark = imagecodecs.jpeg2k_encode(pixels // 20, level=0, codecformat=kind, reversible=True, bitspersample=12)
+        assert images(bytes(dark))[0].high == 4095
         assert np.corrcoef(image.pixels.ravel(), pixels.ravel())[0, 1] > 0.999
 
 
