@@ -90,3 +90,12 @@ def test_initialisation_follows_the_seed_alone() -> None:
     assert torch.equal(first[key], again[key])
     assert not torch.equal(first[key], other[key])
     assert torch.equal(first[key], first[key.replace("network", "teacher")])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patches_are_embedded_by_a_product_as_by_the_convolution(channels: int, layout: torch.memory_format) -> None:
+    backbone = build_backbone(ModelConfig(size="nano", patch_size=8, in_chans=channels), image_size_px=32)
+    randomised(backbone)
+    images = torch.randn(3, channels, 32, 32).contiguous(memory_format=layout)
+    torch.testing.assert_close(backbone._embed_by_product(images), backbone.embed_patches(images))

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice, pairwise, repeat
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 
@@ -111,6 +111,9 @@ class Steps:
         changes: Of the method's shipped recipe.
     """
 
+    _open: ClassVar[Steps | None] = None
+    """Whose model is in memory; there is one at a time."""
+
     def __init__(
         self,
         device: torch.device,
@@ -126,6 +129,7 @@ class Steps:
         self._cuda = device.type == "cuda"
         self._num = 20 if self._cuda else 2
         self._loop: Loop | None = None
+        self._is_broken = False
         self._resident_rate = 0.0
 
     def _recipe(self) -> Recipe:
@@ -144,6 +148,9 @@ class Steps:
 
     def _built(self) -> Loop:
         if self._loop is None:
+            if Steps._open is not None:
+                Steps._open.release()  # where only some parts are asked for, its last one may not have run
+            Steps._open, self._is_broken = self, True
             recipe, world = self._recipe(), World(0, 1, self._device)
             method = build_method(recipe)
             network = distribute(method, recipe, world, kernels=kernels_for(self._device).name)
@@ -156,11 +163,14 @@ class Steps:
                 stream=self._stream("host"),
                 checkpoints=None,  # type: ignore[arg-type]  # nothing is saved
             )
+            self._is_broken = False
         return self._loop
 
     def release(self) -> None:
         """Free the model's memory."""
         self._loop = None
+        if Steps._open is self:
+            Steps._open = None
         if self._cuda:
             torch.cuda.empty_cache()
 
@@ -262,8 +272,8 @@ class Steps:
 
     def fed(self, decode: Literal["host", "device"]) -> Answer:
         """Steps fed by the stream, as a run has them, between steps on a resident batch to compare with."""
-        if not self._resident_rate:
-            raise Skipped("there is no rate on a resident batch to compare with")
+        if self._is_broken:
+            raise Skipped("the model could not be built")
         if decode == "device" and not engine_names():
             raise Skipped("no library that decodes on devices is installed: pip install 'biovfm[gpu]'")
         resident = self._resident_seconds()
@@ -323,7 +333,7 @@ class Steps:
         }
         shown = "; ".join(f"{one['share']:.0%} {str(one['name'])[:40]}" for one in kernels[:3])
         detail = f"{figures['calls_per_step']:,.0f} calls and {figures['busy_ms_per_step']} of "
-        return f"{detail}{figures['ms_per_step']} ms a step: {shown}", figures | {"kernels": kernels}
+        return f"{detail}{figures['ms_per_step']} ms per step: {shown}", figures | {"kernels": kernels}
 
     def _own_time(self, row: Any) -> float:
         return float(row.self_device_time_total if self._cuda else row.self_cpu_time_total)

@@ -342,6 +342,18 @@ def test_bits_above_those_stored_are_no_values_even_where_a_codec_returns_them()
             np.testing.assert_array_equal(image.pixels, values[0])
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_above_those_stored_are_no_values_of_uncompressed_frames(signed: bool) -> None:
+    values = (np.arange(2 * 2048, dtype=np.uint16).reshape(2, 32, 64) & 0x7FF) | 0x8000
+    want = values & 0xFFF
+    for count in (1, 2):
+        options = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": int(signed)}
+        for image, stored in zip(
+            images(made(values[:count] if count > 1 else values[0], **options)), want, strict=False
+        ):
+            np.testing.assert_array_equal(image.pixels, stored)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_samples_in_the_upper_bits_of_their_words_are_moved_down(count: int) -> None:
     values = np.stack([np.arange(2048, dtype=np.uint16).reshape(32, 64) + 7 * number for number in range(count)])

@@ -54,3 +54,13 @@ def test_what_is_no_shard_is_said(tmp_path: Path) -> None:
 
 def test_drawn_images_are_the_same_again() -> None:
     assert drawn_jpegs(2, side=32) == drawn_jpegs(2, side=32)
+
+
+def test_only_the_parts_that_are_asked_for_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_device(bench=False, data=None, images=None, json_=True, only=["bf16"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert [part["name"] for part in report["parts"]] == ["bf16"]
+    assert "bf16" in captured.err
+    with pytest.raises(ConfigError, match="no part is called zzz"):
+        check_device(bench=False, data=None, images=None, json_=True, only=["zzz"])

@@ -29,7 +29,7 @@ def test_steps_are_measured_resident_fed_and_by_kernel(method: Any) -> None:
         assert fed["fed_over_resident"] > 0
         assert 0 <= fed["consumer_wait"] < 1
     line, kernels = steps.top_kernels()
-    assert "ms a step" in line
+    assert "ms per step" in line
     assert sum(one["share"] for one in kernels["kernels"]) <= 1.001
     assert kernels["kernels"][0]["share"] >= kernels["kernels"][-1]["share"] > 0
     steps.release()
