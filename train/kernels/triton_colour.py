@@ -8,7 +8,6 @@ in torch. The table of a crop is that of `train.kernels.colour_table`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -18,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from train.kernels.colour_table import COLUMNS
+from train.kernels.launching import on_device_of
 
 __all__ = ["colour"]
 
@@ -272,7 +272,7 @@ def colour(
     images, num, size, _, channels = crops.shape
     crops = crops.contiguous()
     out = torch.empty((images * num, channels, size, size), dtype=dtype, device=crops.device)
-    with torch.cuda.device(crops.device) if crops.is_cuda else nullcontext():
+    with on_device_of(crops):
         _launch(crops, table, blurred, out, (tuple(mean), tuple(std)))
     return out
 

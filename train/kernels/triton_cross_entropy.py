@@ -5,7 +5,6 @@ The forward pass goes over a row once, with the running maximum of Milakov and G
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import torch
@@ -13,7 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["backward", "forward", "on_device_of"]
+from train.kernels.launching import on_device_of
+
+__all__ = ["backward", "forward"]
 
 _BLOCK: Final = 4096
 """Prototypes at a time."""
@@ -116,8 +117,3 @@ def backward(  # noqa: PLR0917 - as autograd keeps them
         with on_device_of(logits):
             _backward[grid](logits, probabilities, log_sums, masses, scale.contiguous(), out, *sizes, num_warps=_WARPS)
     return out
-
-
-def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """For a launch: the GPU that holds a tensor is the current one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from train.kernels.triton_cross_entropy import on_device_of
+from train.kernels.launching import on_device_of
 
 __all__ = ["centred_softmax"]
 
