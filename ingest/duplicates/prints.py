@@ -156,11 +156,12 @@ def _listed_path(raw_path: str) -> str:
 
 def scan_prints(dataset: Dataset, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The fingerprints of all samples that the index holds, batch by batch."""
-    from shards.dataset.query import scan
+    from shards.dataset.query import scan, told_plainly
 
     table = dataset.table("fingerprints")
     if table is not None:
-        yield from (batch for batch in scan(table).to_batches(columns=list(columns)) if batch.num_rows)
+        with told_plainly(dataset.url):
+            yield from (batch for batch in scan(table).to_batches(columns=list(columns)) if batch.num_rows)
 
 
 class StagedThumbs:
@@ -198,9 +199,10 @@ def committed_thumbs(dataset: Dataset, keys: Sequence[str]) -> Iterator[tuple[st
     """Thumbnails of committed samples by key."""
     import pyarrow.dataset as ds
 
-    from shards.dataset.query import scan
+    from shards.dataset.query import ask_tables, scan
 
     table = dataset.table("fingerprints")
     if table is not None:
-        found = scan(table).to_table(columns=["key", "thumb"], filter=ds.field("key").isin(pa.array(keys, pa.string())))
+        ours = ds.field("key").isin(pa.array(keys, pa.string()))
+        found = ask_tables(dataset.url, lambda: scan(table).to_table(columns=["key", "thumb"], filter=ours))
         yield from zip(found["key"].to_pylist(), found["thumb"].to_pylist(), strict=True)

@@ -358,13 +358,17 @@ def _named(dataset: Dataset, shards: Sequence[str]) -> set[str]:
     """Which of these shards the index names."""
     import pyarrow.dataset as ds
 
-    from shards.dataset.query import scan
+    from shards.dataset.query import ask_tables, scan
 
     table = dataset.table("index")
     if table is None or not shards:
         return set()
     # By partition alone: deltalake's DELETE writes files of a text type with which Arrow compares no other column.
     ours = ds.field("source").isin(sorted({shard_tags(shard)[0] for shard in shards}))
-    rows = scan(table, dictionaries=["shard"])
-    batches = rows.to_batches(columns=["shard"], filter=ours, batch_readahead=2, fragment_readahead=1)
-    return {shard for batch in batches for shard in pc.unique(batch["shard"]).to_pylist()} & set(shards)
+
+    def named() -> set[str]:
+        rows = scan(table, dictionaries=["shard"])
+        batches = rows.to_batches(columns=["shard"], filter=ours, batch_readahead=2, fragment_readahead=1)
+        return {shard for batch in batches for shard in pc.unique(batch["shard"]).to_pylist()}
+
+    return ask_tables(dataset.url, named) & set(shards)

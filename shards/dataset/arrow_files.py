@@ -2,24 +2,78 @@
 
 deltalake's own file system gives up where the answer to a read breaks off; a question that has run for minutes would
 end with it.
+
+A reply that the network changed must not become rows. A small file is read whole and held against the hash in its
+name; of a larger one the footer is read until two replies agree, and Arrow checks the checksums of its pages.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import atexit
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+import pyarrow as pa
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from pyarrow import fs
 
-from shards.errors import NotFoundError, StoreError
+from shards.dataset.store_errors import as_os_error
+from shards.dataset.table_files import hash_in_name
+from shards.errors import SampleIndexError, StoreError
 from shards.store import Store
+from shards.store.settings import MIB
+from shards.store.settled import settled
 
-if TYPE_CHECKING:
-    from pyarrow import fs
+WHOLE_BYTES = 4 * MIB
+"""Files up to this size are read whole, in one request: as long as the two or three that a footer and columns take."""
+_FOOTER_END = 8
+"""Bytes after the footer's metadata: their length, and a magic number."""
+_QUIET_SECONDS = 0.05
 
-_BEGIN, _BETWEEN, _END = "<<store: ", " || ", ">>"
-_MISSING = "missing: "
+
+class _Reads:
+    """The calls that Arrow's threads are in. A process that ends waits for them.
+
+    A thread of another library that is inside the interpreter when that ends would end the process by a signal.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._last = 0.0
+        self._is_ending = False
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A call; refused once the process ends."""
+        with self._changed:
+            if self._is_ending:
+                raise OSError("the process is ending")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._last = time.monotonic()
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Refuse further calls, wait for those under way, and a moment longer: their threads have yet to leave."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.wait_for(lambda: not self._inside)
+        time.sleep(max(self._last + _QUIET_SECONDS - time.monotonic(), 0.0) if self._last else 0.0)
+
+
+_reads = _Reads()
+atexit.register(_reads.end)
+os.register_at_fork(after_in_child=_reads.__init__)  # type: ignore[misc] # the threads stay in the parent
 
 
 class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -40,37 +94,73 @@ class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
 
     def info(self, path: str, **_: object) -> dict[str, Any]:
         """Name, size and type of a file."""
-        size = self._sizes[path] if path in self._sizes else self._store.stat(path).size
+        with _told():
+            size = self._sizes[path] if path in self._sizes else self._store.stat(path).size
         return {"name": path, "size": size, "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", **_: object) -> _File:
         return _File(self, path, mode, cache_type="none", size=self.info(path)["size"])
 
-    def read_range(self, path: str, start: int, end: int) -> bytes:
-        """The bytes from `start` up to `end`.
+    def read_whole(self, path: str, size: int) -> bytes:
+        """A file, held against the hash in its name, and where that differs against its entity tag too."""
+        with _told():
+            named = hash_in_name(path)
+            data = self._store.read_range(path, 0, size) if named else self._store.read(path)
+            if not _is(named, data):
+                data = self._store.read(path)
+            if not _is(named, data):
+                raise SampleIndexError(
+                    f"{self._store.url}/{path}: its content is not what its name says",
+                    hint="run `biovfm verify --deep` on the dataset",
+                )
+            return data
 
-        Raises:
-            OSError: The storage failed. Arrow and DuckDB pass on no more than its text (see `store_error`).
-        """
+    def read_range(self, path: str, start: int, end: int, size: int) -> bytes:
+        """The bytes from `start` up to `end` of a file of `size` bytes."""
+        with _told():
+            if end < size - _FOOTER_END:
+                return self._store.read_range(path, start, end - start)
+            where = f"{self._store.url}/{path}"
+            return settled(lambda: self._store.read_range(path, start, end - start), where)
+
+
+def _is(named: str, data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest().startswith(named)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """One call of Arrow.
+
+    Raises:
+        OSError: The storage failed, or a file is damaged. Arrow and DuckDB pass on its text alone (see `told_in`).
+    """
+    with _reads.one():
         try:
-            return self._store.read_range(path, start, end - start)
-        except StoreError as error:
-            kind = _MISSING if isinstance(error, NotFoundError) else ""
-            raise OSError(f"{_BEGIN}{kind}{error.message}{_BETWEEN}{error.hint}{_END}") from error
+            yield
+        except (StoreError, SampleIndexError) as error:
+            raise as_os_error(error) from error
 
 
 class _File(AbstractBufferedFile):  # type: ignore[misc] # likewise
     """A file that is read in exactly the ranges that Arrow asks for."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        found: bytes = self.fs.read_range(self.path, start, end)
+        found: bytes = self.fs.read_range(self.path, start, end, self.size)
         return found
 
 
-def store_error(text: str) -> StoreError | None:
-    """The store's own error in what Arrow or DuckDB say of a read that failed; None where the store did not fail."""
-    found = re.search(f"{_BEGIN}({_MISSING})?(.*?){re.escape(_BETWEEN)}(.*?){_END}", text, re.DOTALL)
-    return None if found is None else (NotFoundError if found[1] else StoreError)(found[2], hint=found[3])
+class _Handler(fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
+    """What Arrow calls: small files become memory of its own, which its threads read without the interpreter."""
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        size = self.fs.info(path)["size"]
+        if size > WHOLE_BYTES:
+            return super().open_input_file(path)
+        data = self.fs.read_whole(path, size)
+        memory = pa.allocate_buffer(len(data))
+        memoryview(memory).cast("B")[:] = data
+        return pa.BufferReader(memory)
 
 
 def arrow_files(store: Store, sizes: Mapping[str, int]) -> fs.FileSystem:
@@ -80,6 +170,4 @@ def arrow_files(store: Store, sizes: Mapping[str, int]) -> fs.FileSystem:
         store: The table's folder.
         sizes: Sizes in bytes of its files, by path; a file that is not among them costs a request more.
     """
-    from pyarrow import fs
-
-    return fs.PyFileSystem(fs.FSSpecHandler(_StoreFiles(store, sizes)))
+    return fs.PyFileSystem(_Handler(_StoreFiles(store, sizes)))

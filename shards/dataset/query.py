@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
 
-from shards.dataset.arrow_files import arrow_files, store_error
 from shards.dataset.bounds import without_null_bounds
+from shards.dataset.store_errors import told_in
 from shards.errors import NotFoundError, SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store import open_store
@@ -86,7 +86,7 @@ def told_plainly(url: str) -> Iterator[None]:
             raise
         raise KeyboardInterrupt from error
     except (duckdb.InvalidInputException, pa.ArrowException, DeltaError, OSError) as error:
-        failed = store_error(str(error))
+        failed = told_in(str(error))
         if isinstance(failed, NotFoundError):
             raise SampleIndexError(failed.message, hint=_LOOK) from error
         if failed is not None:
@@ -98,13 +98,14 @@ def told_plainly(url: str) -> Iterator[None]:
             raise StoreError(f"{url}: {text}", hint=HINTS["transient"]) from error
         if _OF_THE_MACHINE.search(text):
             raise StoreError(f"{url}: {text}", hint="check the free space, the rights and the disk") from error
-        of_table = "registered as" in text or "Kernel error" in text or isinstance(error, pa.ArrowException)
+        of_table = any(word in text for word in _OF_TABLES) or isinstance(error, pa.ArrowException)
         if not of_table or isinstance(error, DeltaError):
             raise
         raise SampleIndexError(f"{url}: {text}", hint=_LOOK) from error
 
 
 _INTERRUPTED: Final = "Query interrupted"
+_OF_TABLES: Final = ("registered as", "Kernel error", "Parquet", "deserialize thrift", "CRC checksum")
 _OF_THE_MACHINE: Final = re.compile(r"\(os error (?!2\)|17\))\d+\)")
 """How Rust ends what the system said; a file that is not there, or there already, says something of the table."""
 
@@ -187,14 +188,18 @@ def scan(table: DeltaTable, *, dictionaries: Sequence[str] = ()) -> ds.Dataset:
     files = fs.SubTreeFileSystem(unquote(local), fs.LocalFileSystem()) if on_disk else _remote_files(table)
     options = ds.ParquetReadOptions(dictionary_columns=set(dictionaries))
     found = without_null_bounds(table, table.to_pyarrow_dataset(filesystem=files, parquet_read_options=options))
-    if on_disk:  # Arrow would read whole files ahead; the page cache serves as well
-        found.format.default_fragment_scan_options = ds.ParquetFragmentScanOptions(pre_buffer=False)
+    found.format.default_fragment_scan_options = ds.ParquetFragmentScanOptions(
+        pre_buffer=not on_disk,  # on disk Arrow would read whole files ahead; the page cache serves as well
+        page_checksum_verification=True,
+    )
     later = [field for field in _columns_of(local) if field.name not in found.schema.names]
     return found.replace_schema(pa.schema([*found.schema, *later])) if later else found
 
 
 def _remote_files(table: DeltaTable) -> fs.FileSystem:
     import pyarrow as pa
+
+    from shards.dataset.arrow_files import arrow_files
 
     actions = pa.table(table.get_add_actions())
     paths, sizes = actions["path"].to_pylist(), actions["size_bytes"].to_pylist()

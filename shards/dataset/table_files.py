@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from shards.errors import AlreadyExistsError, SampleIndexError
@@ -36,6 +36,7 @@ GROUP_BYTES = 2 << 20
 """A row group: about 500 rows of fingerprints or 7,000 of the index."""
 FILE_BYTES = 128 << 20
 """A file ends with the row group that reaches this size."""
+_LAYOUT: Final[Mapping[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 _LONGEST_BOUND = 64  # a longer text bounds nothing that anyone asks for
 LOG_PROPERTIES: Mapping[str, str] = {
     "delta.enableExpiredLogCleanup": "false",
@@ -213,7 +214,7 @@ def _write_file(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
     bounded = [field.name for field in schema if not pa.types.is_binary(field.type)]
     repeated = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in DISTINCT_COLUMNS]
     with pa.OSFile(str(file), "wb") as sink:
-        writer = pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeated, write_statistics=bounded)
+        writer = pq.ParquetWriter(sink, schema, **_LAYOUT, use_dictionary=repeated, write_statistics=bounded)
         with writer:
             for group in _groups(batches):
                 writer.write_table(group)
@@ -250,6 +251,12 @@ def is_file_of(path: str, job_id: str) -> bool:
         re.fullmatch(rf"part-{re.escape(_plain(job_id))}-\d{{5}}-[0-9a-f]{{16}}\.parquet", PurePosixPath(path).name)
         is not None
     )
+
+
+def hash_in_name(path: str) -> str:
+    """The first 16 hex digits of a table file's SHA-256, from its name; empty where the name has none."""
+    found = re.fullmatch(r"part-.*-\d{5}-([0-9a-f]{16})\.parquet", PurePosixPath(path).name)
+    return found[1] if found else ""
 
 
 def partition_folders(partition: Mapping[str, str]) -> list[str]:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shards.dataset.dataset import CONCEDED, Dataset
-from shards.dataset.table_files import add_actions
+from shards.dataset.table_files import add_actions, hash_in_name
 from shards.dataset.verify_shard import Problem, RawItem, Rows, check_shard
-from shards.dataset.verify_table import check_table, is_hashed
+from shards.dataset.verify_table import check_table
 from shards.errors import SampleIndexError
 from shards.schema import INDEX_COLUMNS
 from shards.store.base import HIDDEN, ObjectInfo
@@ -194,7 +194,7 @@ def _operations(dataset: Dataset, name: str) -> set[str]:
 
 def _num_unhashed(dataset: Dataset) -> int:
     tables = [table for name in TABLES if (table := dataset.table(name)) is not None]
-    return sum(not is_hashed(action["path"]) for table in tables for action in add_actions(table))
+    return sum(not hash_in_name(action["path"]) for table in tables for action in add_actions(table))
 
 
 def _unread(dataset: Dataset) -> Iterator[Problem]:

@@ -8,19 +8,16 @@ A file that a commit of ours wrote carries the first 16 hex digits of its SHA-25
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.table_files import add_actions, bounds_of, partition_folders, partition_of
+from shards.dataset.table_files import add_actions, bounds_of, hash_in_name, partition_folders, partition_of
 from shards.dataset.table_log import cut_entries
 from shards.dataset.verify_shard import Problem
 from shards.errors import SampleIndexError, StoreError
 from shards.store import Store
-
-_HASHED = re.compile(r"part-.*-\d{5}-([0-9a-f]{16})\.parquet")
 
 
 def check_table(dataset: Dataset, name: str, *, deep: bool) -> Iterator[Problem]:
@@ -54,11 +51,6 @@ def check_table(dataset: Dataset, name: str, *, deep: bool) -> Iterator[Problem]
             yield from _check_content(dataset.store, path, action)
 
 
-def is_hashed(path: str) -> bool:
-    """Whether the name of a table file carries a hash of its content."""
-    return _HASHED.fullmatch(PurePosixPath(path).name) is not None
-
-
 def _check_content(store: Store, path: str, action: Mapping[str, Any]) -> Iterator[Problem]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -68,9 +60,9 @@ def _check_content(store: Store, path: str, action: Mapping[str, Any]) -> Iterat
     except StoreError as error:
         yield Problem(kind="unreadable", path=path, detail=error.message)
         return
-    named = _HASHED.fullmatch(PurePosixPath(path).name)
+    named = hash_in_name(path)
     digest = hashlib.sha256(data).hexdigest()
-    if named and not digest.startswith(named[1]):
+    if named and not digest.startswith(named):
         yield Problem(kind="hash", path=path, detail=f"its content has SHA-256 {digest[:16]}…")
         return
     try:

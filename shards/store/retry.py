@@ -14,6 +14,7 @@ from shards.store.settings import StoreSettings
 
 Result = TypeVar("Result")
 _NEVER = threading.Event()
+_LOOK_SECONDS = 0.5
 _jitter = random.Random()  # noqa: S311 - spreads load, protects nothing
 
 
@@ -53,6 +54,15 @@ def attempt(
                 seconds = pause * (0.5 + 0.5 * _jitter.random())
                 if time.monotonic() + seconds > end or is_ending():
                     raise
-                if (cancelled or _NEVER).wait(seconds):
+                if _ended_within(seconds, cancelled or _NEVER, is_ending):
                     raise
                 pause = min(2 * pause, settings.backoff_max_seconds)
+
+
+def _ended_within(seconds: float, cancelled: threading.Event, is_ending: Callable[[], bool]) -> bool:
+    """Wait; whether the attempts are to end, which is looked at twice a second."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if cancelled.wait(min(left, _LOOK_SECONDS)) or is_ending():
+            return True
+    return cancelled.is_set()

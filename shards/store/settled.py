@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from shards.errors import StoreError
 from shards.store.base import Store
 
-__all__ = ["read_settled"]
+__all__ = ["read_settled", "settled"]
 
 _TRIES: Final = 8
 
@@ -21,14 +22,27 @@ def read_settled(store: Store, path: str) -> bytes:
         NotFoundError: There is no such object.
         StoreError: No two replies were alike.
     """
-    found = store.read(path)
     if store.local_path(path) is not None:
-        return found
+        return store.read(path)
+    return settled(lambda: store.read(path), f"{store.url}/{path}")
+
+
+def settled(read: Callable[[], bytes], where: str) -> bytes:
+    """What two readings in a row have alike.
+
+    Args:
+        read: Reads a few bytes from storage.
+        where: Their place, for the error.
+
+    Raises:
+        StoreError: No two replies were alike.
+    """
+    found = read()
     for _ in range(_TRIES):
-        before, found = found, store.read(path)
+        before, found = found, read()
         if found == before:
             return found
     raise StoreError(
-        f"{store.url}/{path}: {_TRIES} replies in a row differ",
+        f"{where}: {_TRIES} replies in a row differ",
         hint="something between here and the storage changes bytes; run the same command again, or on another network",
     )
