@@ -59,7 +59,7 @@ def plain_objects(manifest: dict[str, Any]) -> list[dict[str, Any]]:
         groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
         return [
             {"apiVersion": "v1", "kind": "PodTemplate", "metadata": name, "template": group["template"]}
-            for group in groups
+            for group in [*groups, {"template": spec["submitterPodTemplate"]}]
         ]
     return [manifest]
 
@@ -109,7 +109,8 @@ def test_pods_run_without_rights_and_take_secrets_by_reference(out: Path) -> Non
         for container in pod["containers"]:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
-            assert {"secretRef": {"name": "biovfm-s3", "optional": True}} in container["envFrom"]
+            reads = container["name"] != "ray-job-submitter"
+            assert ({"secretRef": {"name": "biovfm-s3", "optional": True}} in container.get("envFrom", [])) is reads
             assert "memory" in container["resources"]["limits"]
     assert "SECRET" not in "".join(path.read_text() for path in (out / "kubernetes").iterdir())
 
@@ -270,6 +271,39 @@ def test_names_that_yaml_would_read_as_something_else_stay_text(word: str, engin
         assert manifest["metadata"].get("namespace", word) == word
     (job,) = [one for one in manifests(tmp_path) if one["metadata"]["name"].endswith(f"-{word}")]
     assert word in (job["spec"]["entrypoint"].split() if engine == "ray" else pods(job)[0]["containers"][0]["args"])
+
+
+def test_every_pod_is_let_into_the_namespace(out: Path) -> None:
+    """What the Pod Security Standard `restricted` asks of each container, KubeRay's submitter among them."""
+    (namespace,) = [one for one in manifests(out) if one["kind"] == "Namespace"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    found = [pod for manifest in manifests(out) for pod in pods(manifest)]
+    assert found
+    for pod in found:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_what_kuberay_needs_of_an_image_is_in_it(tmp_path: Path) -> None:
+    """Its probes call wget, and jobs are submitted to the dashboard, which plain Ray does not bring."""
+    render(changed(image={"ray": "2.99.0"}), tmp_path)
+    text = (tmp_path / "container" / "Dockerfile").read_text()
+    assert re.search(r"install .*\bwget\b", text)
+    assert '"ray[default]"' in text
+    assert "s/^ray==.*/ray==2.99.0/" in text
+
+
+def test_a_ray_worker_runs_as_many_tasks_as_it_has_processors(tmp_path: Path) -> None:
+    """Without a limit Ray would count those of the machine."""
+    given = {"engine": "ray", "cpus": 6, "sources": [{"source": "a", "raw": "s3://b/r"}]}
+    render(changed(ingest=given), tmp_path)
+    (job,) = [one for one in manifests(tmp_path) if one["kind"] == "RayJob"]
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["rayStartParams"] == {"num-cpus": "6"}
+    assert group["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "6"
 
 
 def test_a_long_source_leaves_kuberay_room_for_its_suffixes(tmp_path: Path) -> None:
