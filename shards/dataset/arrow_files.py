@@ -14,6 +14,7 @@ import hashlib
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,8 @@ from shards.store.settled import settled
 
 WHOLE_BYTES = 4 * MIB
 """Files up to this size are read whole, in one request: as long as the two or three that a footer and columns take."""
+_KEPT_BYTES = 4 * WHOLE_BYTES
+"""So much of them is kept at hand while the table is: Arrow opens a file anew for each question."""
 _FOOTER_END = 8
 """Bytes after the footer's metadata: their length, and a magic number."""
 _QUIET_SECONDS = 0.05
@@ -153,14 +156,31 @@ class _File(AbstractBufferedFile):  # type: ignore[misc] # likewise
 class _Handler(fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
     """What Arrow calls: small files become memory of its own, which its threads read without the interpreter."""
 
+    def __init__(self, files: _StoreFiles) -> None:
+        super().__init__(files)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, pa.Buffer] = OrderedDict()
+
     def open_input_file(self, path: str) -> pa.NativeFile:
-        size = self.fs.info(path)["size"]
-        if size > WHOLE_BYTES:
-            return super().open_input_file(path)
-        data = self.fs.read_whole(path, size)
-        memory = pa.allocate_buffer(len(data))
-        memoryview(memory).cast("B")[:] = data
+        with self._lock:
+            memory = self._kept.get(path)
+        if memory is None:
+            size = self.fs.info(path)["size"]
+            if size > WHOLE_BYTES:
+                return super().open_input_file(path)
+            memory = _memory_of(self.fs.read_whole(path, size))
+        with self._lock:
+            self._kept[path] = memory
+            self._kept.move_to_end(path)
+            while sum(each.size for each in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
         return pa.BufferReader(memory)
+
+
+def _memory_of(data: bytes) -> pa.Buffer:
+    memory = pa.allocate_buffer(len(data))
+    memoryview(memory).cast("B")[:] = data
+    return memory
 
 
 def arrow_files(store: Store, sizes: Mapping[str, int]) -> fs.FileSystem:

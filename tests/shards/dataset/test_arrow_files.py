@@ -81,14 +81,15 @@ def test_rows_come_through_the_store(store: Watched, known: bool) -> None:
 
 
 def test_an_error_of_the_store_arrives_whole_through_arrow_and_duckdb(store: Watched) -> None:
-    found = dataset_of(store, {})
+    store.put_if_absent("a=2/f.parquet", store.read("a=1/f.parquet"))
+    found = dataset_of(store, {}, ["a=1/f.parquet", "a=2/f.parquet"])
     store.broken = True
-    with pytest.raises(StoreError, match=r"a=1/f\.parquet: 503 SlowDown") as caught, told_plainly("s3://b"):
+    with pytest.raises(StoreError, match=r"a=2/f\.parquet: 503 SlowDown") as caught, told_plainly("s3://b"):
         found.to_table()
     assert caught.value.hint == "run the same command again"
     database = duckdb.connect()
     database.register("rows", found)
-    with pytest.raises(StoreError, match=r"^s3://b/a=1/f\.parquet: 503 \w+ — run"), told_plainly("s3://b"):
+    with pytest.raises(StoreError, match=r"^s3://b/a=2/f\.parquet: 503 \w+ — run"), told_plainly("s3://b"):
         database.sql("SELECT sum(a) FROM rows").fetchall()
     assert told_in("No space left on device") is None
 
@@ -132,6 +133,27 @@ def test_a_byte_that_changed_on_the_way_changes_no_row_of_a_large_file(store: Wa
     with pytest.raises(SampleIndexError, match="CRC checksum"), told_plainly("s3://b"):
         found.scanner(fragment_scan_options=checked).to_table()
     assert found.scanner(fragment_scan_options=checked).to_table().equals(rows)
+
+
+def test_a_small_file_is_fetched_once_for_many_questions(store: Watched, tmp_path: Path) -> None:
+    path, size = named_file(store, tmp_path, ROWS)
+    found = dataset_of(store, {path: size}, [path])
+    store.broken = True
+    for least in (10, 500):
+        assert found.to_table(filter=ds.field("a") >= least).num_rows == ROWS.num_rows - least
+
+
+def test_small_files_kept_at_hand_take_bounded_memory(store: Watched, tmp_path: Path) -> None:
+    rows = pa.table({"a": list(range(WHOLE_BYTES // 8 - 1000))})
+    path, size = named_file(store, tmp_path, rows)
+    assert WHOLE_BYTES * 0.9 < size <= WHOLE_BYTES
+    copies = [f"{number}/{path}" for number in range(8)]
+    for copy in copies:
+        store.put_if_absent(copy, store.read(path))
+    before = pa.total_allocated_bytes()
+    found = dataset_of(store, dict.fromkeys(copies, size), copies)
+    assert found.count_rows() == 8 * rows.num_rows
+    assert pa.total_allocated_bytes() - before < 4.5 * WHOLE_BYTES
 
 
 @pytest.mark.process
