@@ -76,6 +76,8 @@ def yaml_value(text: str, *, where: str) -> object:
             node = loader.get_single_node()
             if node is not None and _num_values(node, {}) > _MOST_VALUES:
                 raise ConfigError(f"{where} stands for millions of values by its aliases", hint="write them out")
+            if node is not None and (twice := _key_twice(node, set())):
+                raise ConfigError(f"{where} has the key {twice}", hint="remove one of the two")
             return None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -99,6 +101,25 @@ def _num_values(node: yaml.Node, known: dict[int, float]) -> float:
         inner = (one for entry in held for one in (entry if isinstance(entry, tuple) else (entry,)))
         known[id(node)] = 1 + sum(_num_values(one, known) for one in inner)
     return known[id(node)]
+
+
+def _key_twice(node: yaml.Node, seen: set[int]) -> str:
+    """The first key that stands twice in one mapping, and where; YAML would take the last. Empty where none does."""
+    import yaml
+
+    if id(node) in seen or not isinstance(node.value, list):
+        return ""
+    seen.add(id(node))
+    keys: set[tuple[str, str]] = set()
+    for entry in node.value:
+        key, held = entry if isinstance(entry, tuple) else (None, entry)
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in keys:
+                return f"{key.value!r} twice, again in line {key.start_mark.line + 1}"
+            keys.add((key.tag, key.value))
+        if found := _key_twice(held, seen):
+            return found
+    return ""
 
 
 def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Model:

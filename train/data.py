@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -103,6 +104,8 @@ def open_stream(
     world_size: int,
     dataset: str | None = None,
     accept_packing: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> ImageStream:
     """The stream of a dataset URL or lock file for one rank.
 
@@ -113,6 +116,8 @@ def open_stream(
         world_size: Ranks.
         dataset: Where the lock's dataset lies now; where the lock says, without it.
         accept_packing: Whether the locked samples will do in another order.
+        cache: Folder for blocks of shards on object storage; this host's ranks share it. In memory where None.
+        cache_bytes: Of it, for all ranks of this host.
     """
     from shards.stream.stream import Stream
     from train.feed.side import own_device
@@ -121,6 +126,8 @@ def open_stream(
         data,
         dataset=dataset,
         accept_packing=accept_packing,
+        cache=cache,
+        cache_bytes=None if cache_bytes is None else max(cache_bytes // ranks_here(), 1),
         crops=stream_crops(recipe),
         global_batch=recipe.run.global_batch,
         seed=recipe.seed,
@@ -143,4 +150,9 @@ def decode_threads(device: torch.device) -> int:
 
 def own_cores() -> int:
     """This rank's share of the host's cores; 0 where there are more ranks than cores."""
-    return usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return usable_cores() // ranks_here()
+
+
+def ranks_here() -> int:
+    """The ranks of this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -25,13 +25,18 @@ def render(values: Path, /, *, out: Path, json_: Annotated[bool, Parameter(name=
     values
         YAML file of values; a key that is left out has its default.
     out
-        Folder to write; files of an earlier rendering are replaced.
+        Folder to write; the files of an earlier rendering are replaced, or go.
     """
+    from infra.commands._deploy_check import check
     from infra.deploy import render as rendering
     from infra.deploy.values import Values
+    from shards.errors import ConfigError
     from shards.settings import load_yaml, parse
 
+    if "://" in str(out) or ":/" in str(out) or out == Path():
+        raise ConfigError(f"--out {str(out)!r} is no folder of this machine", hint="give one, such as --out deploy")
     checked = parse(Values, load_yaml(values), where=str(values))
+    check(checked, where=str(values))
     written = rendering.render(checked, out)
     if json_:
         emit({"out": str(out), "files": [str(path) for path in written]})

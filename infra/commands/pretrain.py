@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated, rank_of
 from infra.console import answer, emit, log_as, log_event, progress, stderr
-from shards.errors import BiovfmError
+from shards.errors import BiovfmError, ConfigError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -39,6 +39,8 @@ def pretrain(
     knn_task: str | None = None,
     knn_data: str | None = None,
     knn_every: int | None = None,
+    cache: Path | None = None,
+    cache_gib: float = 64.0,
     operating: Operating = DEFAULTS,
     json_: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -72,12 +74,19 @@ def pretrain(
         Folder of the MedMNIST archives; the medmnist cache, else a download, without it.
     knn_every
         Steps between measurements; only at the end without it.
+    cache
+        Folder on a disk of this host for what is read from object storage; its processes share it, and the next epoch
+        reads from it. In memory without it.
+    cache_gib
+        Most GiB of the cache.
     """
     from train.recipe_files import load_recipe
 
     overrides = read_assignments("--set", set_, example="run.steps=1000")
     if knn_every is not None:
         overrides["watch.monitor_every"] = knn_every
+    if cache_gib <= 0:
+        raise ConfigError(f"--cache-gib {cache_gib:g} is not positive", hint="give the GiB that the cache may take")
     home = _home(out)
     if home is not None:
         overrides.setdefault("checkpoint.url", home.checkpoints)
@@ -118,7 +127,13 @@ def pretrain(
                 progress=show,
                 monitor=monitor,
                 say=notice,
-                stream=_opener(registry, dataset=dataset, accept_packing=accept_packing),
+                stream=_opener(
+                    registry,
+                    dataset=dataset,
+                    accept_packing=accept_packing,
+                    cache=cache,
+                    cache_bytes=None if cache is None else int(cache_gib * 2**30),
+                ),
             )
         except BiovfmError as error:
             if first or not is_known_to_all(error):
@@ -164,14 +179,28 @@ def _figures(registry: CollectorRegistry | None, recipe: Recipe, out: str) -> Tr
     return TrainingFigures(registry, run=Path(out).name, global_batch=recipe.run.global_batch)
 
 
-def _opener(registry: CollectorRegistry | None, *, dataset: str | None, accept_packing: bool) -> OpenStream:
+def _opener(
+    registry: CollectorRegistry | None,
+    *,
+    dataset: str | None,
+    accept_packing: bool,
+    cache: Path | None,
+    cache_bytes: int | None,
+) -> OpenStream:
     """Opens the project's stream, and lets the figures follow it."""
     from shards.stream.stream import Stream
     from train.data import open_stream
 
     def opened(recipe: Recipe, data: str, rank: int, world_size: int) -> ImageStream:
         stream = open_stream(
-            recipe, data, rank=rank, world_size=world_size, dataset=dataset, accept_packing=accept_packing
+            recipe,
+            data,
+            rank=rank,
+            world_size=world_size,
+            dataset=dataset,
+            accept_packing=accept_packing,
+            cache=cache,
+            cache_bytes=cache_bytes,
         )
         if registry is not None and isinstance(stream, Stream):
             from infra.metrics.streaming import StreamFigures

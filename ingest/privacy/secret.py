@@ -29,6 +29,9 @@ def load_secret(*, create: bool = True) -> SecretStr:
 
     Args:
         create: Make the file where there is none; else the secret is empty then.
+
+    Raises:
+        ConfigError: The file cannot be made.
     """
     given = os.environ.get(VARIABLE, "")
     if given:
@@ -37,15 +40,25 @@ def load_secret(*, create: bool = True) -> SecretStr:
     if not path.exists():
         if not create:
             return SecretStr("")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(f".secret-{os.getpid()}")
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
-        with suppress(FileExistsError):  # another process was quicker
-            os.link(partial, path)
-        partial.unlink()
+        try:
+            _make_secret(path)
+        except OSError as error:
+            raise ConfigError(
+                f"a secret for group ids cannot be kept in {path}: {error.strerror}",
+                hint=f"set {VARIABLE} to one that you keep (`openssl rand -hex 32` makes one)",
+            ) from error
     return SecretStr(path.read_text(encoding="utf-8").strip())
+
+
+def _make_secret(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".secret-{os.getpid()}")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(secrets.token_hex(32) + "\n")
+    with suppress(FileExistsError):  # another process was quicker
+        os.link(partial, path)
+    partial.unlink()
 
 
 def write_backup(secret: SecretStr, path: Path) -> None:

@@ -209,7 +209,7 @@ class MemoryBlocks:
 
 
 class DiskBlocks:
-    """Blocks as files in a folder that several processes may share.
+    """Blocks as files in a folder that several processes may share: each reads those of all, and removes its own.
 
     Args:
         folder: The folder; made where needed.
@@ -248,8 +248,9 @@ class DiskBlocks:
             return sum(self._sizes.values())
 
     def claim(self, block: BlockId, start: int) -> bool:  # noqa: ARG002 - the seam's signature
-        """Whether a block is at hand."""
-        return self._name(block) in self._sizes
+        """Whether a block is at hand, be it that another process put it there."""
+        name = self._name(block)
+        return name in self._sizes or (self.folder / name).exists()
 
     def take(self, block: BlockId, start: int, length: int) -> bytes | None:
         """Bytes of a block, None where it is not at hand. They stay in the cache."""

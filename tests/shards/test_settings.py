@@ -33,3 +33,15 @@ def test_aliases_are_followed(tmp_path: Path) -> None:
     path.write_bytes(b"a: &a {b: 1}\r\nc: {<<: *a, d: [*a, *a]}\r\n")
     assert load_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [{"b": 1}, {"b": 1}]}}
     assert yaml_value("", where="x") is None
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x:\n  a: 1\n  b: [1, 2]\n  a: 3", "- b\n- {c: 1, a: 1, a: 1}"])
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    line = text.count("\n") + 1
+    with pytest.raises(ConfigError, match=rf"x.yaml has the key 'a' twice, again in line {line} — remove one"):
+        yaml_value(text, where="x.yaml")
+
+
+def test_keys_of_several_mappings_and_merged_ones_may_be_alike() -> None:
+    text = "base: &b {a: 1, c: 2}\nother: {<<: *b, a: 3}\nlist: [{a: 1}, {a: 2}]"
+    assert yaml_value(text, where="x")["other"] == {"a": 3, "c": 2}  # type: ignore[index]

@@ -18,6 +18,7 @@ import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from infra.cli import main
+from infra.commands._deploy_check import check
 from infra.deploy.render import render
 from infra.deploy.values import Values
 from shards.errors import ConfigError
@@ -25,6 +26,7 @@ from shards.settings import load_yaml, parse
 
 BEGINNING = Path(__file__).parents[3] / "infra" / "deploy" / "values.yaml"
 KUBERNETES = "1.32"
+ROLE = "arn:aws:iam::1:role/biovfm-ingest"
 PER_PLATFORM = {"compose", "container", "kubernetes", "slurm", "terraform"}
 
 
@@ -36,7 +38,7 @@ def values(**changes: Any) -> Values:
 def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(str(request.param))
     ingest = {**load_yaml(BEGINNING)["ingest"], "engine": request.param}
-    written = render(values(ingest=ingest, kubernetes={"role_arn": "arn:aws:iam::1:role/biovfm-ingest"}), folder)
+    written = render(values(ingest=ingest, kubernetes={"roles": {"ingest": ROLE}}), folder)
     assert {path.parts[0] for path in written} == PER_PLATFORM
     assert all((folder / path).is_file() for path in written)
     return folder
@@ -110,7 +112,7 @@ def test_pods_run_without_rights_and_take_secrets_by_reference(out: Path) -> Non
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             reads = container["name"] != "ray-job-submitter"
-            assert ({"secretRef": {"name": "biovfm-s3", "optional": True}} in container.get("envFrom", [])) is reads
+            assert ({"secretRef": {"name": "biovfm-secret", "optional": True}} in container.get("envFrom", [])) is reads
             assert "memory" in container["resources"]["limits"]
     assert "SECRET" not in "".join(path.read_text() for path in (out / "kubernetes").iterdir())
 
@@ -123,6 +125,7 @@ def test_training_asks_for_its_gpus_and_runs_torchrun_on_every_node(out: Path) -
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 8
     assert container["image"].endswith("-cuda")
     assert {"--nnodes=8", "--nproc-per-node=8", "--out=s3://biovfm/runs/dinov2-b"} <= set(container["args"])
+    assert "--set=run.unit_images=32" in container["args"]
 
 
 def test_commands_in_manifests_have_the_options_that_they_use(out: Path) -> None:
@@ -150,6 +153,8 @@ def test_kustomize_takes_it_as_a_whole(out: Path) -> None:
     assert len(documents) == len(manifests(out)) + 1  # and the settings
     (settings,) = [one for one in documents if one["kind"] == "ConfigMap"]
     assert settings["data"] == {"AWS_REGION": "us-east-1", "BIOVFM_METRICS_ADDRESS": "0.0.0.0"}
+    asked = re.findall(r"configMapRef:\s*\{?\s*name: ([\w-]+)", done.stdout)
+    assert set(asked) == {settings["metadata"]["name"]}  # also in kinds that kustomize does not know
 
 
 def tool(name: str) -> str:
@@ -186,19 +191,57 @@ def test_scripts_are_clean_shell(out: Path) -> None:
 
 @pytest.mark.process
 def test_submitting_calls_sbatch_with_scripts_that_are_there(out: Path, tmp_path: Path) -> None:
-    """The real script with a stand-in for sbatch, which this machine lacks: it notes what it is given."""
+    """The real script with a stand-in for sbatch, which notes what it is given and where, and numbers the jobs."""
     stand_in = tmp_path / "sbatch"
-    stand_in.write_text(f'#!/bin/bash\nprintf "%s\\n" "$*" >> {tmp_path}/calls\n')
+    stand_in.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$*" >> {tmp_path}/calls\npwd > {tmp_path}/folder\nwc -l < {tmp_path}/calls\n'
+    )
     stand_in.chmod(0o755)
     path = f"{tmp_path}:/usr/bin:/bin"
-    subprocess.run([str(out / "slurm" / "submit.sh")], check=True, env={"PATH": path})
+    subprocess.run([str(out / "slurm" / "submit.sh")], check=True, env={"PATH": path}, cwd=tmp_path)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert len(calls) == 2 + 1 + 1 + 1
+    assert len(calls) == 2 + 1 + 1
+    assert Path((tmp_path / "folder").read_text().strip()) == tmp_path.resolve()  # paths are the caller's
     for call in calls:
         (script,) = re.findall(r"\S+\.sbatch", call)
-        assert (out / "slurm" / script).is_file()
+        assert Path(script).is_absolute()
+        assert Path(script).is_file()
     assert "--array=0-15" in calls[0]
+    assert "--mem-per-cpu=2048M" in calls[0]
+    assert "--dependency" not in calls[0] + calls[1]
     assert "--nodes=8" in calls[2]
+    assert "--mem-per-cpu=4096M" in calls[2]
+    assert "--dependency=afterok:1:2" in calls[2]
+    assert "--dependency=afterok:3" in calls[3]
+
+
+@pytest.mark.process
+def test_a_rank_of_slurm_knows_its_place_and_keeps_its_processors(out: Path, tmp_path: Path) -> None:
+    """The real script with stand-ins for srun, scontrol and biovfm, which notes its environment."""
+    written = {
+        "scontrol": "echo node1",
+        "srun": f"""printf '%s\\n' "$*" >> {tmp_path}/srun; while [[ $1 == --* ]]; do shift; done; exec "$@" """,
+        "biovfm": f"env | sort > {tmp_path}/environment; echo '{{\"finished\": true}}'",
+    }
+    for name, text in written.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node[1-4]",
+        "SLURM_NTASKS": "32",
+        "SLURM_PROCID": "11",
+        "SLURM_LOCALID": "3",
+        "SLURM_CPUS_PER_TASK": "6",
+        "SLURM_STEP_TASKS_PER_NODE": "8(x4)",
+    }
+    script = out / "slurm" / "pretrain.sbatch"
+    subprocess.run(["bash", str(script), "s3://b/data", "--out", "s3://b/run"], check=True, env=env)
+    found = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    wanted = {"RANK": "11", "WORLD_SIZE": "32", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "node1"}
+    assert wanted.items() <= found.items()
+    assert "--cpus-per-task=6" in (tmp_path / "srun").read_text()
 
 
 def test_terraform_gives_each_caller_what_it_needs(out: Path) -> None:
@@ -207,7 +250,8 @@ def test_terraform_gives_each_caller_what_it_needs(out: Path) -> None:
     kinds = {name.strip('"') for block in tree["resource"] for name in block}
     assert {"aws_s3_bucket", "aws_s3_bucket_lifecycle_configuration", "aws_iam_role", "aws_iam_role_policy"} <= kinds
     assert '"s3:*"' not in text
-    assert 'pages    = { read = ["data/*"], write = [] }' in text
+    assert 'pages    = { read = ["biovfm/data"], write = [] }' in text
+    assert '"*"' not in text
 
 
 @pytest.mark.process
@@ -224,12 +268,54 @@ def changed(**changes: dict[str, Any]) -> Values:
 
 def test_roles_reach_the_dataset_and_the_runs_that_the_values_name(tmp_path: Path) -> None:
     storage = {"bucket": "ours", "dataset": "s3://ours/sets/v1"}
-    pretrain = {"data": "locks/a.lock.yaml", "out": "s3://ours/trained/2026/a"}
-    render(changed(storage=storage, pretrain=pretrain), tmp_path)
+    pretrain = {"data": "/locks/a.lock.yaml", "out": "s3://ours/trained/2026/a"}
+    ingest = {"sources": [{"source": "a", "raw": "s3://theirs/raw/a/"}, {"source": "b", "raw": "https://h/b.zip"}]}
+    render(changed(storage=storage, pretrain=pretrain, ingest=ingest), tmp_path)
     text = (tmp_path / "terraform" / "main.tf").read_text()
-    assert 'ingest   = { read = ["*"], write = ["sets/v1/*"] }' in text
-    assert 'training = { read = ["sets/v1/*", "trained/2026/*"], write = ["trained/2026/*"] }' in text
+    assert 'ingest   = { read = ["ours/sets/v1", "theirs/raw/a"], write = ["ours/sets/v1"] }' in text
+    assert 'training = { read = ["ours/sets/v1", "ours/trained/2026"], write = ["ours/trained/2026"] }' in text
     assert 'prefix = "sets/v1/staging/"' in text
+
+
+def test_a_run_at_the_root_of_the_bucket_gives_training_no_more_than_its_folder(tmp_path: Path) -> None:
+    render(changed(pretrain={"out": "s3://biovfm/run"}), tmp_path)
+    assert 'write = ["biovfm/run"] }' in (tmp_path / "terraform" / "main.tf").read_text()
+
+
+def test_each_role_is_that_of_its_service_account(out: Path) -> None:
+    accounts = {one["metadata"]["name"]: one for one in manifests(out) if one["kind"] == "ServiceAccount"}
+    assert set(accounts) == {"ingest", "training", "pages"}
+    assert accounts["ingest"]["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": ROLE}
+    used = {pod["serviceAccountName"] for manifest in manifests(out) for pod in pods(manifest)}
+    assert used == set(accounts)
+    text = (out / "terraform" / "main.tf").read_text()
+    assert '"system:serviceaccount:biovfm:${each.key}"' in text
+    assert all(re.search(rf"^    {name} +=", text, re.MULTILINE) for name in accounts)
+
+
+def test_a_source_of_ones_own_brings_its_options(tmp_path: Path) -> None:
+    source = {"source": "our-us", "raw": "s3://biovfm/raw/us", "options": ["--modality=US", "--group=folder"]}
+    for engine in ("job", "ray"):
+        render(changed(ingest={"engine": engine, "sources": [source]}), tmp_path / engine)
+        (job,) = [one for one in manifests(tmp_path / engine) if one["metadata"]["name"].endswith("-our-us")]
+        words = job["spec"]["entrypoint"].split() if engine == "ray" else pods(job)[0]["containers"][0]["args"]
+        assert {"--modality=US", "--group=folder"} <= set(words)
+    assert "--modality=US --group=folder)" in (tmp_path / "job" / "slurm" / "submit.sh").read_text()
+
+
+def test_a_source_that_is_no_longer_named_loses_its_manifest(tmp_path: Path) -> None:
+    render(changed(), tmp_path)
+    (tmp_path / "kubernetes" / "mine.yaml").write_text("kind: Mine")
+    render(changed(ingest={"sources": []}), tmp_path)
+    names = {path.name for path in (tmp_path / "kubernetes").iterdir()}
+    assert not [name for name in names if name.startswith("ingest-")]
+    assert "mine.yaml" in names
+
+
+def test_a_cache_leaves_room_on_its_volume(tmp_path: Path) -> None:
+    render(changed(kubernetes={"cache": "100Gi"}), tmp_path)
+    (jobset,) = [one for one in manifests(tmp_path) if one["kind"] == "JobSet"]
+    assert "--cache-gib=80.0" in pods(jobset)[0]["containers"][0]["args"]
 
 
 def test_what_is_left_out_follows_the_bucket() -> None:
@@ -241,12 +327,29 @@ def test_what_is_left_out_follows_the_bucket() -> None:
 @pytest.mark.parametrize(
     ("section", "keys", "message"),
     [
-        ("storage", {"dataset": "s3://others/data"}, "not in a folder of storage.bucket"),
-        ("storage", {"dataset": "s3://biovfm"}, "not in a folder of storage.bucket"),
+        ("storage", {"dataset": "s3://others/data"}, "no folder in storage.bucket"),
+        ("storage", {"dataset": "s3://biovfm"}, "no folder in storage.bucket"),
+        ("storage", {"dataset": "s3://biovfm/"}, "no folder in storage.bucket"),
+        ("storage", {"region": "eu:"}, "'eu:' is not a region"),
+        ("storage", {"bucket": "B"}, "'B' is not the name of a bucket"),
+        ("storage", {"endpoint": "minio:9000"}, "is not a URL"),
         ("storage", {"bucket": "ours"}, "storage.dataset is s3://biovfm/data"),
         ("storage", {"dataset": "./data"}, "give a URL"),
-        ("storage", {"dataset": "--help"}, "give a URL"),
+        ("storage", {"dataset": "--help"}, "storage.dataset: '--help' is not text of letters"),
         ("pretrain", {"out": "s3://others/runs/a"}, "pretrain.out"),
+        ("pretrain", {"out": "s3://biovfm/"}, "pretrain.out"),
+        ("pretrain", {"out": "runs/a"}, "pretrain.out is runs/a: give a URL or an absolute path"),
+        ("pretrain", {"data": "s3://others/data"}, "pretrain.data"),
+        ("pretrain", {"nodes": True}, "pretrain.nodes"),
+        ("pretrain", {"nodes": 10**20}, "pretrain.nodes"),
+        ("probe", {"checkpoints": [""]}, "probe.checkpoints"),
+        ("ingest", {"sources": [{"source": "a", "raw": "-x"}]}, "ingest.sources.0.raw: '-x' is not text"),
+        ("ingest", {"sources": [{"source": "a", "raw": "/r", "options": ["--a b"]}]}, "is not an option"),
+        ("slurm", {"time": "99:99:99"}, "'99:99:99' is not a time"),
+        ("slurm", {"time": 43200}, "YAML reads 43200 here, which is no text: write it in quotes"),
+        ("slurm", {"pretrain_time": "00:02:00"}, "00:10:00 at least"),
+        ("slurm", {"account": 1234}, "write it in quotes"),
+        ("compose", {"raw": "data/raw"}, "is not a folder that begins with / or ./"),
         ("pretrain", {"recipe": ""}, "recipe"),
         ("image", {"repository": ""}, "repository"),
     ],
@@ -380,3 +483,40 @@ def test_mistakes_are_named(text: str, message: str, tmp_path: Path, capsys: pyt
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "message"),
+    [
+        ("ingest", {"sources": [{"source": "chexprt", "raw": "s3://b/r"}]}, r"sources.0.source: chexprt .* chexpert\?"),
+        (
+            "ingest",
+            {"sources": [{"source": "mine", "raw": "/r", "options": ["--modalty=US"]}]},
+            r"sources.0.options: .*modalty",
+        ),
+        ("pretrain", {"recipe": "dinov2-shor"}, r"pretrain.recipe: no recipe .* dinov2-short\?"),
+        ("pretrain", {"nodes": 3}, "does not divide into 3 nodes of 8 GPUs"),
+        ("pretrain", {"options": []}, "does not divide into 8 nodes of 8 GPUs and whole units of 64"),
+        ("pretrain", {"options": ["--stop"]}, "pretrain.options: .*--stop"),
+        ("probe", {"tasks": "brest"}, r"probe.tasks: .* did you mean breastmnist\?"),
+    ],
+)
+def test_values_with_which_a_command_would_end_at_its_start_are_refused(
+    section: str, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(changed(**{section: keys}), where="values.yaml")
+    assert re.search(message, str(caught.value))
+    assert str(caught.value).startswith("values.yaml: ")
+
+
+def test_the_values_to_begin_with_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(changed(), where="values.yaml")
+    assert main(["deploy", "render", str(BEGINNING), "--out", str(tmp_path / "out")]) == 0
+    assert "kubernetes/pretrain-jobset.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/x", ""])
+def test_a_place_that_is_no_folder_is_refused(out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "render", str(BEGINNING), "--out", out]) == 2
+    assert "is no folder of this machine" in capsys.readouterr().err

@@ -191,6 +191,16 @@ def test_secret_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path, mon
     )
 
 
+def test_a_secret_that_cannot_be_kept_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.privacy.secret import load_secret
+    from shards.errors import ConfigError
+
+    monkeypatch.delenv("BIOVFM_SECRET", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/self/nowhere")
+    with pytest.raises(ConfigError, match=r"cannot be kept in .* — set BIOVFM_SECRET"):
+        load_secret()
+
+
 def test_no_allowed_attribute_is_free_text() -> None:
     """What the reader may look at is numbers, enumerations and identifiers that are hashed."""
     from ingest.readers.dicom.attributes import ALLOWED

@@ -174,6 +174,17 @@ def test_room_ends_where_the_limit_is_reached() -> None:
     reader.close()
 
 
+def test_processes_that_share_a_folder_read_what_the_others_put_there(tmp_path: Path) -> None:
+    mine, other = (DiskBlocks(tmp_path, 1 << 20, origin="x") for _ in range(2))
+    mine.put(("a", 0), b"abcd")
+    assert other.claim(("a", 0), 0)
+    assert other.take(("a", 0), 1, 2) == b"bc"
+    assert (mine.size_bytes, other.size_bytes) == (4, 0)  # each counts and removes its own
+    mine.drop(("a", 0))
+    assert not other.claim(("a", 0), 0)
+    assert other.take(("a", 0), 0, 4) is None
+
+
 @pytest.mark.parametrize("budget", [0, BLOCK + 10, 3 * BLOCK])
 def test_a_small_budget_costs_speed_not_samples(budget: int, tmp_path: Path) -> None:
     store = MemoryStore()

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Submits what the values file names; leave out lines by hand, each can be repeated: finished work is not done twice.
+# Submits what the values file names, each job behind those that it needs. Paths are those of the folder that it is
+# called in. Leave out lines by hand; each can be repeated: finished work is not done twice.
 set -euo pipefail
-cd "$(dirname "$0")"
+here=$(cd "$(dirname "$0")" && pwd)
 environment="@{slurm.environment}"
 if [ -n "$environment" ]; then
   # shellcheck source=/dev/null

@@ -1,5 +1,7 @@
-# The bucket, and a role for each of three callers: ingest writes the dataset, training reads it and writes runs, pages
-# read. Works with Terraform and OpenTofu.
+# The bucket, and a role for each of three callers: ingest reads the raw files and writes the dataset, training reads it
+# and writes runs, pages read. Each lists its own folders alone. Works with Terraform and OpenTofu.
+#   terraform apply -var trusted_principal=ARN   # nodes of SLURM, or any other caller
+#   terraform apply -var oidc_provider=ARN       # the service accounts of a Kubernetes cluster
 terraform {
   required_version = ">= 1.6"
   required_providers {
@@ -15,18 +17,27 @@ provider "aws" {
 }
 
 variable "trusted_principal" {
-  description = "ARN that may take the roles: an OIDC provider's role, or that of the nodes."
+  description = "ARN that may take the roles, such as the role of the nodes; empty where the cluster's OIDC provider says who."
   type        = string
+  default     = ""
+}
+
+variable "oidc_provider" {
+  description = "ARN of the IAM OIDC provider of a Kubernetes cluster, whose service accounts take the roles; empty for none."
+  type        = string
+  default     = ""
 }
 
 locals {
   reads  = ["s3:GetObject", "s3:GetObjectAttributes"]
   writes = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+  # Folders as bucket/path.
   roles = {
-    ingest   = { read = ["*"], write = ["@{prefix.dataset}/*"] }
-    training = { read = ["@{prefix.dataset}/*", "@{prefix.runs}/*"], write = ["@{prefix.runs}/*"] }
-    pages    = { read = ["@{prefix.dataset}/*"], write = [] }
+    ingest   = { read = @{reach.ingest.read}, write = @{reach.ingest.write} }
+    training = { read = @{reach.training.read}, write = @{reach.training.write} }
+    pages    = { read = @{reach.pages.read}, write = [] }
   }
+  issuer = element(split(":oidc-provider/", var.oidc_provider), 1)
 }
 
 resource "aws_s3_bucket" "data" {
@@ -78,11 +89,37 @@ resource "aws_s3_bucket_lifecycle_configuration" "data" {
 }
 
 data "aws_iam_policy_document" "trust" {
-  statement {
-    actions = ["sts:AssumeRole"]
-    principals {
-      type        = "AWS"
-      identifiers = [var.trusted_principal]
+  for_each = local.roles
+
+  dynamic "statement" {
+    for_each = var.trusted_principal == "" ? [] : [var.trusted_principal]
+    content {
+      actions = ["sts:AssumeRole"]
+      principals {
+        type        = "AWS"
+        identifiers = [statement.value]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.oidc_provider == "" ? [] : [var.oidc_provider]
+    content {
+      actions = ["sts:AssumeRoleWithWebIdentity"]
+      principals {
+        type        = "Federated"
+        identifiers = [statement.value]
+      }
+      condition {
+        test     = "StringEquals"
+        variable = "${local.issuer}:sub"
+        values   = ["system:serviceaccount:@{kubernetes.namespace}:${each.key}"]
+      }
+      condition {
+        test     = "StringEquals"
+        variable = "${local.issuer}:aud"
+        values   = ["sts.amazonaws.com"]
+      }
     }
   }
 }
@@ -90,21 +127,35 @@ data "aws_iam_policy_document" "trust" {
 data "aws_iam_policy_document" "access" {
   for_each = local.roles
 
-  statement {
-    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
-    resources = [aws_s3_bucket.data.arn]
+  dynamic "statement" {
+    for_each = toset(each.value.read)
+    content {
+      actions   = ["s3:ListBucket"]
+      resources = ["arn:aws:s3:::${split("/", statement.value)[0]}"]
+      condition {
+        test     = "StringLike"
+        variable = "s3:prefix"
+        values = [
+          join("/", slice(split("/", statement.value), 1, length(split("/", statement.value)))),
+          "${join("/", slice(split("/", statement.value), 1, length(split("/", statement.value))))}/*",
+        ]
+      }
+    }
   }
 
-  statement {
-    actions   = local.reads
-    resources = [for path in each.value.read : "${aws_s3_bucket.data.arn}/${path}"]
+  dynamic "statement" {
+    for_each = length(each.value.read) > 0 ? [each.value.read] : []
+    content {
+      actions   = local.reads
+      resources = flatten([for path in statement.value : ["arn:aws:s3:::${path}", "arn:aws:s3:::${path}/*"]])
+    }
   }
 
   dynamic "statement" {
     for_each = length(each.value.write) > 0 ? [each.value.write] : []
     content {
       actions   = local.writes
-      resources = [for path in statement.value : "${aws_s3_bucket.data.arn}/${path}"]
+      resources = [for path in statement.value : "arn:aws:s3:::${path}/*"]
     }
   }
 }
@@ -112,7 +163,14 @@ data "aws_iam_policy_document" "access" {
 resource "aws_iam_role" "caller" {
   for_each           = local.roles
   name               = "@{name}-${each.key}"
-  assume_role_policy = data.aws_iam_policy_document.trust.json
+  assume_role_policy = data.aws_iam_policy_document.trust[each.key].json
+
+  lifecycle {
+    precondition {
+      condition     = var.trusted_principal != "" || var.oidc_provider != ""
+      error_message = "Give trusted_principal or oidc_provider: nobody could take the roles."
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "caller" {
