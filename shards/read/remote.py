@@ -201,7 +201,9 @@ class RemoteReader:
         loop = self._loop
         alone = []
         for location in wanted:
-            pieces = [] if loop.is_first else self._pieces(location)
+            pieces = self._pieces(location)
+            if loop.is_first and not self._is_kept(pieces):  # the first batch is there sooner without whole blocks
+                pieces = []
             for block, start, _ in pieces:
                 self._begin_block(block, start, location.dense_end)
             if not pieces:
@@ -216,6 +218,10 @@ class RemoteReader:
         if self._blocks.claims is not None:
             # What is announced stays until it is read, however far ahead of the reader the announcements are.
             self._blocks.claims.forget_unread(now=loop.announced, lifetime=loop.lifetime + loop.unread)
+
+    def _is_kept(self, pieces: Sequence[tuple[BlockId, int, int]]) -> bool:
+        """Whether an earlier run has left all of them on disk."""
+        return self._blocks.claims is None and all(self._blocks.claim(block, start) for block, start, _ in pieces)
 
     def read(self, locations: Sequence[Location]) -> list[Blob | ShardError]:
         """The compressed images, in order."""
