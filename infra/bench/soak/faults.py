@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,8 @@ def wrong_clock(scene: Scene) -> None:
 
 
 _MOST_REPLIES: Final = 600
-"""A storage that refuses more than these, one after the other, is down: that is an outage."""
+_MOST_SECONDS: Final = 60.0
+"""A storage that breaks more than these, or for longer, is down: that is an outage."""
 
 
 def replies(make: Callable[[random.Random], Fault], *, methods: Sequence[str], times: int) -> FaultAction:
@@ -175,11 +177,14 @@ def replies(make: Callable[[random.Random], Fault], *, methods: Sequence[str], t
     def act(scene: Scene) -> None:
         proxy = scene.place.proxy
         assert proxy is not None
-        broken = 0
-        while broken < _MOST_REPLIES and not scene.over.wait(scene.rng.uniform(0.05, 0.5)):
+        broken, end = 0, time.monotonic() + _MOST_SECONDS
+        while broken < _MOST_REPLIES and time.monotonic() < end and not scene.over.wait(scene.rng.uniform(0.05, 0.5)):
+            proxy.clear()  # what has not happened does not pile up: a stall takes as long as a time limit
             number = scene.rng.randint(1, times)
             proxy.add(make(scene.rng), method=scene.rng.choice(methods), times=number)
             broken += number
+        if not scene.over.is_set():
+            proxy.clear()
         scene.over.wait()
         proxy.clear()
         scene.detail = f"up to {broken} replies"
