@@ -444,6 +444,8 @@ def test_compose_is_yaml_with_every_service_confined(out: Path) -> None:
         assert tree["services"][name]["read_only"] is True
         assert tree["services"][name]["cap_drop"] == ["ALL"]
     assert tree["services"]["serve"]["ports"] == ["127.0.0.1:8080:8080"]
+    assert "-bucket=biovfm" in tree["services"]["s3"]["command"]  # else there would be none
+    assert "s3://biovfm/data" in tree["services"]["serve"]["command"]
 
 
 def test_no_placeholder_is_left_and_rendering_twice_is_the_same(out: Path, tmp_path: Path) -> None:
