@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -10,12 +11,13 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 
 from infra.console import emit
-from infra.estimate.benchmark import is_benchmark, read_benchmark
+from infra.estimate.benchmark import Known, is_benchmark, read_benchmark
 from infra.estimate.constants import Constants, read_constants, read_measured
 from infra.estimate.figures import Figure, Job, estimate
 from infra.reports.probe import text_table
 from shards.errors import ConfigError
 
+_ALL: Final = fields(Constants)
 _MOST: Final = 1e15
 """Beyond any number of images or steps."""
 
@@ -74,21 +76,22 @@ def plan(
     gpu_hour_price
         Price of a GPU-hour.
     measured
-        JSON of constants (`python -m infra.bench.calibrate` measures those of this machine), or of a GPU's rates
-        (`biovfm doctor --bench --json`).
+        JSON of a GPU's rates (`biovfm doctor --bench --json`), or of constants; a checkout of the project measures
+        some of this machine (`python -m infra.bench.calibrate`).
     """
-    found = read_measured(measured)
     size = model.removeprefix("vit-")
-    speed, said = images_per_second, "" if images_per_second is None else "measured"
+    found = read_measured(measured)
+    why: dict[str, str] = {}
+    speed = None if images_per_second is None else Known(images_per_second, "measured")
     if measured is not None and is_benchmark(found):
         benchmark = read_benchmark(found, measured)
-        found = benchmark.peak()
+        known = benchmark.peak()
         if speed is None and utilisation is None:
-            speed, said, share = benchmark.of(method, size, image_px=image_px, patch_px=patch_px)
-            found |= share
-    constants = read_constants(
-        measured, found, image_bytes=image_bytes, utilisation=utilisation, gpu_hour_price=gpu_hour_price
-    )
+            speed = benchmark.speed(method, size, image_px=image_px, patch_px=patch_px)
+            known |= {} if speed else benchmark.utilisation(method, size, image_px=image_px)
+        found, why = {name: one.value for name, one in known.items()}, {name: one.why for name, one in known.items()}
+    chosen = {"image_bytes": image_bytes, "utilisation": utilisation, "gpu_hour_price": gpu_hour_price}
+    constants = read_constants(measured, found, **chosen)
     job = Job(
         images=images,
         method=method,
@@ -99,15 +102,18 @@ def plan(
         steps=_steps(steps, epochs, images=images, batch=batch),
         image_px=image_px,
         patch_px=patch_px,
-        images_per_second=speed,
-        measured=said,
+        images_per_second=None if speed is None else speed.value,
+        measured="" if speed is None else speed.why,
     )
     _check(job)
     figures = estimate(job, constants)
+    why |= {name: "given" for name, value in chosen.items() if value is not None}
+    origins = {item.name: why.get(item.name, "given" if item.name in found else item.metadata["why"]) for item in _ALL}
     if json_:
-        emit({"job": asdict(job), "figures": [asdict(figure) for figure in figures], "constants": asdict(constants)})
+        told = {"job": asdict(job), "figures": [asdict(figure) for figure in figures]}
+        emit({**told, "constants": asdict(constants), "origins": origins})
         return
-    sys.stdout.write(_table(figures) + "\n" + _assumptions(constants))
+    sys.stdout.write(_table(figures) + "\n" + _assumptions(constants, origins))
 
 
 def _steps(steps: int | None, epochs: float | None, *, images: float, batch: int) -> int:
@@ -158,11 +164,6 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _assumptions(constants: Constants) -> str:
-    rows = [[item.name, f"{getattr(constants, item.name):g}", _why(constants, item.name)] for item in fields(Constants)]
+def _assumptions(constants: Constants, origins: Mapping[str, str]) -> str:
+    rows = [[name, f"{getattr(constants, name):g}", why] for name, why in origins.items()]
     return text_table(["constant", "value", "from"], rows)
-
-
-def _why(constants: Constants, name: str) -> str:
-    (item,) = (item for item in fields(Constants) if item.name == name)
-    return str(item.metadata["why"]) if getattr(constants, name) == item.default else "given"
