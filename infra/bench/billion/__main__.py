@@ -17,7 +17,8 @@ import numpy as np
 
 from infra.bench.billion.synthetic import Link, SyntheticStream, plan_of_size, shard_of
 from infra.estimate.constants import Constants
-from infra.estimate.figures import Job, decode_core_seconds, sharing_amplification
+from infra.estimate.figures import Job, decode_core_seconds
+from infra.estimate.reading import sharing_amplification
 from shards.read.block_cache import BLOCK_BYTES
 from shards.read.remote import CONNECTIONS, LOOKAHEAD_BYTES
 from shards.stream.order import MAX_LANES, EpochOrder, OrderSettings

@@ -105,6 +105,13 @@ def test_every_figure_and_constant_is_printed_with_its_origin(
         (["--images", "nan", "--epochs", "1"], "--images nan is not positive"),
         (["--images", "1e15", "--epochs", "1e15"], "more than any run has"),
         (["--batch", "0", "--epochs", "1"], "--batch 0 is not positive"),
+        (["--epochs", "1e14"], "takes 1.03e+18 steps, more than any run has"),
+        (["--images", "0.5"], "--images 0.5 is no whole number of images — use --images 1"),
+        (["--images", "2.5e0"], "--images 2.5 is no whole number of images — use --images 2"),
+        (["--batch", "4000000000"], "--batch 4000000000 is more than any run has — give at most 16,777,216"),
+        (["--ranks", "0"], "--ranks 0 is not positive"),
+        (["--ranks", "65537"], "give at most 65,536"),
+        (["--nodes", "100000"], "--nodes 100000 --gpus 8 are 800000 GPUs"),
         (["--measured", "nothing.json"], "cannot read nothing.json"),
     ],
 )
