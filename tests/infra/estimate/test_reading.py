@@ -14,6 +14,7 @@ from shards.read.locations import Location
 from shards.read.remote import MEMORY_BUDGET_BYTES, open_reader
 from shards.store import MemoryStore
 from shards.stream.order import MAX_LANES, EpochOrder, OrderSettings, default_lanes
+from shards.subset.lock import LARGEST_LANES
 
 
 def counted(*, ranks: int, batch: int, most_lanes: int, constants: Constants) -> float:
@@ -126,3 +127,10 @@ def test_plan_advises_nothing_where_lanes_suit_the_ranks(capsys: pytest.CaptureF
         assert advice == []
     _, advice = planned(capsys, "--gpus", "48", "--batch", "4800")
     assert "--ranks 96`" in advice[0]
+
+
+def test_plan_takes_the_ranks_that_a_lock_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--ranks", str(LARGEST_LANES), "--nodes", str(LARGEST_LANES // 8), "--batch", "65536"]) == 0
+    assert main(["plan", "--ranks", str(LARGEST_LANES + 1)]) == 2
+    assert main(["plan", "--nodes", str(LARGEST_LANES // 8), "--gpus", "16", "--batch", "131072"]) == 2
+    assert "as many as a lock has lanes for" in capsys.readouterr().err
