@@ -155,7 +155,7 @@ def _check_numbers(**numbers: float | None) -> None:
             raise ConfigError(f"{said} is not positive", hint="give a positive number")
         if value > most:
             raise ConfigError(f"{said} is more than any run has", hint=f"give at most {most:,.0f}")
-        if name == "images" and not value.is_integer():
+        if name == "images" and not float(value).is_integer():
             raise ConfigError(f"{said} is no whole number of images", hint=f"use --images {max(round(value), 1)}")
 
 
