@@ -1,4 +1,4 @@
-"""Where images are decoded, and by which kernels they are worked on: one answer for all ranks, with its reason."""
+"""Where images are decoded, by which kernels, and whether is compiled: one answer for all ranks, with its reason."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ import torch.distributed as dist
 from shards.decode.engines import engine_names
 from shards.decode.kernels.choice import KernelName, Kernels, kernels_for
 from shards.errors import ConfigError
+from train.compiling import Missing, find_missing, wants_compile
 from train.data import own_cores
 from train.distributed import World, known_to_all
 from train.recipe import Recipe
 
-__all__ = ["DecodeFacts", "KernelFacts", "choose_decode", "choose_kernels", "common_kernels", "decide", "settle_decode"]
+__all__ = [
+    "DecodeFacts",
+    "KernelFacts",
+    "choose_compile",
+    "choose_decode",
+    "choose_kernels",
+    "common_compile",
+    "common_kernels",
+    "decide",
+    "settle_decode",
+]
 
 FEW_CORES = 8
 """Cores per process below which the host decodes too slowly for a GPU: the native decoder needs 6 for MAE's ViT-B."""
@@ -145,6 +156,48 @@ def choose_kernels(world: World) -> tuple[KernelName, str]:
     except ConfigError as error:
         raise known_to_all(error) from None
     return chosen.name, chosen.line if any(one.capability for one in facts) else ""
+
+
+def choose_compile(recipe: Recipe, world: World) -> tuple[bool, str]:
+    """Whether this rank compiles; every rank has to call this.
+
+    Returns:
+        The answer, and a line for the user; empty where the recipe says it.
+
+    Raises:
+        ConfigError: On every rank; see `common_compile`.
+    """
+    wanted = wants_compile(recipe.run, world.device)
+    mine = find_missing(world.device) if wanted else None
+    missing = [mine] * world.size
+    if world.size > 1:
+        dist.all_gather_object(missing, mine)
+    try:
+        line = common_compile(missing, is_demanded=recipe.run.compile is True)
+    except ConfigError as error:
+        raise known_to_all(error) from None
+    return wanted and not line, line
+
+
+def common_compile(missing: Sequence[Missing | None], *, is_demanded: bool) -> str:
+    """Why no rank compiles, and what would help, in one line; empty where nothing is missing.
+
+    Args:
+        missing: What each rank misses.
+        is_demanded: Whether the recipe says `true`, not `auto`.
+
+    Raises:
+        ConfigError: A rank misses something, and compiling is demanded.
+    """
+    rank, first = next(((rank, one) for rank, one in enumerate(missing) if one is not None), (0, None))
+    if first is None:
+        return ""
+    where = "" if all(one == first for one in missing) else f"on rank {rank}, "
+    if is_demanded:
+        raise ConfigError(
+            f"run.compile=true: {where}{first.reason}", hint=f"{first.remedy}, or set run.compile to auto or false"
+        )
+    return f"nothing is compiled: {where}{first.reason} (run.compile=auto) — {first.remedy}"
 
 
 def _kernel_facts(device: torch.device) -> KernelFacts:

@@ -21,7 +21,7 @@ from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone
 from train.checkpoint.compare import differences
-from train.compiling import compile_parts, wants_compile
+from train.compiling import compile_parts
 from train.feed.side import own_device
 from train.meeting import MEETING, meet, wait_for_first_rank, while_others_wait
 from train.methods.base import Method
@@ -189,7 +189,9 @@ def is_known_to_all(error: BiovfmError) -> bool:
     return _KNOWN_TO_ALL in getattr(error, "__notes__", ())
 
 
-def distribute(method: Method, recipe: Recipe, world: World, *, kernels: KernelName) -> nn.Module:
+def distribute(
+    method: Method, recipe: Recipe, world: World, *, kernels: KernelName, compiles: bool = False
+) -> nn.Module:
     """Move a method to the device and wrap its network for this run's parallelism.
 
     Args:
@@ -197,6 +199,7 @@ def distribute(method: Method, recipe: Recipe, world: World, *, kernels: KernelN
         recipe: Its recipe.
         world: This process among its peers.
         kernels: What augments, and computes the loss over prototypes, on every rank.
+        compiles: Whether blocks, heads and losses are compiled (`train.choice.choose_compile`).
 
     Returns:
         What to call for the method's network.
@@ -207,7 +210,7 @@ def distribute(method: Method, recipe: Recipe, world: World, *, kernels: KernelN
         if isinstance(module, Backbone):
             module.checkpoint_activations = recipe.run.checkpoint_activations
     method.kernels = kernels
-    if wants_compile(recipe.run, world.device):
+    if compiles:
         compile_parts(method)
         method.compiled.active = True
     if recipe.run.parallel == "fsdp":

@@ -196,7 +196,8 @@ class RunConfig(_Section):
         accumulate: Micro-batches a step.
         precision: `fp32`, or `bf16` autocast with losses in fp32.
         parallel: `ddp` or `fsdp` (FSDP2, full sharding).
-        compile: `torch.compile` blocks, heads and losses; `auto` does so on CUDA.
+        compile: `torch.compile` blocks, heads and losses; `auto` does so on CUDA, where every rank has the C compiler
+            that Triton needs.
         checkpoint_activations: Recompute the blocks' activations in the backward pass.
         decode: Where images are decoded: `host`, `device` (a GPU's JPEG library; PNG and CMYK still on the host), or
             `auto`, which is decided once for all ranks, said, and kept in the checkpoints. The pixels differ slightly.

@@ -33,7 +33,7 @@ from train.checkpoint import (
     hold_folder,
     setting_changes,
 )
-from train.choice import choose_decode, choose_kernels
+from train.choice import choose_compile, choose_decode, choose_kernels
 from train.data import ImageStream, open_stream
 from train.distributed import (
     World,
@@ -127,8 +127,8 @@ def pretrain(
     Raises:
         SubsetError: Ranks see different data, or the lock does not match its dataset.
         ConfigError: Ranks have other recipes, or the batch does not divide over them, or a setting has no effect, or
-            not every rank has the kernels that `BIOVFM_KERNELS` asks for, or
-            `out` holds a run that is not to be resumed.
+            not every rank has the kernels that `BIOVFM_KERNELS` asks for, or the compiler that `run.compile: true`
+            needs, or `out` holds a run that is not to be resumed.
         CheckpointError: `out` holds another model's checkpoint, or one that saw other samples, or no whole one; or
             another process writes into it; or a checkpoint could not be written.
         StoreError: `out` cannot be written.
@@ -140,6 +140,7 @@ def pretrain(
         check_same_recipe(world, recipe)
         check_usage(recipe)
         check_batch(recipe, world.size)
+        compiles, uncompiled = choose_compile(recipe, world)
         leases = _hold(recipe, world, stack, out, say)
         beside = home.keep_metrics if home is not None else None
         checkpoints = Checkpoints(out / "checkpoints", recipe.checkpoint, rank=world.rank, say=say, beside=beside)
@@ -147,7 +148,7 @@ def pretrain(
         found = _find(checkpoints, recipe, resume=resume)
         recipe, line = choose_decode(recipe, found.recipe if found else None, device=world.device)
         kernels, reason = choose_kernels(world)
-        for said in (line, reason) if world.is_first else ():
+        for said in (line, reason, uncompiled) if world.is_first else ():
             if said:
                 say(said)
         open_batches = stream or _project_stream(dataset, accept_packing=accept_packing)
@@ -161,7 +162,7 @@ def pretrain(
         recipe = recipe.in_steps(batches.num_samples)
         if world.is_first:
             say(_length(recipe, batches.num_samples))
-        loop = _assemble(recipe, world, batches, checkpoints, found, kernels=kernels)
+        loop = _assemble(recipe, world, batches, checkpoints, found, kernels=kernels, compiles=compiles)
         loop.leases = leases
         stop = stack.enter_context(stop_on_signals())
         if world.is_first:
@@ -252,9 +253,10 @@ def _assemble(
     found: Checkpoint | None,
     *,
     kernels: KernelName,
+    compiles: bool,
 ) -> Loop:
     method = build_method(recipe)
-    network = distribute(method, recipe, world, kernels=kernels)
+    network = distribute(method, recipe, world, kernels=kernels, compiles=compiles)
     optimizer = build_optimizer(method.network, method.multipliers, recipe.optim)
     if found is not None:
         checkpoints.load(found.step, method, optimizer)

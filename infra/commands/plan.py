@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -10,14 +11,23 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 
 from infra.console import emit
-from infra.estimate.benchmark import is_benchmark, read_benchmark
+from infra.estimate.benchmark import Known, is_benchmark, read_benchmark
 from infra.estimate.constants import Constants, read_constants, read_measured
-from infra.estimate.figures import Figure, Job, estimate
+from infra.estimate.digits import digits
+from infra.estimate.figures import Figure, Job, estimate, reading
+from infra.estimate.reading import lanes_for
 from infra.reports.probe import text_table
 from shards.errors import ConfigError
+from shards.stream.order import MAX_LANES, default_lanes
 
+_ALL: Final = fields(Constants)
 _MOST: Final = 1e15
 """Beyond any number of images or steps."""
+_MOST_RANKS: Final = 65_536
+"""As many as a lock may have lanes for."""
+_MOST_OF: Final = {"batch": 2**24, "ranks": _MOST_RANKS, "image_px": 2**16, "patch_px": 2**16}
+_LITTLE: Final = 1.1
+"""Bytes read per byte used that need no remedy."""
 
 
 def plan(
@@ -28,6 +38,7 @@ def plan(
     nodes: int = 1,
     gpus: int = 8,
     batch: int = 2048,
+    ranks: int = MAX_LANES,
     steps: int | None = None,
     epochs: float | None = None,
     image_bytes: float | None = None,
@@ -57,6 +68,8 @@ def plan(
         GPUs of each machine.
     batch
         Global batch.
+    ranks
+        As in `biovfm subset create --ranks`: ranks of the largest run of the lock, where they are more than 64.
     steps
         Optimiser steps: 125,000 (the paper's) where neither they nor --epochs are given.
     epochs
@@ -74,21 +87,34 @@ def plan(
     gpu_hour_price
         Price of a GPU-hour.
     measured
-        JSON of constants (`python -m infra.bench.calibrate` measures those of this machine), or of a GPU's rates
-        (`biovfm doctor --bench --json`).
+        JSON of a GPU's rates (`biovfm doctor --bench --json`), or of constants; a checkout of the project measures
+        some of this machine (`python -m infra.bench.calibrate`).
     """
-    found = read_measured(measured)
+    _check_numbers(
+        images=images,
+        nodes=nodes,
+        gpus=gpus,
+        batch=batch,
+        ranks=ranks,
+        steps=steps,
+        epochs=epochs,
+        image_px=image_px,
+        patch_px=patch_px,
+        images_per_second=images_per_second,
+    )
     size = model.removeprefix("vit-")
-    speed, said = images_per_second, "" if images_per_second is None else "measured"
+    found = read_measured(measured)
+    why: dict[str, str] = {}
+    speed = None if images_per_second is None else Known(images_per_second, "measured")
     if measured is not None and is_benchmark(found):
         benchmark = read_benchmark(found, measured)
-        found = benchmark.peak()
+        known = benchmark.peak()
         if speed is None and utilisation is None:
-            speed, said, share = benchmark.of(method, size, image_px=image_px, patch_px=patch_px)
-            found |= share
-    constants = read_constants(
-        measured, found, image_bytes=image_bytes, utilisation=utilisation, gpu_hour_price=gpu_hour_price
-    )
+            speed = benchmark.speed(method, size, image_px=image_px, patch_px=patch_px)
+            known |= {} if speed else benchmark.utilisation(method, size, image_px=image_px)
+        found, why = {name: one.value for name, one in known.items()}, {name: one.why for name, one in known.items()}
+    chosen = {"image_bytes": image_bytes, "utilisation": utilisation, "gpu_hour_price": gpu_hour_price}
+    constants = read_constants(measured, found, **chosen)
     job = Job(
         images=images,
         method=method,
@@ -97,17 +123,40 @@ def plan(
         gpus=gpus,
         batch=batch,
         steps=_steps(steps, epochs, images=images, batch=batch),
+        most_lanes=max(ranks, MAX_LANES),
         image_px=image_px,
         patch_px=patch_px,
-        images_per_second=speed,
-        measured=said,
+        images_per_second=None if speed is None else speed.value,
+        measured="" if speed is None else speed.why,
     )
     _check(job)
-    figures = estimate(job, constants)
+    figures, advice = estimate(job, constants), _advice(job, constants)
+    why |= {name: "given" for name, value in chosen.items() if value is not None}
+    origins = {item.name: why.get(item.name, "given" if item.name in found else item.metadata["why"]) for item in _ALL}
     if json_:
-        emit({"job": asdict(job), "figures": [asdict(figure) for figure in figures], "constants": asdict(constants)})
+        told = {"job": asdict(job), "figures": [asdict(figure) for figure in figures], "advice": advice}
+        emit({**told, "constants": asdict(constants), "origins": origins})
         return
-    sys.stdout.write(_table(figures) + "\n" + _assumptions(constants))
+    sys.stdout.write("\n".join([_table(figures), *(f"{line}\n" for line in advice), _assumptions(constants, origins)]))
+
+
+def _check_numbers(**numbers: float | None) -> None:
+    """Refuse options that mean nothing; None stands for one that was left out.
+
+    Raises:
+        ConfigError: One is not positive, or beyond all runs, or images are no whole ones.
+    """
+    for name, value in numbers.items():
+        said = f"--{name.replace('_', '-')} {value}"
+        most = _MOST_OF.get(name, _MOST)
+        if value is None:
+            continue
+        if not value > 0:
+            raise ConfigError(f"{said} is not positive", hint="give a positive number")
+        if value > most:
+            raise ConfigError(f"{said} is more than any run has", hint=f"give at most {most:,.0f}")
+        if name == "images" and not float(value).is_integer():
+            raise ConfigError(f"{said} is no whole number of images", hint=f"use --images {max(round(value), 1)}")
 
 
 def _steps(steps: int | None, epochs: float | None, *, images: float, batch: int) -> int:
@@ -115,54 +164,45 @@ def _steps(steps: int | None, epochs: float | None, *, images: float, batch: int
         raise ConfigError("--steps and --epochs say the same thing", hint="give one of them")
     if epochs is None:
         return 125_000 if steps is None else steps
-    _check_positive("epochs", epochs)
-    if batch < 1 or not images > 0:
-        return 1  # those are named
-    return max(round(min(epochs * images / batch, 2 * _MOST)), 1)
-
-
-def _check_positive(name: str, value: float) -> None:
-    option = f"--{name.replace('_', '-')}"
-    if not value > 0:
-        raise ConfigError(f"{option} {value} is not positive", hint="biovfm plan --help")
-    if value > _MOST:
-        raise ConfigError(f"{option} {value} is more than any run has", hint=f"give at most {_MOST:g}")
+    needed = epochs * images / batch
+    if needed > _MOST:
+        raise ConfigError(f"--epochs {epochs} takes {needed:.3g} steps, more than any run has", hint="give fewer")
+    return max(round(needed), 1)
 
 
 def _check(job: Job) -> None:
-    """Refuse numbers that mean nothing.
+    """Refuse numbers that do not go together.
 
     Raises:
-        ConfigError: One is not positive, or images are no whole patches.
+        ConfigError: Images are no whole patches, a batch is not shared evenly, or a lock has no lanes for so many GPUs.
     """
-    numbers = ("images", "nodes", "gpus", "batch", "steps", "image_px", "patch_px", "images_per_second")
-    for name in numbers:
-        value = getattr(job, name)
-        if value is not None:
-            _check_positive(name, value)
     if job.image_px % job.patch_px:
         hint = f"use --image-px {-(-job.image_px // job.patch_px) * job.patch_px}"
         raise ConfigError(f"{job.image_px} px is no whole number of {job.patch_px} px patches", hint=hint)
-    if job.batch % (job.nodes * job.gpus):
-        hint = f"use a multiple of {job.nodes * job.gpus}"
-        raise ConfigError(f"--batch {job.batch} cannot be shared by {job.nodes * job.gpus} GPUs", hint=hint)
+    if job.ranks > _MOST_RANKS:
+        hint = f"give at most {_MOST_RANKS:,} in all, as many as a lock has lanes for"
+        raise ConfigError(f"--nodes {job.nodes} --gpus {job.gpus} are {job.ranks} GPUs", hint=hint)
+    if job.batch % job.ranks:
+        hint = f"use a multiple of {job.ranks}"
+        raise ConfigError(f"--batch {job.batch} cannot be shared by {job.ranks} GPUs", hint=hint)
+
+
+def _advice(job: Job, constants: Constants) -> list[str]:
+    """A line on what to do where ranks read much of the same; none where they do not."""
+    read = reading(job, constants)
+    ranks = lanes_for(ranks=job.ranks, batch=job.batch)
+    if not read.shared or round(read.amplification, 3) <= _LITTLE or ranks > _MOST_RANKS:
+        return []
+    lanes = default_lanes(job.batch, job.most_lanes)
+    said = f"{job.ranks:,} ranks share {lanes:,} lanes, and read {digits(read.amplification)} bytes per byte used"
+    return [f"{said}: make the lock by `biovfm subset create --ranks {ranks}`, and give --ranks {ranks} here too"]
 
 
 def _table(figures: list[Figure]) -> str:
-    rows = [[figure.name, _plain(figure.value), figure.unit, figure.formula] for figure in figures]
+    rows = [[figure.name, digits(figure.value), figure.unit, figure.formula] for figure in figures]
     return text_table(["figure", "value", "unit", "formula"], rows)
 
 
-def _plain(value: float) -> str:
-    """As people write it: thousands whole, small numbers with three digits that count."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _assumptions(constants: Constants) -> str:
-    rows = [[item.name, f"{getattr(constants, item.name):g}", _why(constants, item.name)] for item in fields(Constants)]
+def _assumptions(constants: Constants, origins: Mapping[str, str]) -> str:
+    rows = [[name, digits(getattr(constants, name), 6), why] for name, why in origins.items()]
     return text_table(["constant", "value", "from"], rows)
-
-
-def _why(constants: Constants, name: str) -> str:
-    (item,) = (item for item in fields(Constants) if item.name == name)
-    return str(item.metadata["why"]) if getattr(constants, name) == item.default else "given"

@@ -81,12 +81,15 @@ def create(
     from infra.commands._probing import check_writable
     from shards.dataset import Dataset
     from shards.dataset.pins import record_pin
+    from shards.errors import ConfigError
     from shards.settings import parse
     from shards.subset import Selection
     from shards.subset import create as pin
     from shards.subset.keys import keys_name, write_keys
-    from shards.subset.lock import DEFAULT_LANES
+    from shards.subset.lock import DEFAULT_LANES, LARGEST_LANES
 
+    if not 1 <= ranks <= LARGEST_LANES:
+        raise ConfigError(f"--ranks {ranks} are no ranks of a run", hint=f"give from 1 to {LARGEST_LANES:,}")
     asked = {
         "modality": modality,
         "source": source,

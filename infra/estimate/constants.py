@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, Final
 
 from shards.errors import ConfigError
 
-_WRITERS: Final = "python -m infra.bench.calibrate and biovfm doctor --bench --json write one"
+_WRITER: Final = "`biovfm doctor --bench --json` writes one"
+_LEAST, _MOST = 1e-12, 1e18
+"""Beyond any constant, in any unit."""
 
 
 def _constant(value: float, why: str) -> Any:
@@ -67,25 +70,39 @@ def read_constants(path: Path | None, found: Mapping[str, Any], **chosen: float 
 
     Args:
         path: Of the file, for messages.
-        found: JSON object of some of the names of `Constants`; `python -m infra.bench.calibrate` writes one.
+        found: JSON object of some of the names of `Constants`; `infra/bench/calibrate.py` writes one.
         chosen: From the command line; None leaves a constant as it is.
 
     Raises:
-        ConfigError: A name is unknown, or a value is not positive.
+        ConfigError: A name is unknown, or a value means nothing; the file or the option is named.
     """
-    values: dict[str, Any] = dict(found)
-    values |= {name: value for name, value in chosen.items() if value is not None}
     known = {item.name for item in fields(Constants)}
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(set(found) - known):
         raise ConfigError(f"{path}: unknown constant {unknown[0]!r}", hint=f"there are {', '.join(sorted(known))}")
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise ConfigError(f"{name} is {value!r}", hint="give a number, 0 or more")
-        if value == 0 and not name.endswith("_price"):
-            raise ConfigError(f"{name} is 0", hint="give a positive number")
-        if name == "utilisation" and value > 1:
-            raise ConfigError(f"utilisation is {value:g}", hint="give a share, 0.3 for 30 %")
-    return replace(Constants(), **{name: float(value) for name, value in values.items()})
+    values = {name: _checked(name, value, f"{path}: {name}") for name, value in found.items()}
+    for name, value in chosen.items():
+        if value is not None:
+            values[name] = _checked(name, value, f"--{name.replace('_', '-')}")
+    return replace(Constants(), **values)
+
+
+def _checked(name: str, value: object, said: str) -> float:
+    """A value that a constant may have.
+
+    Args:
+        name: Of the constant.
+        value: From a file or the command line.
+        said: What a message calls the constant.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        raise ConfigError(f"{said} is {reprlib.repr(value)}", hint=f"give a number from 0 to {_MOST:g}")
+    if value < _LEAST and not (value == 0 and name.endswith("_price")):
+        raise ConfigError(f"{said} is {value:g}", hint="give a positive number")
+    if name == "utilisation" and value > 1:
+        raise ConfigError(f"{said} is {value:g}", hint="give a share, 0.3 for 30 %")
+    if name == "read_amplification" and value < 1:
+        raise ConfigError(f"{said} is {value:g}", hint="give at least 1: what is used has been read")
+    return float(value)
 
 
 def read_measured(path: Path | None) -> dict[str, Any]:
@@ -101,7 +118,9 @@ def read_measured(path: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="pass --measured FILE.json") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}", hint=_WRITERS) from error
+        raise ConfigError(f"{path} is no JSON: {error}", hint=_WRITER) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} nests its values too deep to be read", hint=_WRITER) from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds no JSON object", hint=_WRITERS)
+        raise ConfigError(f"{path} holds no JSON object", hint=_WRITER)
     return found

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from infra.estimate.constants import Constants
+from infra.estimate.digits import digits
 from infra.estimate.operations import Method, operations, output_megapixels
-from shards.stream.order import MAX_LANES, OrderSettings, default_lanes
+from infra.estimate.reading import Reading, read_by_ranks
+from shards.stream.order import MAX_LANES
 
 _HOUR: Final = 3600.0
 _MONTH_HOURS: Final = 30 * 24.0
@@ -26,6 +28,7 @@ class Job:
         gpus: Of each machine.
         batch: Global batch.
         steps: Optimiser steps.
+        most_lanes: Most lanes of an epoch, as the lock says (`biovfm subset create --ranks`).
         image_px: Edge of the (global) crops.
         patch_px: Edge of a patch.
         images_per_second: Of one GPU where it was measured; by operations and utilisation without it.
@@ -39,10 +42,16 @@ class Job:
     gpus: int
     batch: int
     steps: int
+    most_lanes: int = MAX_LANES
     image_px: int = 224
     patch_px: int = 16
     images_per_second: float | None = None
     measured: str = ""
+
+    @property
+    def ranks(self) -> int:
+        """One for each GPU."""
+        return self.nodes * self.gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,25 +83,25 @@ def _dataset(job: Job, c: Constants) -> Iterator[Figure]:
         name="dataset",
         value=stored / 1e12,
         unit="TB",
-        formula=f"{job.images:,.0f} images × ({c.image_bytes:,.0f} + {c.sample_overhead_bytes:,.0f}) bytes",
+        formula=f"{job.images:,.0f} images × ({_exact(c.image_bytes)} + {_exact(c.sample_overhead_bytes)}) bytes",
     )
     yield Figure(
         name="shards",
         value=num_shards(job, c),
         unit="objects",
-        formula=f"dataset / {c.shard_bytes / 2**20:,.0f} MiB",
+        formula=f"dataset / {_exact(c.shard_bytes / 2**20)} MiB, rounded up",
     )
     yield Figure(
         name="index",
         value=job.images * c.index_row_bytes / 1e9,
         unit="GB",
-        formula=f"{job.images:,.0f} rows × {c.index_row_bytes:,.0f} bytes",
+        formula=f"{job.images:,.0f} rows × {_exact(c.index_row_bytes)} bytes",
     )
     yield Figure(
         name="ingest",
         value=ingest_core_hours(job, c),
         unit="core-hours",
-        formula=f"{job.images:,.0f} images × {c.ingest_core_seconds:g} core-seconds",
+        formula=f"{job.images:,.0f} images × {_exact(c.ingest_core_seconds)} core-seconds / 3600",
     )
 
 
@@ -126,11 +135,13 @@ def _training(job: Job, c: Constants) -> Iterator[Figure]:
         name="speed of a GPU",
         value=gpu_speed(job, c),
         unit="images/s",
-        formula=job.measured if known else f"{c.utilisation:.0%} of {c.peak_flops / 1e12:,.0f} TFLOP/s / operations",
+        formula=job.measured
+        if known
+        else f"{_exact(c.utilisation * 100)}% of {_exact(c.peak_flops / 1e12)} TFLOP/s / operations",
     )
     yield Figure(
         name="speed of all",
-        value=gpu_speed(job, c) * job.nodes * job.gpus,
+        value=gpu_speed(job, c) * job.ranks,
         unit="images/s",
         formula=f"speed of a GPU × {job.nodes} nodes × {job.gpus} GPUs",
     )
@@ -142,9 +153,9 @@ def _training(job: Job, c: Constants) -> Iterator[Figure]:
     )
     yield Figure(
         name="GPU-hours",
-        value=hours(job, c) * job.nodes * job.gpus,
+        value=hours(job, c) * job.ranks,
         unit="GPU-hours",
-        formula=f"training × {job.nodes * job.gpus} GPUs",
+        formula=f"training × {job.ranks} GPUs",
     )
 
 
@@ -157,7 +168,7 @@ def gpu_speed(job: Job, c: Constants) -> float:
 
 def hours(job: Job, c: Constants) -> float:
     """Hours that the steps take, when no GPU waits for data."""
-    return float(job.batch) * job.steps / (gpu_speed(job, c) * job.nodes * job.gpus) / _HOUR
+    return float(job.batch) * job.steps / (gpu_speed(job, c) * job.ranks) / _HOUR
 
 
 def decode_core_seconds(job: Job, c: Constants) -> float:
@@ -169,64 +180,34 @@ def decode_core_seconds(job: Job, c: Constants) -> float:
 def num_bytes_read(job: Job, c: Constants) -> float:
     """Bytes that the whole training reads, nothing cached."""
     used = float(job.batch) * job.steps * (c.image_bytes + c.sample_overhead_bytes)
-    return used * amplification(job, c)
+    return used * reading(job, c).amplification
 
 
 def num_requests(job: Job, c: Constants) -> float:
     """Read requests of the whole training."""
-    return num_bytes_read(job, c) / c.request_bytes
+    return float(job.batch) * job.steps if reading(job, c).alone else num_bytes_read(job, c) / c.request_bytes
 
 
-def amplification(job: Job, c: Constants) -> float:
-    """Bytes read over bytes used."""
-    ranks = job.nodes * job.gpus
-    return c.read_amplification * sharing_amplification(ranks=ranks, batch=job.batch, constants=c)
-
-
-def sharing_amplification(*, ranks: int, batch: int, constants: Constants, most_lanes: int = MAX_LANES) -> float:
-    """What ranks that share a lane read in common: k · (1 - (1 - 1/k)^m), at least 1.
-
-    A window is shuffled as a whole and dealt to the k ranks whose parts of a batch lie in it, so that a block of m
-    samples is read by each of them that needs one. `python -m infra.bench.billion` counts it on the real order.
-
-    Args:
-        ranks: World size.
-        batch: Global batch.
-        constants: Bytes of a sample and of a block.
-        most_lanes: As in a lock (`biovfm subset create --ranks`).
-    """
-    shared = sharing_ranks(ranks=ranks, batch=batch, most_lanes=most_lanes)
-    return float(shared * (1 - (1 - 1 / shared) ** _block_samples(constants)))
-
-
-def sharing_ranks(*, ranks: int, batch: int, most_lanes: int = MAX_LANES) -> float:
-    """The k of `sharing_amplification`: ranks whose parts of a batch lie in one window, at least 1."""
-    order = OrderSettings(global_batch=batch, num_lanes=default_lanes(batch, most_lanes))
-    return max(min(ranks / order.num_lanes, order.window * ranks / batch), 1.0)
-
-
-def _block_samples(constants: Constants) -> float:
-    return constants.request_bytes / (constants.image_bytes + constants.sample_overhead_bytes)
+def reading(job: Job, c: Constants) -> Reading:
+    """How the ranks of the job read."""
+    return read_by_ranks(ranks=job.ranks, batch=job.batch, most_lanes=job.most_lanes, constants=c)
 
 
 def _reading(job: Job, c: Constants) -> Iterator[Figure]:
-    ranks = job.nodes * job.gpus
     per_node = gpu_speed(job, c) * job.gpus
+    read = reading(job, c)
     each = c.image_bytes + c.sample_overhead_bytes
     yield Figure(
         name="read amplification",
-        value=amplification(job, c),
+        value=read.amplification,
         unit="bytes read per byte used",
-        formula=(
-            f"{c.read_amplification:g} × k · (1 - (1 - 1/k)^m), k = {sharing_ranks(ranks=ranks, batch=job.batch):g} "
-            f"ranks share a window, m = {_block_samples(c):.0f} samples share a request"
-        ),
+        formula=read.formula,
     )
     yield Figure(
         name="bandwidth of a node",
-        value=per_node * each * amplification(job, c) * 8 / 1e9,
+        value=per_node * each * read.amplification * 8 / 1e9,
         unit="Gbit/s",
-        formula=f"{per_node:,.0f} images/s × {each:,.0f} bytes × read amplification × 8",
+        formula=f"{_exact(per_node)} images/s × {_exact(each)} bytes × read amplification × 8",
     )
     cost = decode_core_seconds(job, c)
     yield Figure(
@@ -234,9 +215,10 @@ def _reading(job: Job, c: Constants) -> Iterator[Figure]:
         value=per_node * cost,
         unit="cores for decoding",
         formula=(
-            f"{per_node:,.0f} images/s × ({c.decode_core_seconds_per_megapixel:g} s/MP × {c.image_megapixels:g} MP + "
-            f"{c.crop_core_seconds_per_megapixel:g} s/MP × "
-            f"{output_megapixels(job.method, image_px=job.image_px):.3f} MP of crops)"
+            f"{_exact(per_node)} images/s × "
+            f"({_exact(c.decode_core_seconds_per_megapixel)} s/MP × {_exact(c.image_megapixels)} MP + "
+            f"{_exact(c.crop_core_seconds_per_megapixel)} s/MP × "
+            f"{_exact(output_megapixels(job.method, image_px=job.image_px))} MP of crops)"
         ),
     )
     yield Figure(
@@ -249,40 +231,55 @@ def _reading(job: Job, c: Constants) -> Iterator[Figure]:
         name="read in all",
         value=num_bytes_read(job, c) / 1e12,
         unit="TB",
-        formula=f"{job.batch:,} × {job.steps:,} × {each:,.0f} bytes × read amplification, nothing cached",
+        formula=f"{job.batch:,} × {job.steps:,} × {_exact(each)} bytes × read amplification, nothing cached",
     )
     yield Figure(
         name="read requests",
         value=num_requests(job, c),
         unit="requests",
-        formula=f"read in all / {c.request_bytes / 2**20:g} MiB",
+        formula=(
+            f"{job.batch:,} × {job.steps:,} images, a request each"
+            if read.alone
+            else f"read in all / {_exact(c.request_bytes / 2**20)} MiB"
+        ),
     )
 
 
 def _costs(job: Job, c: Constants) -> Iterator[Figure]:
-    gpu = hours(job, c) * job.nodes * job.gpus * c.gpu_hour_price
+    gpu = hours(job, c) * job.ranks * c.gpu_hour_price
     stored = job.images * (c.image_bytes + c.sample_overhead_bytes) / 1e9 * c.storage_price
     requests = num_requests(job, c) / 1000 * c.get_price + num_shards(job, c) / 1000 * c.put_price
     ingest = ingest_core_hours(job, c) * c.core_hour_price
     transfer = num_bytes_read(job, c) / 1e9 * c.transfer_price
     months = max(hours(job, c) / _MONTH_HOURS, 1)
-    yield Figure(name="cost of ingest", value=ingest, unit="price", formula=f"ingest × {c.core_hour_price:g}")
-    yield Figure(name="cost of GPUs", value=gpu, unit="price", formula=f"GPU-hours × {c.gpu_hour_price:g}")
+    yield Figure(name="cost of ingest", value=ingest, unit="price", formula=f"ingest × {_exact(c.core_hour_price)}")
+    yield Figure(name="cost of GPUs", value=gpu, unit="price", formula=f"GPU-hours × {_exact(c.gpu_hour_price)}")
     yield Figure(
-        name="cost of storage", value=stored, unit="price per month", formula=f"dataset in GB × {c.storage_price:g}"
+        name="cost of storage",
+        value=stored,
+        unit="price per month",
+        formula=f"dataset in GB × {_exact(c.storage_price)}",
     )
     yield Figure(
         name="cost of requests",
         value=requests,
         unit="price",
-        formula=f"read requests × {c.get_price:g} / 1000 + shards × {c.put_price:g} / 1000",
+        formula=f"read requests × {_exact(c.get_price)} / 1000 + shards × {_exact(c.put_price)} / 1000",
     )
     yield Figure(
-        name="cost of transfer", value=transfer, unit="price", formula=f"read in all in GB × {c.transfer_price:g}"
+        name="cost of transfer", value=transfer, unit="price", formula=f"read in all in GB × {_exact(c.transfer_price)}"
     )
     yield Figure(
         name="cost in all",
         value=ingest + gpu + stored * months + requests + transfer,
         unit="price",
-        formula=f"ingest + GPUs + storage × {months:.2f} months (max of 1 and training / 720) + requests + transfer",
+        formula=(
+            f"cost of ingest + cost of GPUs + cost of storage × {_exact(months)} months (max of 1 and training / 720)"
+            " + cost of requests + cost of transfer"
+        ),
     )
+
+
+def _exact(value: float) -> str:
+    """A number that goes into a formula: what follows from it is to be right in all digits that are shown."""
+    return digits(value, 6)

@@ -15,6 +15,7 @@ resuming is computing. Permutations come from Philox keyed by seed, epoch, lane 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,14 +56,19 @@ def default_lanes(global_batch: int, most: int = MAX_LANES) -> int:
 
     A rank that has a lane of its own reads its own shards alone; ranks that share a lane read its windows in common.
     Every lane holds a window open, so that many lanes cost a small run memory and many reads side by side.
+    The search takes as many steps as `most`, and where the batch has no such divisor, as its square root.
 
     Args:
         global_batch: Samples of a batch over all ranks.
         most: As many as the largest world size that the run may have; 64 where nothing else is said.
     """
-    divisors = [lanes for lanes in range(1, global_batch + 1) if global_batch % lanes == 0]
-    below = max(lanes for lanes in divisors if lanes <= most)
-    return below if below >= min(16, global_batch) else min(lanes for lanes in divisors if lanes > most)
+    below = next(lanes for lanes in range(min(most, global_batch), 0, -1) if global_batch % lanes == 0)
+    if below >= min(16, global_batch):
+        return below
+    root = math.isqrt(global_batch)  # of two divisors whose product is the batch, one is at most its root
+    small = next((lanes for lanes in range(most + 1, root + 1) if global_batch % lanes == 0), 0)
+    others = (divmod(global_batch, number) for number in range(min(most, root), 0, -1))
+    return small or next(lanes for lanes, rest in others if not rest and lanes > most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

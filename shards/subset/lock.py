@@ -34,6 +34,8 @@ __all__ = ["Lock", "LockPart", "Selection", "create", "predicate", "sorted_diges
 
 DEFAULT_LANES = 64
 """Most lanes of a lock that does not say; `shards.stream.order` has the same number for what has no lock."""
+LARGEST_LANES = 65_536
+"""What `most_lanes` may be at most."""
 _PREFIX = 4
 """Hex digits by which hashes are counted before the bucket with the threshold is looked into."""
 
@@ -96,7 +98,7 @@ class Lock(BaseModel):
     counts: dict[str, int]
     digest: str
     order: str = ""
-    most_lanes: Annotated[int, Field(ge=64, le=65_536)] = DEFAULT_LANES
+    most_lanes: Annotated[int, Field(ge=DEFAULT_LANES, le=LARGEST_LANES)] = DEFAULT_LANES
     parts: tuple[LockPart, ...] = ()
     keys: str = ""
     encoding: dict[str, Any] = {}
@@ -173,8 +175,12 @@ def create(
 
     Raises:
         SubsetError: Nothing matches.
-        ConfigError: `where` is no valid predicate, or not a deterministic one.
+        ConfigError: `where` is no valid predicate, or not a deterministic one; or a lock has no such number of lanes.
     """
+    if not DEFAULT_LANES <= most_lanes <= LARGEST_LANES:
+        raise ConfigError(
+            f"a lock cannot have {most_lanes:,} lanes", hint=f"give from {DEFAULT_LANES} to {LARGEST_LANES:,} of them"
+        )
     pinned = dataset.version() if version is None else version
     columns = columns_version(dataset)
     with samples(dataset, pinned, predicate=selection.where, columns_version=columns, quick=True) as database:

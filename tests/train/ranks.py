@@ -23,6 +23,7 @@ from tests.shards.builders import add_source, jpeg, small_dataset
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
 from train.choice import KernelFacts
+from train.compiling import Missing
 from train.distributed import World, join_world
 from train.loop import Loop
 from train.objectives.ibot import ibot_loss, mask_weights
@@ -80,6 +81,7 @@ def main(out: Path) -> None:
         refuse_other_data(out, world)
         train_with_kernels_of_one(out, world)
         refuse_other_kernels(out, world)
+        refuse_to_compile_on_one(out, world)
         for name, recipe in recipes().items():
             for parallel in ("ddp", "fsdp"):
                 train(with_parallel(recipe, parallel), out / f"{name}-{parallel}")
@@ -146,6 +148,16 @@ def refuse_other_kernels(out: Path, world: World) -> None:
             pretrain(mae_recipe(), data="memory", out=out / "no-kernels", stream=MemoryStream)
         except ConfigError as error:
             (out / f"no-kernels-{world.rank}.txt").write_text(str(error))
+
+
+def refuse_to_compile_on_one(out: Path, world: World) -> None:
+    """Let one rank have no compiler, and write what both are told."""
+    missing = Missing(reason="g++ is not found", remedy="install g++") if world.rank else None
+    with patch("train.choice.find_missing", lambda _: missing):
+        try:
+            pretrain(mae_recipe(run={"compile": True}), data="memory", out=out / "no-compiler", stream=MemoryStream)
+        except ConfigError as error:
+            (out / f"no-compiler-{world.rank}.txt").write_text(str(error))
 
 
 def resume_after_damage(recipe: Recipe, out: Path, world: World) -> None:

@@ -1,6 +1,9 @@
-"""Where images are decoded."""
+"""Where images are decoded, by which kernels, and whether is compiled."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +11,21 @@ import torch
 from shards.decode.kernels.choice import Kernels
 from shards.errors import ConfigError
 from tests.train.recipes import mae_recipe
-from train.choice import DecodeFacts, KernelFacts, choose_decode, choose_kernels, common_kernels, decide
+from tests.train.streams import MemoryStream
+from train.choice import (
+    DecodeFacts,
+    KernelFacts,
+    choose_compile,
+    choose_decode,
+    choose_kernels,
+    common_compile,
+    common_kernels,
+    decide,
+)
+from train.compiling import Missing
 from train.distributed import World
+from train.recipe_files import load_recipe
+from train.run import pretrain
 
 pytestmark = pytest.mark.torch
 
@@ -100,3 +116,62 @@ def test_nothing_is_said_of_kernels_on_the_cpu() -> None:
 def test_the_kernels_of_a_gpu_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.choice._kernel_facts", lambda _: with_triton())
     assert choose_kernels(World(0, 1, CPU)) == ("triton", "crops and augmentation on the device by triton: Triton 3.5")
+
+
+NO_GXX = Missing(reason="g++ is not found", remedy="install g++")
+NO_GCC = Missing(reason="gcc is not found", remedy="install gcc")
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ([None], ""),
+        ([None, None], ""),
+        ([NO_GXX], "nothing is compiled: g++ is not found (run.compile=auto) — install g++"),
+        ([NO_GCC] * 2, "nothing is compiled: gcc is not found (run.compile=auto) — install gcc"),
+        ([None, NO_GCC], "nothing is compiled: on rank 1, gcc is not found (run.compile=auto) — install gcc"),
+    ],
+)
+def test_where_one_rank_has_no_compiler_none_compiles(missing: list[Missing | None], line: str) -> None:
+    assert common_compile(missing, is_demanded=False) == line
+    if line:
+        with pytest.raises(
+            ConfigError, match=r"run\.compile=true: .*g.. is not found — install g.., or set run.compile"
+        ):
+            common_compile(missing, is_demanded=True)
+
+
+@pytest.mark.parametrize(("value", "compiles"), [(True, True), (False, False), ("auto", False)])
+def test_the_recipe_decides_where_all_is_there(monkeypatch: pytest.MonkeyPatch, value: Any, compiles: bool) -> None:
+    monkeypatch.setattr("train.choice.find_missing", lambda _: None)
+    assert choose_compile(mae_recipe(run={"compile": value}), World(0, 1, CPU)) == (compiles, "")
+
+
+def test_auto_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.choice.find_missing", lambda _: NO_GCC)
+    recipe = mae_recipe(run={"compile": "auto"})
+    assert choose_compile(recipe, World(0, 1, CPU)) == (False, "")  # it would not compile there anyway
+    compiles, line = choose_compile(recipe, World(0, 1, torch.device("cuda", 0)))
+    assert not compiles
+    assert line.startswith("nothing is compiled: gcc is not found")
+
+
+def test_without_a_compiler_a_run_that_demands_one_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.choice.find_missing", lambda _: NO_GXX)
+    recipe = mae_recipe(run={"compile": True})
+    with pytest.raises(ConfigError, match=r"run\.compile=true: g\+\+ is not found"):
+        pretrain(recipe, data="memory", out=tmp_path / "run", stream=MemoryStream)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_by_auto_says_that_it_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.choice.find_missing", lambda _: NO_GXX)
+    monkeypatch.setattr("train.choice.wants_compile", lambda run, _: run.compile == "auto")  # as on a GPU
+    told: list[str] = []
+    recipe = mae_recipe(run={"compile": "auto", "steps": 1})
+    result = pretrain(recipe, data="memory", out=tmp_path / "run", stream=MemoryStream, say=told.append)
+    assert result.finished
+    assert "nothing is compiled: g++ is not found (run.compile=auto) — install g++" in told
+    assert load_recipe(str(tmp_path / "run" / "recipe.yaml")).run.compile == "auto"

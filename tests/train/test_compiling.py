@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from tests.train.recipes import dino_recipe, mae_recipe
 from tests.train.streams import MemoryStream
 from train.backbone import TrainBlock
-from train.compiling import Compiled, wants_compile
+from train.compiling import Compiled, Missing, find_missing, wants_compile
 from train.distributed import World, distribute
 from train.loop import Loop
 from train.methods import build_method
@@ -40,6 +42,74 @@ def test_shipped_recipes_of_full_size_compile_on_cuda() -> None:
     assert not any(wants_compile(one, CPU) for one in run.values())
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all that programs are searched in."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX", "TORCH_INDUCTOR_INSTALL_GXX"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def program(path: Path) -> str:
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Inductor takes clang++ there")
+def test_a_cpu_needs_the_compiler_that_inductor_takes(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = find_missing(CPU)
+    assert missing is not None
+    assert missing.reason == "torch.compile needs a C++ compiler, and g++ is not found"
+    assert "apt-get install g++" in missing.remedy
+    for name in ("gcc", "clang++"):
+        program(bare / name)
+    assert find_missing(CPU) is not None
+    monkeypatch.setenv("TORCH_INDUCTOR_INSTALL_GXX", "1")
+    assert find_missing(CPU) is None
+    monkeypatch.delenv("TORCH_INDUCTOR_INSTALL_GXX")
+    program(bare / "g++")
+    assert find_missing(CPU) is None
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_variable_names_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.compiling.util.find_spec", lambda _: object())
+    for device, variable, usual in ((CPU, "CXX", "g++"), (CUDA, "CC", "gcc")):
+        program(tmp_path / usual)
+        for wrong in ("nowhere", "", "'"):
+            monkeypatch.setenv(variable, wrong)
+            missing = find_missing(device)
+            assert missing is not None
+            assert f"{variable}={wrong} is not found" in missing.reason
+        monkeypatch.setenv(variable, program(tmp_path / "other"))
+        assert find_missing(device) is None
+    monkeypatch.setenv("CXX", f"{tmp_path / 'other'} g++")
+    assert find_missing(CPU) is None
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_a_gpu_needs_triton_and_the_compiler_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("train.compiling.util.find_spec", lambda _: None)
+    assert find_missing(CUDA) == Missing(reason="torch.compile needs Triton on a GPU", remedy="pip install triton")
+    monkeypatch.setattr("train.compiling.util.find_spec", lambda _: object())
+    missing = find_missing(CUDA)
+    assert missing is not None
+    assert missing.reason == "torch.compile needs a C compiler, and gcc or clang is not found"
+    program(tmp_path / name)
+    assert find_missing(CUDA) is None
+
+
+@pytest.mark.usefixtures("bare")
+def test_only_inductor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.compiling.BACKEND", "aot_eager")
+    assert find_missing(CPU) is None
+
+
 def losses(recipe: Recipe, steps: int = 3) -> list[dict[str, float]]:
     world = World(0, 1, CPU)
     torch.manual_seed(0)
@@ -48,7 +118,7 @@ def losses(recipe: Recipe, steps: int = 3) -> list[dict[str, float]]:
         recipe=recipe,
         world=world,
         method=method,
-        network=distribute(method, recipe, world, kernels="torch"),
+        network=distribute(method, recipe, world, kernels="torch", compiles=wants_compile(recipe.run, CPU)),
         optimizer=build_optimizer(method.network, method.multipliers, recipe.optim),
         stream=MemoryStream(recipe, "memory", 0, 1),
         checkpoints=None,  # type: ignore[arg-type]  # nothing is saved
@@ -88,7 +158,7 @@ def test_blocks_heads_and_the_teachers_copy_are_compiled(monkeypatch: pytest.Mon
     monkeypatch.setattr("train.compiling.BACKEND", "eager")
     recipe = dino_recipe(run={"compile": True, "precision": "bf16"})
     method = build_method(recipe)
-    distribute(method, recipe, World(0, 1, CPU), kernels="torch")
+    distribute(method, recipe, World(0, 1, CPU), kernels="torch", compiles=True)
     assert isinstance(method, DinoV2)
     for network in (method.network, method.teacher, method._teacher_to_call()):
         parts = [part for part in network.modules() if isinstance(part, TrainBlock | PrototypeHead)]

@@ -140,6 +140,13 @@ def test_kernels_that_a_rank_asks_for_in_vain_stop_all_ranks(out: Path) -> None:
     assert "BIOVFM_KERNELS=triton: cpu is no GPU" in told.pop()
 
 
+def test_a_compiler_that_a_rank_lacks_stops_all_ranks(out: Path) -> None:
+    told = {(out / f"no-compiler-{rank}.txt").read_text() for rank in (0, 1)}
+    assert len(told) == 1
+    assert "run.compile=true: on rank 1, g++ is not found — install g++" in told.pop()
+    assert not (out / "no-compiler").exists()
+
+
 def test_checkpoints_of_two_ranks_are_whole_and_few(out: Path) -> None:
     folder = out / "mae-fsdp" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000004", "step-00000006"]

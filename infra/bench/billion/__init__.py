@@ -19,7 +19,7 @@ For some ranks, over some batches of the epoch, a JSON line each:
 - `restart_read_again`: a node died, and all ranks start again in the middle: what a rank reads twice, in batches. The
   restart costs the first batch again, and the steps since the last checkpoint.
 - `halved_bytes`: half the ranks go on without the others: bytes that each reads per batch, over those before; each
-  trains on twice the samples.
+  trains on twice the samples. 0 where half the ranks do not divide the batch.
 - `slow_down`: how many times longer all steps take when this rank's link has a quarter of the rate that keeps it at
   80 %. Every step waits for its slowest rank; what was read ahead only puts it off.
 

@@ -17,10 +17,12 @@ import numpy as np
 
 from infra.bench.billion.synthetic import Link, SyntheticStream, plan_of_size, shard_of
 from infra.estimate.constants import Constants
-from infra.estimate.figures import Job, decode_core_seconds, sharing_amplification
+from infra.estimate.figures import Job, decode_core_seconds
+from infra.estimate.reading import sharing_amplification
+from shards.errors import BiovfmError, ConfigError
 from shards.read.block_cache import BLOCK_BYTES
 from shards.read.remote import CONNECTIONS, LOOKAHEAD_BYTES
-from shards.stream.order import MAX_LANES, EpochOrder, OrderSettings
+from shards.stream.order import MAX_LANES, EpochOrder, OrderSettings, default_lanes, rank_slots
 
 _BUSY, _SLOW = 0.8, 0.25
 
@@ -181,10 +183,11 @@ def look_at(setup: Setup, rank: int) -> Row:
 
 
 def _halved(setup: Setup, rank: int, around: int) -> float:
-    """Bytes per batch that a rank reads when half the ranks go on."""
-    if setup.ranks < 2:
+    """Bytes per batch that a rank reads when half the ranks go on; 0 where so many do not divide the batch."""
+    half = setup.ranks // 2
+    if not half or setup.batch % half:
         return 0.0
-    done = stream_to_the_end(setup.stream(rank // 2, ranks=setup.ranks // 2, left=setup.batches // 2), around)
+    done = stream_to_the_end(setup.stream(min(rank // 2, half - 1), ranks=half, left=setup.batches // 2), around)
     return done.read[-1] / len(done.used)
 
 
@@ -192,7 +195,8 @@ def first_batch(setup: Setup, rank: int) -> FirstBatch:
     """Stream the first batch of an epoch in real time."""
     plan = setup.stream(rank).plan
     began = time.perf_counter()
-    EpochOrder(plan.counts, OrderSettings(global_batch=setup.batch), 0)
+    lanes = default_lanes(setup.batch, setup.most_lanes)
+    EpochOrder(plan.counts, OrderSettings(global_batch=setup.batch, num_lanes=lanes), 0)
     order = time.perf_counter() - began
     began = time.perf_counter()
     with setup.stream(rank, link=setup.link) as stream:
@@ -257,7 +261,7 @@ def steps_seconds(needed: Sequence[int], rate: float, step: float, *, ahead: flo
     return ended
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print a JSON line for each rank, and one for all of them."""
     usual = Setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,10 +270,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lanes", type=int, help="most lanes of the lock (`subset create --ranks`)")
     parser.add_argument("--sampled", type=int, default=4, help="ranks to look at")
     parser.add_argument("--latency-ms", type=float, default=50.0)
-    parser.add_argument("--gbit", type=float, default=1.0, help="bandwidth of a rank")
+    parser.add_argument("--gbit", type=float, default=1.0, help="bandwidth of a rank; 0 for no limit")
     parser.add_argument("--cores", type=int, default=usual.cores, help="of a rank")
     chosen = parser.parse_args(argv)
-    setup = Setup(
+    try:
+        _report(_setup_of(chosen), sampled=chosen.sampled)
+    except BiovfmError as error:
+        sys.stderr.write(f"billion: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _setup_of(chosen: argparse.Namespace) -> Setup:
+    """What the command line asks for.
+
+    Raises:
+        ConfigError: A number means nothing, or the ranks do not divide the batch.
+    """
+    least = {"images": 1, "ranks": 1, "batch": 1, "batches": 1, "lanes": 1, "sampled": 1, "cores": 1}
+    for name, smallest in {**least, "latency_ms": 0, "gbit": 0}.items():
+        value = getattr(chosen, name)
+        if value is not None and not smallest <= value < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} means nothing", hint=f"give at least {smallest}")
+    rank_slots(chosen.batch, rank=0, world_size=chosen.ranks)
+    return Setup(
         images=chosen.images,
         ranks=chosen.ranks,
         batch=chosen.batch,
@@ -278,8 +302,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         cores=chosen.cores,
         link=Link(latency_seconds=chosen.latency_ms / 1e3, bytes_per_second=chosen.gbit * 1e9 / 8),
     )
+
+
+def _report(setup: Setup, *, sampled: int) -> None:
     rows = []
-    for row in simulate(setup, sampled=chosen.sampled):
+    for row in simulate(setup, sampled=sampled):
         rows.append(row)
         sys.stdout.write(json.dumps(asdict(row)) + "\n")
         sys.stdout.flush()
@@ -293,4 +320,4 @@ def balance(rows: Sequence[Row]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,6 +21,7 @@ from shards.decode.device import DeferringDecoder
 from shards.decode.engines import engine_names
 from shards.decode.kernels.choice import kernels_for
 from shards.stream.cores import usable_cores
+from train.choice import choose_compile
 from train.data import decode_threads, stream_crops
 from train.distributed import World, distribute
 from train.feed.device_stream import DeviceBatch, DeviceStream
@@ -129,6 +130,7 @@ class Steps:
         self._cuda = device.type == "cuda"
         self._num = 20 if self._cuda else 2
         self._loop: Loop | None = None
+        self._uncompiled = ""
         self._is_broken = False
         self._resident_rate = 0.0
 
@@ -153,7 +155,9 @@ class Steps:
             Steps._open, self._is_broken = self, True
             recipe, world = self._recipe(), World(0, 1, self._device)
             method = build_method(recipe)
-            network = distribute(method, recipe, world, kernels=kernels_for(self._device).name)
+            compiles, self._uncompiled = choose_compile(recipe, world)
+            kernels = kernels_for(self._device).name
+            network = distribute(method, recipe, world, kernels=kernels, compiles=compiles)
             self._loop = Loop(
                 recipe=recipe,
                 world=world,
@@ -254,6 +258,7 @@ class Steps:
         parts = [f"{self._resident_rate:,.0f} images/s in batches of {self._batch}"]
         parts += [f"MFU {figures['mfu']:.1%}"] if "mfu" in figures else []
         parts += [f"{figures['peak_memory_gib']} GiB"] if self._cuda else []
+        parts += [self._uncompiled] if self._uncompiled else []
         return ", ".join(parts), figures
 
     def eager(self) -> Answer:

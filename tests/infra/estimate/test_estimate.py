@@ -97,13 +97,21 @@ def test_every_figure_and_constant_is_printed_with_its_origin(
         (["--steps", "5", "--epochs", "1"], "say the same thing"),
         (["--batch", "100"], "use a multiple of 8"),
         (["--image-px", "225"], "use --image-px 240"),
-        (["--utilisation", "-1"], "utilisation is -1"),
-        (["--utilisation", "30"], "give a share"),
+        (["--utilisation", "-1"], "--utilisation is -1"),
+        (["--utilisation", "30"], "--utilisation is 30 — give a share"),
+        (["--image-bytes", "nan"], "--image-bytes is nan"),
         (["--epochs", "0"], "--epochs 0.0 is not positive"),
         (["--epochs", "inf"], "--epochs inf is more than any run has"),
         (["--images", "nan", "--epochs", "1"], "--images nan is not positive"),
         (["--images", "1e15", "--epochs", "1e15"], "more than any run has"),
         (["--batch", "0", "--epochs", "1"], "--batch 0 is not positive"),
+        (["--epochs", "1e14"], "takes 1.03e+18 steps, more than any run has"),
+        (["--images", "0.5"], "--images 0.5 is no whole number of images — use --images 1"),
+        (["--images", "2.5e0"], "--images 2.5 is no whole number of images — use --images 2"),
+        (["--batch", "4000000000"], "--batch 4000000000 is more than any run has — give at most 16,777,216"),
+        (["--ranks", "0"], "--ranks 0 is not positive"),
+        (["--ranks", "65537"], "give at most 65,536"),
+        (["--nodes", "100000"], "--nodes 100000 --gpus 8 are 800000 GPUs"),
         (["--measured", "nothing.json"], "cannot read nothing.json"),
     ],
 )
@@ -125,13 +133,31 @@ def report(*parts: tuple[str, dict[str, object]], card: str = "NVIDIA A100-SXM4-
     ("text", "said"),
     [
         ("{", "is no JSON"),
+        ("[" * 100_000, "nests its values too deep"),
         ("[1]", "holds no JSON object"),
-        ('{"decode": 1}', "unknown constant"),
-        ('{"peak_flops": 0}', "is 0"),
+        ('{"decode": 1}', ": unknown constant 'decode'"),
+        ('{"peak_flops": 0}', ": peak_flops is 0"),
+        ('{"image_bytes": "x"}', ": image_bytes is 'x'"),
+        ('{"image_bytes": true}', ": image_bytes is True"),
+        ('{"image_bytes": NaN}', ": image_bytes is nan"),
+        ('{"image_bytes": 1' + 400 * "0" + "}", ": image_bytes is 1000000"),
+        ('{"image_bytes": 1e-300}', ": image_bytes is 1e-300"),
+        ('{"image_bytes": ' + 900 * "[" + 900 * "]" + "}", ": image_bytes is [[["),
+        ('{"utilisation": 30}', ": utilisation is 30 — give a share"),
+        ('{"read_amplification": 0.5}', ": read_amplification is 0.5 — give at least 1"),
         (report(), "no rate of training steps"),
         (report(("mae nano, resident", {"images_per_second": 112.0}), card=""), "no rate of training steps"),
         (report(("mae tiny, resident", {"images_per_second": 112.0}), card="Other"), "says nothing of mae base"),
         (report(("dinov2 base, resident", {"images_per_second": 1.0, "mfu": 0.3})), "says nothing of mae base"),
+        (report(("mae base, resident", {"images_per_second": 0})), ": images_per_second of 'mae base, resident' is 0"),
+        (
+            report(("mae base, resident", {"images_per_second": "a"})),
+            ": images_per_second of 'mae base, resident' is 'a'",
+        ),
+        (
+            report(("mae large, resident", {"images_per_second": 1.0, "mfu": 1.2})),
+            ": mfu of 'mae large, resident' is 1.2",
+        ),
         ('{"parts": 3, "device": "x"}', "is no report"),
         ('{"parts": [{"name": "mae base, resident"}]}', "is no report"),
     ],
@@ -142,7 +168,43 @@ def test_files_of_constants_and_reports_are_checked(
     path = tmp_path / "measured.json"
     path.write_text(text)
     assert main(["plan", "--measured", str(path)]) == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told
+    assert f"{path}{said}" in told or not said.startswith(":")
+    assert told.startswith(f"biovfm: {path}")
+    assert told.count("\n") == 1
+
+
+def test_a_bad_rate_of_another_model_does_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    bad = ("mae tiny, resident", {"images_per_second": 20_000.0, "mfu": 0.0})
+    path.write_text(report(bad, ("mae base, resident", {"images_per_second": 900.0, "mfu": 0.25})))
+    assert main(["plan", "--measured", str(path), "--model", "vit-base"]) == 0
+    assert main(["plan", "--measured", str(path), "--model", "vit-large"]) == 0
+    assert "900" in capsys.readouterr().out
+
+
+def test_constants_say_where_they_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench, constants = tmp_path / "bench.json", tmp_path / "constants.json"
+    bench.write_text(report(("mae large, resident", {"images_per_second": 300.0, "mfu": 0.3})))
+    constants.write_text('{"utilisation": 0.3}')
+
+    def origin(name: str, *more: str) -> str:
+        assert main(["plan", *more]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} "))
+        return line.split("  ")[-1].strip()
+
+    measured = ("--measured", str(bench))
+    assert origin("utilisation", *measured) == "measured: mae large, resident, NVIDIA A100-SXM4-80GB"
+    assert origin("peak_flops", *measured) == "published: A100 SXM, dense bf16"
+    assert origin("utilisation", *measured, "--utilisation", "0.3") == "given"
+    assert origin("utilisation", "--measured", str(constants)) == "given"
+    assert origin("utilisation").startswith("assumed")
+
+
+def test_help_advises_nothing_that_a_wheel_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--help"]) == 0
+    assert "a checkout of the project" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_calibration_writes_what_plan_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -127,6 +129,28 @@ def test_wrong_settings_say_so(values: dict[str, int], message: str) -> None:
 def test_ranks_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ConfigError, match="5 ranks do not divide the global batch 24"):
         EpochOrder(COUNTS, OrderSettings(global_batch=24), 0).batch(0, rank=0, world_size=5)
+
+
+def plain_default_lanes(global_batch: int, most: int) -> int:
+    """What the function's first sentence says, word by word."""
+    divisors = [lanes for lanes in range(1, global_batch + 1) if global_batch % lanes == 0]
+    below = max(lanes for lanes in divisors if lanes <= most)
+    return below if below >= min(16, global_batch) else min(lanes for lanes in divisors if lanes > most)
+
+
+@pytest.mark.parametrize("most", [1, 4, 15, 16, 64, 100, 1024])
+def test_default_lanes_are_those_of_the_plain_definition(most: int) -> None:
+    for batch in range(1, 1200):
+        assert default_lanes(batch, most) == plain_default_lanes(batch, most)
+
+
+def test_default_lanes_of_huge_batches_are_found_at_once() -> None:
+    began = time.perf_counter()
+    assert default_lanes(4_000_000_000) == 64
+    assert default_lanes(10**18, 65_536) == 65_536
+    assert default_lanes(2 * 1_000_003 * 1_000_033) == 1_000_003  # both prime
+    assert default_lanes(2_147_483_647) == 2_147_483_647
+    assert time.perf_counter() - began < 5
 
 
 def test_default_lanes_divide() -> None:

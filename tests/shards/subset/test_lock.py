@@ -185,6 +185,23 @@ def test_a_lock_that_does_not_say_has_64_lanes(dataset: Dataset, tmp_path: Path)
         Lock.read(path)
 
 
+@pytest.mark.parametrize("most_lanes", [8, 65_537])
+def test_a_lock_of_impossible_lanes_is_not_made(dataset: Dataset, most_lanes: int) -> None:
+    with pytest.raises(ConfigError, match="lanes — give from 64 to 65,536 of them"):
+        create(dataset, Selection(), most_lanes=most_lanes)
+
+
+@pytest.mark.parametrize("ranks", ["70000", "0", "-5"])
+def test_impossible_ranks_are_one_line(
+    dataset: Dataset, tmp_path: Path, ranks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from infra.cli import main
+
+    assert main(["subset", "create", dataset.url, "--ranks", ranks, "--out", str(tmp_path / "a.lock.yaml")]) == 2
+    assert f"--ranks {ranks} are no ranks of a run — give from 1 to 65,536" in capsys.readouterr().err
+    assert not (tmp_path / "a.lock.yaml").exists()
+
+
 @pytest.mark.slow
 def test_the_largest_run_decides_and_a_copy_keeps_it(dataset: Dataset, tmp_path: Path) -> None:
     from infra.cli import main

@@ -17,22 +17,38 @@ from infra.bench.billion.__main__ import (
     steps_seconds,
     stream_to_the_end,
 )
-from infra.bench.billion.synthetic import Link
+from infra.bench.billion.synthetic import Link, ZeroStore
 from infra.estimate.constants import Constants
-from infra.estimate.figures import sharing_amplification
+from infra.estimate.reading import read_by_ranks, sharing_amplification
 from shards.read.remote import LOOKAHEAD_BYTES
 
 pytestmark = pytest.mark.slow
 AROUND = int(Constants().sample_overhead_bytes)
 
 
-@pytest.mark.parametrize(("ranks", "batch"), [(64, 4096), (256, 4096), (512, 8192)])
-def test_what_ranks_read_in_common_is_what_the_reader_reads(ranks: int, batch: int) -> None:
-    setup = Setup(images=20_000_000, ranks=ranks, batch=batch, batches=60, most_lanes=64)
+@pytest.mark.parametrize(
+    ("ranks", "batch", "image_bytes"),
+    [(64, 4096, 3e4), (256, 4096, 3e4), (512, 8192, 3e4), (48, 4800, 3e4), (128, 2048, 1.2e6), (256, 1024, 1.2e6)],
+)
+def test_what_ranks_read_in_common_is_what_the_reader_reads(ranks: int, batch: int, image_bytes: float) -> None:
+    constants = Constants(image_bytes=image_bytes)
+    images = int(6e11 / image_bytes)
+    setup = Setup(images=images, ranks=ranks, batch=batch, batches=60, most_lanes=64, constants=constants)
     done = stream_to_the_end(setup.stream(1, left=setup.batches), AROUND)
     predicted = sharing_amplification(ranks=ranks, batch=batch, constants=setup.constants)
     assert done.amplification == pytest.approx(predicted, rel=0.15)
     assert len(done.used) == 60
+
+
+def test_where_windows_do_not_fit_each_image_is_a_request() -> None:
+    constants = Constants(image_bytes=2e5)
+    setup = Setup(images=100_000, ranks=1, batch=64, batches=20, most_lanes=64, constants=constants)
+    stream = setup.stream(0, left=setup.batches)
+    done = stream_to_the_end(stream, AROUND)
+    assert read_by_ranks(ranks=1, batch=64, most_lanes=64, constants=constants).alone
+    assert isinstance(stream.dataset.store, ZeroStore)
+    assert stream.dataset.store.requests == pytest.approx(20 * 64, rel=0.02)
+    assert done.amplification == pytest.approx(1, abs=0.02)
 
 
 def test_with_a_lane_each_a_thousand_ranks_read_their_own_alone_in_little_memory() -> None:
