@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from infra.console import LogFormat, log_as
+from shards.environment import whole_number
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -60,8 +61,12 @@ class Pulse:
 
 
 def rank_of() -> int:
-    """This process's rank, as torchrun and SLURM's script give it."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's rank, as torchrun and SLURM's script give it.
+
+    Raises:
+        ConfigError: The variable holds no number.
+    """
+    return whole_number("RANK", 0)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +16,7 @@ from cyclopts import Parameter
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
+from infra.commands._sharing import share_of
 from infra.console import emit, log_event, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from infra.metrics.ingesting import IngestFigures
     from ingest.engines import Engine
-    from ingest.job.run import JobReport, Progress, Share
+    from ingest.job.run import JobReport, Progress
     from ingest.settings import IngestSettings
     from ingest.source.layout import OwnColumn
     from ingest.source.spec import SourceSpec
@@ -131,6 +131,7 @@ def ingest(
         Processes on this machine; by default one per core that this command may use. 0 works without any.
     num_tasks
         Processes that share the job, each started with the same command; read from SLURM_ARRAY_TASK_COUNT if not given.
+        A Kubernetes indexed Job does not tell it: give its `completions`.
     task_index
         Which of them this is, from 0; read from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX if not given.
     engine
@@ -178,7 +179,7 @@ def ingest(
             dataset if remap is None else remap,
             settings=checked,
             engine=runner,
-            share=_share(num_tasks, task_index),
+            share=share_of(num_tasks, task_index),
             listed=load_list(only_listed, spec.id) if only_listed else None,
             list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
             encoding=given,
@@ -297,24 +298,6 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
     with without_pandas(), LocalEngine(workers, rules) as engine:
         engine.start("ingest.job.map")
         yield engine
-
-
-def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
-    """The part of the job that is ours: from the flags, else from the scheduler's environment."""
-    from ingest.job.run import Share
-    from shards.errors import ConfigError
-
-    if num_tasks is None and "SLURM_ARRAY_TASK_COUNT" in os.environ:
-        num_tasks = int(os.environ["SLURM_ARRAY_TASK_COUNT"])
-    if task_index is None and "SLURM_ARRAY_TASK_ID" in os.environ:
-        task_index = int(os.environ["SLURM_ARRAY_TASK_ID"]) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-    if task_index is None and "JOB_COMPLETION_INDEX" in os.environ:
-        task_index = int(os.environ["JOB_COMPLETION_INDEX"])
-    if num_tasks is None:
-        return None
-    if task_index is None:
-        raise ConfigError("--num-tasks without --task-index", hint="give --task-index, from 0")
-    return Share(num_tasks=num_tasks, task_index=task_index)
 
 
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:

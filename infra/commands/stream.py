@@ -96,6 +96,10 @@ def stream(
 
     if keys and bench:
         raise ConfigError("--keys reads no image, --bench measures reading", hint="give one of them")
+    if num_batches is not None and num_batches < 1:
+        raise ConfigError(
+            f"--num-batches {num_batches} streams nothing", hint="give 1 or more; without it the epoch is streamed"
+        )
     source = Stream(
         dataset_or_lock,
         dataset=dataset,
@@ -114,7 +118,7 @@ def stream(
         cache=cache,
         num_epochs=epoch + 1,
     )
-    stop = min(start_batch + (num_batches or sys.maxsize), source.batches_per_epoch)
+    stop = min(start_batch + (sys.maxsize if num_batches is None else num_batches), source.batches_per_epoch)
     if keys:
         for _, index, names in source.walk_keys():
             sys.stdout.write(json.dumps(names) + "\n")
