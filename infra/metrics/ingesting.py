@@ -18,6 +18,9 @@ _STAGES = ("list", "series", "map", "resolve", "promote", "commit")
 class IngestFigures:
     """A watcher of a job that sets metrics.
 
+    Counters count what this process did. The gauges of raw files are of the task's share of the job with what earlier
+    attempts read of it, so that their sums over the tasks say how far the job is.
+
     Args:
         registry: Where they register.
         source: Id of the source.
@@ -30,27 +33,39 @@ class IngestFigures:
         self._registry = registry
         stage = Enum("biovfm_ingest_stage", "What is being done.", ["source"], states=_STAGES, registry=registry)
         self._stage = stage.labels(source)
-        files = Gauge("biovfm_ingest_raw_files", "Raw files of the job.", ["source"], registry=registry)
-        self._files = files.labels(source)
-        read = Counter("biovfm_ingest_raw_files_read", "Raw files read.", ["source"], registry=registry)
+        self._files = Gauge(
+            "biovfm_ingest_raw_files", "Raw files of this task's share of the job.", ["source"], registry=registry
+        )
+        self._done = Gauge(
+            "biovfm_ingest_raw_files_done", "Those that are read, by earlier attempts too.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        read = Counter("biovfm_ingest_raw_files_read", "Raw files read by this process.", ["source"], registry=registry)
         self._read = read.labels(source)
-        images = Counter("biovfm_ingest_images", "Images met.", ["source"], registry=registry)
+        images = Counter("biovfm_ingest_images", "Images met by this process.", ["source"], registry=registry)
         self._images = images.labels(source)
         staged = Counter(
-            "biovfm_ingest_items", "Images and broken files, by what became of them.",
+            "biovfm_ingest_items", "Images and broken files of this process, by what became of them.",
             labelnames=["source", "outcome"], registry=registry,
         )  # fmt: skip
         self._kept, self._rejected = staged.labels(source, "kept"), staged.labels(source, "rejected")
         self._seen = {"read": 0, "images": 0, "kept": 0, "rejected": 0}
 
     def __call__(self, now: Progress) -> None:
-        """Another piece of progress; counts of a stage are of all that was done so far."""
+        """Another piece of progress; its counts are of all that was done so far."""
         self._stage.state(now.stage)
         if now.stage != "map":
             return
-        self._files.set(now.total)
+        self._files.labels(self._source).set(now.total)
+        self._done.labels(self._source).set(now.done)
         counters = {"read": self._read, "images": self._images, "kept": self._kept, "rejected": self._rejected}
-        values = {"read": now.done, "images": now.images, "kept": now.kept, "rejected": now.rejected}
+        before = now.earlier
+        values = {
+            "read": now.done - before.files,
+            "images": now.images - before.images,
+            "kept": now.kept - before.kept,
+            "rejected": now.rejected - before.rejected,
+        }
         for name, counter in counters.items():
             counter.inc(max(values[name] - self._seen[name], 0))
             self._seen[name] = max(values[name], self._seen[name])

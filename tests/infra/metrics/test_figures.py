@@ -51,6 +51,7 @@ def test_an_ingest_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr()
     found = figures(path)
     assert found["biovfm_ingest_raw_files", "own"] == found["biovfm_ingest_raw_files_read_total", "own"] == 6
+    assert found["biovfm_ingest_raw_files_done", "own"] == 6
     assert found["biovfm_ingest_items_total", "kept", "own"] == found["biovfm_ingest_last_kept_images", "own"] == 5
     assert found["biovfm_ingest_last_rejected_items", "unreadable", "own"] == 1
     assert found["biovfm_ingest_last_pending_raw_files", "own"] == 0
