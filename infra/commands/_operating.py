@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from cyclopts import Parameter
 
-from infra.console import LogFormat, log_as
+from infra.console import LogFormat
 from shards.environment import whole_number
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULTS", "Operating", "Pulse", "operated", "rank_of"]
 
 _PULSE_SECONDS = 10.0
+Figures = TypeVar("Figures")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class OperatingOptions:
             on the next port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
         metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
         log_format: `json` prints each line of standard error as an object with time, level, message, run, rank and
-            step.
+            step; what is not known yet is null.
     """
 
     metrics_port: int | None = None
@@ -70,22 +71,23 @@ def rank_of() -> int:
 
 
 @contextmanager
-def operated(options: OperatingOptions, *, run: str, rank: int) -> Iterator[CollectorRegistry | None]:
-    """Log as asked for, and offer figures while the block lasts.
+def operated(
+    options: OperatingOptions, figures: Callable[[CollectorRegistry, Path | None], Figures]
+) -> Iterator[Figures | None]:
+    """Offer figures while the block lasts.
 
     Args:
         options: What the user asked for.
-        run: What the lines call this run.
-        rank: Of this process.
+        figures: Makes the figures in a registry, before anything is offered; it is also told the file that they will
+            be written to.
 
     Yields:
-        The registry to fill; None where nobody asks for figures.
+        The figures; None where nobody asks for them.
 
     Raises:
         ConfigError: prometheus_client is not installed, or the port is taken.
         StoreError: The file cannot be written.
     """
-    log_as(options.log_format, run=run, rank=rank)
     port, file = options.metrics_port, options.metrics_file
     if port is None and file is None:
         yield None
@@ -94,5 +96,6 @@ def operated(options: OperatingOptions, *, run: str, rank: int) -> Iterator[Coll
 
     outlet = Outlet(port=port, address=os.environ.get("BIOVFM_METRICS_ADDRESS", "127.0.0.1"), file=file)
     registry = new_registry()
+    made = figures(registry, outlet.file)
     with exporting(registry, outlet):
-        yield registry
+        yield made

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +18,7 @@ from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
 from infra.commands._sharing import share_of
-from infra.console import emit, log_event, number, progress, stderr
+from infra.console import emit, log_as, log_event, log_step, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
 from ingest.engines.memory import arrow_from_c
@@ -142,6 +143,9 @@ def ingest(
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
     """
+    log_as(operating.log_format, run=source)
+    share = share_of(num_tasks, task_index)
+    log_as(operating.log_format, rank=share.task_index if share else 0)
     arrow_from_c()
     with one_blas_thread():
         import_module("numpy")
@@ -154,42 +158,40 @@ def ingest(
         grouping=None if group is None else {"by": group},
         deidentified=deidentified,
     )
-    own = own_columns(column, allow=allow, types=type_)
-    if own and only_listed is None:
-        spec = _with_columns(spec, own)
-    checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
-    given = read_assignments("--encoding", encoding, example="short_side_px=256")
-    if remap is not None:
-        given = {**_policy_of(dataset), **given}
-    with (
-        operated(operating, run=spec.id, rank=task_index or 0) as registry,
-        _engine(engine, address, usable_cores() if workers is None else workers, checked) as runner,
-        _watch() as watcher,
-    ):
-        from ingest.columns.data_list import list_columns
-        from ingest.job.run import run_job
-        from ingest.job.sift import Mode
-        from ingest.source.data_list import load_list  # while the engine's processes import theirs
+    log_as(operating.log_format, run=spec.id)
+    with operated(operating, partial(_figures, source=spec.id)) as figures:
+        own = own_columns(column, allow=allow, types=type_)
+        if own and only_listed is None:
+            spec = _with_columns(spec, own)
+        checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
+        given = read_assignments("--encoding", encoding, example="short_side_px=256")
+        if remap is not None:
+            given = {**_policy_of(dataset), **given}
+        num_workers = usable_cores() if workers is None else workers
+        with _engine(engine, address, num_workers, checked) as runner, _watch() as watcher:
+            from ingest.columns.data_list import list_columns
+            from ingest.job.run import run_job
+            from ingest.job.sift import Mode
+            from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
-        figures = _figures(registry, spec)
-        clock = StageClock(_both(watcher, figures))
-        done = run_job(
-            spec,
-            raw,
-            dataset if remap is None else remap,
-            settings=checked,
-            engine=runner,
-            share=share_of(num_tasks, task_index),
-            listed=load_list(only_listed, spec.id) if only_listed else None,
-            list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
-            encoding=given,
-            keep_pipeline=keep_pipeline,
-            remapped=None if remap is None else dataset,
-            retry_rejects="" if retry_rejects == "all" else retry_rejects,
-            mode=Mode(prune=prune, rehash=rehash),
-            progress=clock,
-        )
-        clock.stop()
+            clock = StageClock(_both(watcher, figures))
+            done = run_job(
+                spec,
+                raw,
+                dataset if remap is None else remap,
+                settings=checked,
+                engine=runner,
+                share=share,
+                listed=load_list(only_listed, spec.id) if only_listed else None,
+                list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
+                encoding=given,
+                keep_pipeline=keep_pipeline,
+                remapped=None if remap is None else dataset,
+                retry_rejects="" if retry_rejects == "all" else retry_rejects,
+                mode=Mode(prune=prune, rehash=rehash),
+                progress=clock,
+            )
+            clock.stop()
         if figures is not None:
             figures.finish(done)
     if report is not None and not done.unfinished:
@@ -340,12 +342,10 @@ def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSett
     )
 
 
-def _figures(registry: CollectorRegistry | None, spec: SourceSpec) -> IngestFigures | None:
-    if registry is None:
-        return None
+def _figures(registry: CollectorRegistry, _file: Path | None, *, source: str) -> IngestFigures:
     from infra.metrics.ingesting import IngestFigures
 
-    return IngestFigures(registry, source=spec.id)
+    return IngestFigures(registry, source=source)
 
 
 def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Callable[[Progress], None]:
@@ -354,6 +354,7 @@ def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Ca
 
     def watch(now: Progress) -> None:
         show(now)
+        log_step(now.done)
         if figures is not None:
             figures(now)
         if pulse.is_due():

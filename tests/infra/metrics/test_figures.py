@@ -72,6 +72,51 @@ def test_an_error_in_a_json_log_is_an_object(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.splitlines()[-1].startswith("biovfm: ")
 
 
+EARLY = {
+    "stream": (["stream", "nowhere", "--global-batch", "64", "--rank", "3"], {}, ("nowhere", 3)),
+    "pretrain": (["pretrain", "nowhere", "--recipe", "none", "--out", "runs/a"], {"RANK": "1"}, ("a", 1)),
+    "pretrain, no rank": (["pretrain", "nowhere", "--out", "runs/a"], {"RANK": "x"}, ("a", None)),
+    "ingest": (["ingest", "nosuch", "raw", "d", "--num-tasks", "3", "--task-index", "2"], {}, ("nosuch", 2)),
+    "ingest in a pod": (
+        ["ingest", "nosuch", "raw", "d", "--num-tasks", "2"],
+        {"JOB_COMPLETION_INDEX": "1"},
+        ("nosuch", 1),
+    ),
+    "ingest in an array": (
+        ["ingest", "nosuch", "raw", "d"],
+        {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": "1"},
+        ("nosuch", 1),
+    ),
+    "a wrong option": (["ingest", "nosuch", "--nonsense"], {}, (None, None)),
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_errors_before_the_work_say_of_which_process_they_are(
+    case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, variables, (run, rank) = EARLY[case]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main([*words, "--log-format", "json"]) in (1, 2)
+    (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert line["level"] == "error"
+    assert (line["run"], line["rank"], line["step"]) == (run, rank, None)
+
+
+def test_a_task_of_a_shared_job_logs_its_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_folder(tmp_path / "raw", {f"{number}.png": encoded(photo(number)) for number in range(3)})
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    command = ["ingest", "own", str(raw), str(tmp_path / "d"), "--modality", "US", "--workers", "0", "--num-tasks=2"]
+    assert main([*command, "--deidentified", "--log-format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines
+    assert {(line["run"], line["rank"]) for line in lines} == {("own", 1)}
+    assert all("step" in line for line in lines)
+
+
 @pytest.mark.slow
 def test_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = Dataset.create(str(tmp_path / "dataset"))
@@ -90,7 +135,9 @@ def test_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["biovfm_train_step_duration_seconds_count", "run7"] == 4
     assert found["biovfm_train_gradient_norm", "encoder", "run7"] == pytest.approx(last["grad_norm_encoder"])
     assert found["biovfm_stream_images_total", "0"] >= 32
-    steps = [line for line in map(json.loads, shown.err.splitlines()) if line["message"] == "step"]
+    lines = [json.loads(line) for line in shown.err.splitlines()]
+    assert all({"run", "rank", "step"} <= line.keys() for line in lines)
+    steps = [line for line in lines if line["message"] == "step"]
     assert {(line["run"], line["rank"]) for line in steps} == {("run7", 0)}
     assert steps[-1]["step"] == 4
     assert steps[-1]["loss"] == pytest.approx(last["loss"])
