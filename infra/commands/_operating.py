@@ -31,7 +31,8 @@ class OperatingOptions:
     Attributes:
         metrics_port: Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node
             on the next port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
-        metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
+        metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter. How the last
+            ingest job ended stays in it from run to run; the port goes with its command.
         log_format: `json` prints each line of standard error as an object with time, level, message, run, rank and
             step; what is not known yet is null.
     """
@@ -79,7 +80,7 @@ def operated(
     Args:
         options: What the user asked for.
         figures: Makes the figures in a registry, before anything is offered; it is also told the file that they will
-            be written to.
+            be written to, in which those of an earlier run may lie.
 
     Yields:
         The figures; None where nobody asks for them.

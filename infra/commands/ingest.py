@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -159,7 +159,7 @@ def ingest(
         deidentified=deidentified,
     )
     log_as(operating.log_format, run=spec.id)
-    with operated(operating, partial(_figures, source=spec.id)) as figures:
+    with operated(operating, partial(_figures, source=spec.id)) as figures, figures or nullcontext():
         own = own_columns(column, allow=allow, types=type_)
         if own and only_listed is None:
             spec = _with_columns(spec, own)
@@ -192,8 +192,9 @@ def ingest(
                 progress=clock,
             )
             clock.stop()
+        failed = bool(done.failed or (done.pending and not allow_incomplete))
         if figures is not None:
-            figures.finish(done)
+            figures.finish(done, failed=failed)
     if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
@@ -204,7 +205,7 @@ def ingest(
         sys.stdout.write("\n".join(report_lines(done)) + "\n")
     for line in [*_advice(done), *(_fates(dataset, done.dataset) if remap is not None else ())]:
         stderr().print(line, markup=False, soft_wrap=True)
-    if done.failed or (done.pending and not allow_incomplete):
+    if failed:
         raise SystemExit(1)
 
 
@@ -342,10 +343,10 @@ def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSett
     )
 
 
-def _figures(registry: CollectorRegistry, _file: Path | None, *, source: str) -> IngestFigures:
+def _figures(registry: CollectorRegistry, file: Path | None, *, source: str) -> IngestFigures:
     from infra.metrics.ingesting import IngestFigures
 
-    return IngestFigures(registry, source=source)
+    return IngestFigures(registry, source=source, file=file)
 
 
 def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Callable[[Progress], None]:

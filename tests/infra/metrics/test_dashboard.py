@@ -59,7 +59,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     StreamFigures(registry, rank=0).follow(StreamStats)
     TrainingFigures(registry, run="a", global_batch=8)
     report = JobReport(job_id="j", source="s", dataset="d", version=0, reasons={"blank": 1})
-    IngestFigures(registry, source="s").finish(report)
+    IngestFigures(registry, source="s").finish(report, failed=False)
     CountedRequests(None, registry=registry, routes=[])  # type: ignore[arg-type]
     DatasetFigures(registry, Browser(small_dataset(tmp_path_factory.mktemp("data") / "d").url).summary)
     return {name for family in registry.collect() for name in names_of(family)}
