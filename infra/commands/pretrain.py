@@ -111,6 +111,11 @@ def pretrain(
         training, streaming = figures or (None, None)
         pulse = Pulse()
 
+        def begin(step: int, steps: int) -> None:
+            log_step(step)
+            if training is not None:
+                training.start(step=step, steps=steps)
+
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
             log_step(report.step)
@@ -128,6 +133,7 @@ def pretrain(
                 out=Path(out) if home is None else home.local,
                 home=home,
                 resume=not fresh,
+                start=begin,
                 progress=show,
                 monitor=monitor,
                 say=notice,

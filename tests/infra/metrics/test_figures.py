@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.cli import main
+from infra.metrics.training import TrainingFigures
 from shards.dataset.dataset import Dataset
 from tests.ingest.material import encoded, photo, write_folder
 from tests.shards.builders import add_source, jpeg
@@ -141,3 +143,24 @@ def test_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert {(line["run"], line["rank"]) for line in steps} == {("run7", 0)}
     assert steps[-1]["step"] == 4
     assert steps[-1]["loss"] == pytest.approx(last["loss"])
+    assert main([*command, "--json", "--log-format", "json"]) == 0  # there is nothing left to do
+    again = figures(path)
+    assert again["biovfm_train_step", "run7"] == again["biovfm_train_target_steps", "run7"] == 4
+    assert again["biovfm_train_images_total", "run7"] == 0
+    assert ("biovfm_train_loss", "run7") not in again
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["step"] for line in lines if "4 steps of 8 images are" in line["message"]] == [4]
+
+
+def test_training_says_nothing_before_it_is_known() -> None:
+    registry = CollectorRegistry()
+    training = TrainingFigures(registry, run="a", global_batch=8)
+
+    def gauges() -> dict[str, float]:
+        families = [family for family in registry.collect() if family.type == "gauge"]
+        samples = [sample for family in families for sample in family.samples]
+        return {sample.name: sample.value for sample in samples if not sample.name.endswith("_created")}
+
+    assert gauges() == {}
+    training.start(step=3, steps=9)
+    assert gauges() == {"biovfm_train_step": 3, "biovfm_train_target_steps": 9}
