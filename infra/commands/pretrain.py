@@ -190,7 +190,7 @@ def _figures(
 
     batch, rank = recipe.run.global_batch, rank_of()
     training = TrainingFigures(registry, run=run, global_batch=batch) if rank == 0 else None
-    return training, StreamFigures(registry, rank=rank)
+    return training, StreamFigures(registry, run=run, rank=rank)
 
 
 def _opener(

@@ -133,7 +133,7 @@ def stream(
             if index + 1 == stop:
                 return
     meter = Meter()
-    with operated(operating, partial(_figures, rank=rank)) as figures, progress(disable=json_) as bar:
+    with operated(operating, partial(_figures, run=run, rank=rank)) as figures, progress(disable=json_) as bar:
         if figures is not None:
             figures.follow(source.stats)
         task = bar.add_task("streaming", total=stop - start_batch, note="")
@@ -149,10 +149,10 @@ def stream(
     _report(source, meter, bench=bench, json_=json_)
 
 
-def _figures(registry: CollectorRegistry, _file: Path | None, *, rank: int) -> StreamFigures:
+def _figures(registry: CollectorRegistry, _file: Path | None, *, run: str, rank: int) -> StreamFigures:
     from infra.metrics.streaming import StreamFigures
 
-    return StreamFigures(registry, rank=rank)
+    return StreamFigures(registry, run=run, rank=rank)
 
 
 def mixture_of(by: str | None, temperature: float, weights: Sequence[str]) -> Any:

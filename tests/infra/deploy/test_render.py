@@ -128,6 +128,17 @@ def test_training_asks_for_its_gpus_and_runs_torchrun_on_every_node(out: Path) -
     assert "--set=run.unit_images=32" in container["args"]
 
 
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_every_process_of_a_training_node_has_a_port_for_its_figures(gpus: int, tmp_path: Path) -> None:
+    render(changed(pretrain={"gpus": gpus}), tmp_path)
+    (jobset,) = [manifest for manifest in manifests(tmp_path) if manifest["kind"] == "JobSet"]
+    (pod,) = pods(jobset)
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports.pop("rendezvous") == 29500
+    assert list(ports) == ["metrics", *(f"metrics-{rank}" for rank in range(1, gpus))]
+    assert list(ports.values()) == list(range(9400, 9400 + gpus))
+
+
 def test_commands_in_manifests_have_the_options_that_they_use(out: Path) -> None:
     """Each is given to the real command line, which must find nothing to say about its options."""
     from infra.cli import build

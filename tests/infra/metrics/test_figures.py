@@ -36,10 +36,10 @@ def test_a_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     said = json.loads(shown.out)
     found = figures(path)
-    assert found["biovfm_stream_images_total", "0"] == said["images"] == 16
-    assert found["biovfm_stream_read_bytes_total", "0"] == said["bytes_read"] > 0
-    assert found["biovfm_stream_batches_total", "0"] == 2
-    assert found["biovfm_stream_bad_samples_total", "0"] == 0
+    assert found["biovfm_stream_images_total", "0", "dataset"] == said["images"] == 16
+    assert found["biovfm_stream_read_bytes_total", "0", "dataset"] == said["bytes_read"] > 0
+    assert found["biovfm_stream_batches_total", "0", "dataset"] == 2
+    assert found["biovfm_stream_bad_samples_total", "0", "dataset"] == 0
     (line,) = [json.loads(line) for line in shown.err.splitlines()]
     assert (line["message"], line["run"], line["rank"], line["step"]) == ("batch", "dataset", 0, 0)
 
@@ -136,7 +136,7 @@ def test_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["biovfm_train_images_total", "run7"] == 32
     assert found["biovfm_train_step_duration_seconds_count", "run7"] == 4
     assert found["biovfm_train_gradient_norm", "encoder", "run7"] == pytest.approx(last["grad_norm_encoder"])
-    assert found["biovfm_stream_images_total", "0"] >= 32
+    assert found["biovfm_stream_images_total", "0", "run7"] >= 32
     lines = [json.loads(line) for line in shown.err.splitlines()]
     assert all({"run", "rank", "step"} <= line.keys() for line in lines)
     steps = [line for line in lines if line["message"] == "step"]
