@@ -25,6 +25,8 @@ _WIDE = 10_000
 
 
 LogFormat = Literal["text", "json"]
+_UNKNOWN = {"run": None, "rank": None, "step": None}
+"""What every object of a JSON log has, as long as it is not known."""
 
 
 class _JsonLines(io.TextIOBase):
@@ -50,7 +52,7 @@ class _JsonLines(io.TextIOBase):
     def line(self, message: str, level: str, **more: object) -> None:
         """One object."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = {"time": now, "level": level, "message": message, **self.fields, **more}
+        record = {"time": now, "level": level, "message": message, **_UNKNOWN, **self.fields, **more}
         self.target.write(json.dumps(record, default=str) + "\n")
         self.target.flush()
 
@@ -93,7 +95,8 @@ def log_as(log_format: LogFormat, **fields: object) -> None:
     """How lines on standard error look from now on, those of libraries too.
 
     Args:
-        log_format: `json`: one object per line with time, level, message and the fields.
+        log_format: `json`: one object per line with time, level, message, run, rank and step; null is what no call has
+            named.
         fields: Such as run, rank and step; a later call changes those that it names.
     """
     if log_format == "text":
@@ -105,6 +108,12 @@ def log_as(log_format: LogFormat, **fields: object) -> None:
     else:
         _json_lines.append(_JsonLines(dict(fields), sys.stderr))
         sys.stderr = _json_lines[0]
+
+
+def log_step(step: int) -> None:
+    """The step that lines carry from now on, whoever writes them."""
+    if _json_lines:
+        _json_lines[0].fields["step"] = step
 
 
 def logs_json() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
+from shards.environment import whole_number
 from shards.stream.cores import usable_cores
 from shards.stream.digests import Digests
 from train.recipe import Recipe
@@ -155,4 +155,4 @@ def own_cores() -> int:
 
 def ranks_here() -> int:
     """The ranks of this host."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return whole_number("LOCAL_WORLD_SIZE", 1, least=1)

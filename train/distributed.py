@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.decode.kernels.choice import KernelName
+from shards.environment import whole_number
 from shards.errors import BiovfmError, ConfigError, SubsetError
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone
@@ -77,8 +77,11 @@ def join_world() -> Iterator[World]:
     """Join the group that torchrun started, or stand alone; leave it at the end.
 
     One GPU a process where there are GPUs, else the CPU. Gloo serves the CPU tensors (checkpoints), NCCL the GPU's.
+
+    Raises:
+        ConfigError: RANK, LOCAL_RANK or WORLD_SIZE holds no number.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    size, rank = whole_number("WORLD_SIZE", 1, least=1), whole_number("RANK", 0)
     device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)

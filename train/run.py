@@ -98,6 +98,7 @@ def pretrain(
     data: str,
     out: Path,
     resume: bool = True,
+    start: Callable[[int, int], None] | None = None,
     progress: Callable[[StepReport], None] | None = None,
     monitor: Monitor | None = None,
     stream: OpenStream | None = None,
@@ -116,6 +117,7 @@ def pretrain(
         data: URL of a dataset or path of a lock.
         out: Folder of the run.
         resume: Go on from the newest checkpoint in `out`.
+        start: Called on the first rank before the first step, with the steps done and those of the run.
         progress: Called on the first rank after every step.
         monitor: Called on the first rank every `watch.monitor_every` steps and at the end.
         stream: Opens the data, `(recipe, data, rank, world size)`; the project's stream by default.
@@ -161,6 +163,8 @@ def pretrain(
                 say(line)
         recipe = recipe.in_steps(batches.num_samples)
         if world.is_first:
+            if start is not None:
+                start(found.step if found else 0, recipe.run.steps)
             say(_length(recipe, batches.num_samples))
         loop = _assemble(recipe, world, batches, checkpoints, found, kernels=kernels, compiles=compiles)
         loop.leases = leases

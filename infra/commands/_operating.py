@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from cyclopts import Parameter
 
-from infra.console import LogFormat, log_as
+from infra.console import LogFormat
+from shards.environment import whole_number
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULTS", "Operating", "Pulse", "operated", "rank_of"]
 
 _PULSE_SECONDS = 10.0
+Figures = TypeVar("Figures")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +31,10 @@ class OperatingOptions:
     Attributes:
         metrics_port: Answer Prometheus at http://127.0.0.1:PORT/metrics while the command runs, each process of a node
             on the next port; BIOVFM_METRICS_ADDRESS=0.0.0.0 opens it to others. Needs `pip install 'biovfm[metrics]'`.
-        metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter.
+        metrics_file: Write the same figures to this file (*.prom) every ten seconds, for node_exporter. How the last
+            ingest job ended stays in it from run to run; the port goes with its command.
         log_format: `json` prints each line of standard error as an object with time, level, message, run, rank and
-            step.
+            step; what is not known yet is null.
     """
 
     metrics_port: int | None = None
@@ -60,27 +63,32 @@ class Pulse:
 
 
 def rank_of() -> int:
-    """This process's rank, as torchrun and SLURM's script give it."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's rank, as torchrun and SLURM's script give it.
+
+    Raises:
+        ConfigError: The variable holds no number.
+    """
+    return whole_number("RANK", 0)
 
 
 @contextmanager
-def operated(options: OperatingOptions, *, run: str, rank: int) -> Iterator[CollectorRegistry | None]:
-    """Log as asked for, and offer figures while the block lasts.
+def operated(
+    options: OperatingOptions, figures: Callable[[CollectorRegistry, Path | None], Figures]
+) -> Iterator[Figures | None]:
+    """Offer figures while the block lasts.
 
     Args:
         options: What the user asked for.
-        run: What the lines call this run.
-        rank: Of this process.
+        figures: Makes the figures in a registry, before anything is offered; it is also told the file that they will
+            be written to, in which those of an earlier run may lie.
 
     Yields:
-        The registry to fill; None where nobody asks for figures.
+        The figures; None where nobody asks for them.
 
     Raises:
         ConfigError: prometheus_client is not installed, or the port is taken.
         StoreError: The file cannot be written.
     """
-    log_as(options.log_format, run=run, rank=rank)
     port, file = options.metrics_port, options.metrics_file
     if port is None and file is None:
         yield None
@@ -89,5 +97,6 @@ def operated(options: OperatingOptions, *, run: str, rank: int) -> Iterator[Coll
 
     outlet = Outlet(port=port, address=os.environ.get("BIOVFM_METRICS_ADDRESS", "127.0.0.1"), file=file)
     registry = new_registry()
+    made = figures(registry, outlet.file)
     with exporting(registry, outlet):
-        yield registry
+        yield made

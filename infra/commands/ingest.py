@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +17,8 @@ from cyclopts import Parameter
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
-from infra.console import emit, log_event, number, progress, stderr
+from infra.commands._sharing import share_of
+from infra.console import emit, log_as, log_event, log_step, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
 from ingest.engines.memory import arrow_from_c
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from infra.metrics.ingesting import IngestFigures
     from ingest.engines import Engine
-    from ingest.job.run import JobReport, Progress, Share
+    from ingest.job.run import JobReport, Progress
     from ingest.settings import IngestSettings
     from ingest.source.layout import OwnColumn
     from ingest.source.spec import SourceSpec
@@ -131,6 +132,7 @@ def ingest(
         Processes on this machine; by default one per core that this command may use. 0 works without any.
     num_tasks
         Processes that share the job, each started with the same command; read from SLURM_ARRAY_TASK_COUNT if not given.
+        A Kubernetes indexed Job does not tell it: give its `completions`.
     task_index
         Which of them this is, from 0; read from SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX if not given.
     engine
@@ -141,6 +143,9 @@ def ingest(
         Write a page about the job here, and its figures as JSON beside it: counts, times, pictures of what was kept
         and of what was rejected. A report of the same job that is there already stays.
     """
+    log_as(operating.log_format, run=source)
+    share = share_of(num_tasks, task_index)
+    log_as(operating.log_format, rank=share.task_index if share else 0)
     arrow_from_c()
     with one_blas_thread():
         import_module("numpy")
@@ -153,44 +158,43 @@ def ingest(
         grouping=None if group is None else {"by": group},
         deidentified=deidentified,
     )
-    own = own_columns(column, allow=allow, types=type_)
-    if own and only_listed is None:
-        spec = _with_columns(spec, own)
-    checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
-    given = read_assignments("--encoding", encoding, example="short_side_px=256")
-    if remap is not None:
-        given = {**_policy_of(dataset), **given}
-    with (
-        operated(operating, run=spec.id, rank=task_index or 0) as registry,
-        _engine(engine, address, usable_cores() if workers is None else workers, checked) as runner,
-        _watch() as watcher,
-    ):
-        from ingest.columns.data_list import list_columns
-        from ingest.job.run import run_job
-        from ingest.job.sift import Mode
-        from ingest.source.data_list import load_list  # while the engine's processes import theirs
+    log_as(operating.log_format, run=spec.id)
+    with operated(operating, partial(_figures, source=spec.id)) as figures, figures or nullcontext():
+        own = own_columns(column, allow=allow, types=type_)
+        if own and only_listed is None:
+            spec = _with_columns(spec, own)
+        checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
+        given = read_assignments("--encoding", encoding, example="short_side_px=256")
+        if remap is not None:
+            given = {**_policy_of(dataset), **given}
+        num_workers = usable_cores() if workers is None else workers
+        with _engine(engine, address, num_workers, checked) as runner, _watch() as watcher:
+            from ingest.columns.data_list import list_columns
+            from ingest.job.run import run_job
+            from ingest.job.sift import Mode
+            from ingest.source.data_list import load_list  # while the engine's processes import theirs
 
-        figures = _figures(registry, spec)
-        clock = StageClock(_both(watcher, figures))
-        done = run_job(
-            spec,
-            raw,
-            dataset if remap is None else remap,
-            settings=checked,
-            engine=runner,
-            share=_share(num_tasks, task_index),
-            listed=load_list(only_listed, spec.id) if only_listed else None,
-            list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
-            encoding=given,
-            keep_pipeline=keep_pipeline,
-            remapped=None if remap is None else dataset,
-            retry_rejects="" if retry_rejects == "all" else retry_rejects,
-            mode=Mode(prune=prune, rehash=rehash),
-            progress=clock,
-        )
-        clock.stop()
+            clock = StageClock(_both(watcher, figures))
+            done = run_job(
+                spec,
+                raw,
+                dataset if remap is None else remap,
+                settings=checked,
+                engine=runner,
+                share=share,
+                listed=load_list(only_listed, spec.id) if only_listed else None,
+                list_columns=list_columns(only_listed, spec.id, own) if only_listed and own else None,
+                encoding=given,
+                keep_pipeline=keep_pipeline,
+                remapped=None if remap is None else dataset,
+                retry_rejects="" if retry_rejects == "all" else retry_rejects,
+                mode=Mode(prune=prune, rehash=rehash),
+                progress=clock,
+            )
+            clock.stop()
+        failed = bool(done.failed or (done.pending and not allow_incomplete))
         if figures is not None:
-            figures.finish(done)
+            figures.finish(done, failed=failed)
     if report is not None and not done.unfinished:
         _write_report(report, done, spec=spec, settings=checked, raw=raw, stages=clock.seconds)
     _warn_of_other_modalities(done, spec)
@@ -201,7 +205,7 @@ def ingest(
         sys.stdout.write("\n".join(report_lines(done)) + "\n")
     for line in [*_advice(done), *(_fates(dataset, done.dataset) if remap is not None else ())]:
         stderr().print(line, markup=False, soft_wrap=True)
-    if done.failed or (done.pending and not allow_incomplete):
+    if failed:
         raise SystemExit(1)
 
 
@@ -299,24 +303,6 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
         yield engine
 
 
-def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
-    """The part of the job that is ours: from the flags, else from the scheduler's environment."""
-    from ingest.job.run import Share
-    from shards.errors import ConfigError
-
-    if num_tasks is None and "SLURM_ARRAY_TASK_COUNT" in os.environ:
-        num_tasks = int(os.environ["SLURM_ARRAY_TASK_COUNT"])
-    if task_index is None and "SLURM_ARRAY_TASK_ID" in os.environ:
-        task_index = int(os.environ["SLURM_ARRAY_TASK_ID"]) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-    if task_index is None and "JOB_COMPLETION_INDEX" in os.environ:
-        task_index = int(os.environ["JOB_COMPLETION_INDEX"])
-    if num_tasks is None:
-        return None
-    if task_index is None:
-        raise ConfigError("--num-tasks without --task-index", hint="give --task-index, from 0")
-    return Share(num_tasks=num_tasks, task_index=task_index)
-
-
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
     from ingest.source.spec import from_flags, load_spec
     from shards.errors import ConfigError
@@ -357,12 +343,10 @@ def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSett
     )
 
 
-def _figures(registry: CollectorRegistry | None, spec: SourceSpec) -> IngestFigures | None:
-    if registry is None:
-        return None
+def _figures(registry: CollectorRegistry, file: Path | None, *, source: str) -> IngestFigures:
     from infra.metrics.ingesting import IngestFigures
 
-    return IngestFigures(registry, source=spec.id)
+    return IngestFigures(registry, source=source, file=file)
 
 
 def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Callable[[Progress], None]:
@@ -371,6 +355,7 @@ def _both(show: Callable[[Progress], None], figures: IngestFigures | None) -> Ca
 
     def watch(now: Progress) -> None:
         show(now)
+        log_step(now.done)
         if figures is not None:
             figures(now)
         if pulse.is_due():

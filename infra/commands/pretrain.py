@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +12,14 @@ from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated, rank_of
-from infra.console import answer, emit, log_as, log_event, progress, stderr
+from infra.console import answer, emit, log_as, log_event, log_step, progress, stderr
 from shards.errors import BiovfmError, ConfigError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from torch import nn
 
+    from infra.metrics.streaming import StreamFigures
     from infra.metrics.training import TrainingFigures
     from train.data import ImageStream
     from train.loop import Monitor
@@ -80,6 +82,9 @@ def pretrain(
     cache_gib
         Most GiB of the cache.
     """
+    log_as(operating.log_format, run=Path(out).name)
+    first = rank_of() == 0
+    log_as(operating.log_format, rank=rank_of())
     from train.recipe_files import load_recipe
 
     overrides = read_assignments("--set", set_, example="run.steps=1000")
@@ -96,22 +101,26 @@ def pretrain(
     from train.run import pretrain as run
 
     monitor = knn_monitor(resolved, knn_task, data=knn_data) if knn_task else None
-    first = rank_of() == 0
     with (
-        operated(operating, run=Path(out).name, rank=rank_of()) as registry,
+        operated(operating, partial(_figures, recipe=resolved, run=Path(out).name)) as figures,
         progress(disable=json_ or not first) as bar,
     ):
         if first:
             notice(describe(resolved))
         line = bar.add_task(resolved.name, total=resolved.run.steps or None, note="")
-        figures = _figures(registry, resolved, out) if first else None
+        training, streaming = figures or (None, None)
         pulse = Pulse()
+
+        def begin(step: int, steps: int) -> None:
+            log_step(step)
+            if training is not None:
+                training.start(step=step, steps=steps)
 
         def show(report: StepReport) -> None:
             bar.update(line, completed=report.step, total=report.steps, note=note(report.flat()))
-            log_as(operating.log_format, step=report.step)
-            if figures is not None:
-                figures.step(report)
+            log_step(report.step)
+            if training is not None:
+                training.step(report)
             if pulse.is_due() or report.step == report.steps:
                 log_event("step", **report.flat())
 
@@ -124,11 +133,12 @@ def pretrain(
                 out=Path(out) if home is None else home.local,
                 home=home,
                 resume=not fresh,
+                start=begin,
                 progress=show,
                 monitor=monitor,
                 say=notice,
                 stream=_opener(
-                    registry,
+                    streaming,
                     dataset=dataset,
                     accept_packing=accept_packing,
                     cache=cache,
@@ -171,16 +181,20 @@ def _home(out: str) -> RemoteFolder | None:
     return RemoteFolder(out) if is_remote(out) else None
 
 
-def _figures(registry: CollectorRegistry | None, recipe: Recipe, out: str) -> TrainingFigures | None:
-    if registry is None:
-        return None
+def _figures(
+    registry: CollectorRegistry, _file: Path | None, *, recipe: Recipe, run: str
+) -> tuple[TrainingFigures | None, StreamFigures]:
+    """Those of the run, which the first rank has, and those of this rank's stream."""
+    from infra.metrics.streaming import StreamFigures
     from infra.metrics.training import TrainingFigures
 
-    return TrainingFigures(registry, run=Path(out).name, global_batch=recipe.run.global_batch)
+    batch, rank = recipe.run.global_batch, rank_of()
+    training = TrainingFigures(registry, run=run, global_batch=batch) if rank == 0 else None
+    return training, StreamFigures(registry, run=run, rank=rank)
 
 
 def _opener(
-    registry: CollectorRegistry | None,
+    figures: StreamFigures | None,
     *,
     dataset: str | None,
     accept_packing: bool,
@@ -202,10 +216,8 @@ def _opener(
             cache=cache,
             cache_bytes=cache_bytes,
         )
-        if registry is not None and isinstance(stream, Stream):
-            from infra.metrics.streaming import StreamFigures
-
-            StreamFigures(registry, rank=rank).follow(stream.stats)
+        if figures is not None and isinstance(stream, Stream):
+            figures.follow(stream.stats)
         return stream
 
     return opened

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
-from infra.console import answer, emit, log_event, progress
+from infra.console import answer, emit, log_as, log_event, log_step, progress
 from shards.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from infra.metrics.streaming import StreamFigures
 
 
 def stream(
@@ -91,11 +97,17 @@ def stream(
     cache
         Folder that keeps blocks of remote shards for the next run.
     """
+    run = Path(dataset_or_lock).name
+    log_as(operating.log_format, run=run, rank=rank)
     from infra.measure import Meter
     from shards.stream.stream import Stream
 
     if keys and bench:
         raise ConfigError("--keys reads no image, --bench measures reading", hint="give one of them")
+    if num_batches is not None and num_batches < 1:
+        raise ConfigError(
+            f"--num-batches {num_batches} streams nothing", hint="give 1 or more; without it the epoch is streamed"
+        )
     source = Stream(
         dataset_or_lock,
         dataset=dataset,
@@ -114,32 +126,33 @@ def stream(
         cache=cache,
         num_epochs=epoch + 1,
     )
-    stop = min(start_batch + (num_batches or sys.maxsize), source.batches_per_epoch)
+    stop = min(start_batch + (sys.maxsize if num_batches is None else num_batches), source.batches_per_epoch)
     if keys:
         for _, index, names in source.walk_keys():
             sys.stdout.write(json.dumps(names) + "\n")
             if index + 1 == stop:
                 return
     meter = Meter()
-    run = Path(dataset_or_lock).name
-    with (
-        operated(operating, run=run, rank=rank) as registry,
-        progress(disable=json_) as bar,
-    ):
-        if registry is not None:
-            from infra.metrics.streaming import StreamFigures
-
-            StreamFigures(registry, rank=rank).follow(source.stats)
+    with operated(operating, partial(_figures, run=run, rank=rank)) as figures, progress(disable=json_) as bar:
+        if figures is not None:
+            figures.follow(source.stats)
         task = bar.add_task("streaming", total=stop - start_batch, note="")
         pulse = Pulse()
         for batch in source:
             meter.batch(len(batch.keys))
+            log_step(batch.index)
             if pulse.is_due():
                 log_event("batch", step=batch.index, images=meter.images, images_per_second=meter.images_per_second)
             bar.update(task, advance=1, note=meter.rate)
             if batch.index + 1 == stop:
                 break
     _report(source, meter, bench=bench, json_=json_)
+
+
+def _figures(registry: CollectorRegistry, _file: Path | None, *, run: str, rank: int) -> StreamFigures:
+    from infra.metrics.streaming import StreamFigures
+
+    return StreamFigures(registry, run=run, rank=rank)
 
 
 def mixture_of(by: str | None, temperature: float, weights: Sequence[str]) -> Any:

@@ -96,6 +96,7 @@ def _files(values: Values) -> Iterator[tuple[str, str]]:
     for name, role in values.kubernetes.roles.model_dump().items():
         facts[f"annotations.{name}"] = f'{{eks.amazonaws.com/role-arn: "{role}"}}' if role else "{}"
     facts["cache.gib"] = f"{0.8 * _mib(values.kubernetes.cache) / 1024:.1f}"  # compiled kernels lie beside the blocks
+    facts["pretrain.ports"] = "\n".join(_metrics_ports(values.pretrain.gpus))
     facts |= {**_reach(values), **_options("pretrain", values.pretrain.options, indent=20)}
     facts["slurm.submissions"] = "\n".join(_submissions(values))
     for path in sorted(_TEMPLATES.rglob("*")):
@@ -123,6 +124,13 @@ def _settings(values: Values) -> dict[str, str]:
     """Environment variables of every pod; an empty endpoint would not be AWS but an error."""
     endpoint = {"AWS_ENDPOINT_URL": values.storage.endpoint} if values.storage.endpoint else {}
     return {"AWS_REGION": values.storage.region, **endpoint, "BIOVFM_METRICS_ADDRESS": "0.0.0.0"}  # noqa: S104 - in a pod
+
+
+def _metrics_ports(num: int) -> Iterator[str]:
+    """The ports on which the processes of a node, one a GPU, answer Prometheus."""
+    for rank in range(num):
+        name = f"metrics-{rank}" if rank else "metrics"
+        yield f"                    - {{name: {name}, containerPort: {9400 + rank}}}"
 
 
 def _options(section: str, options: Sequence[str], *, indent: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.environment import whole_number
 from shards.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -31,10 +31,13 @@ class Outlet:
         address: Address that it listens on.
         file: A file that is written anew every `FILE_SECONDS`; the processes of a node write files beside each other,
             whose names carry their ranks. None for no file.
+
+    Raises:
+        ConfigError: There is no such port, the file does not end in `.prom`, or LOCAL_RANK holds no number.
     """
 
     def __init__(self, *, port: int | None = None, address: str = "127.0.0.1", file: Path | None = None) -> None:
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        rank = whole_number("LOCAL_RANK", 0)
         self.port = None if port is None else port + rank
         if self.port is not None and not (port and 0 < self.port <= _LAST_PORT):
             raise ConfigError(f"there is no --metrics-port {self.port}", hint=f"give one of 1 to {_LAST_PORT}")

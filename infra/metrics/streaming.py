@@ -33,11 +33,12 @@ class StreamFigures:
 
     Args:
         registry: Where it registers.
+        run: Name of the run's folder, or of what is streamed.
         rank: The stream's rank.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, rank: int) -> None:
-        self._rank = str(rank)
+    def __init__(self, registry: CollectorRegistry, *, run: str, rank: int) -> None:
+        self._labels = [run, str(rank)]
         self._ask: Callable[[], StreamStats] | None = None
         registry.register(self)  # a collector is whatever has `collect`
 
@@ -53,6 +54,6 @@ class StreamFigures:
             return
         stats = self._ask()
         for name, (field, text) in COUNTERS.items():
-            family = CounterMetricFamily(name, text, labels=["rank"])
-            family.add_metric([self._rank], float(getattr(stats, field)))
+            family = CounterMetricFamily(name, text, labels=["run", "rank"])
+            family.add_metric(self._labels, float(getattr(stats, field)))
             yield family

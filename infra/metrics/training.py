@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Gauge
 
     from train.record import StepReport
 
@@ -27,10 +27,11 @@ class TrainingFigures:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._global_batch = global_batch
+        self._run = run
 
         def gauge(name: str, text: str) -> Gauge:
-            found = Gauge(f"biovfm_train_{name}", text, ["run"], registry=registry)
-            return found.labels(run)
+            """It has no value until it is set: 0 would be a loss, and a step."""
+            return Gauge(f"biovfm_train_{name}", text, ["run"], registry=registry)
 
         def counter(name: str, text: str) -> Counter:
             found = Counter(f"biovfm_train_{name}", text, ["run"], registry=registry)
@@ -46,25 +47,32 @@ class TrainingFigures:
         self._images = counter("images", "Images learned from, over all ranks, by this attempt.")
         self._waited = counter("data_wait_seconds", "Time that steps waited for data.")
         self._skipped = counter("skipped_steps", "Steps that were not finite and changed nothing.")
-        self._run = run
         self._norms = Gauge("biovfm_train_gradient_norm", "Before clipping.", ["run", "module"], registry=registry)
         seconds = Histogram(
             "biovfm_train_step_duration_seconds", "Time of a step.", ["run"], buckets=_STEP_SECONDS, registry=registry
         )
         self._seconds = seconds.labels(run)
 
+    def start(self, *, step: int, steps: int) -> None:
+        """The run begins, or goes on, after so many of its steps."""
+        self._set(self._step, step)
+        self._set(self._steps, steps)
+
     def step(self, report: StepReport) -> None:
         """Another step."""
-        self._step.set(report.step)
-        self._steps.set(report.steps)
-        self._epoch.set(report.epoch)
-        self._loss.set(report.loss)
-        self._lr.set(report.lr)
-        self._stall.set(report.stall_share)
-        self._memory.set(report.memory_bytes)
+        self._set(self._step, report.step)
+        self._set(self._steps, report.steps)
+        self._set(self._epoch, report.epoch)
+        self._set(self._loss, report.loss)
+        self._set(self._lr, report.lr)
+        self._set(self._stall, report.stall_share)
+        self._set(self._memory, report.memory_bytes)
         self._images.inc(self._global_batch)
         self._waited.inc(report.stall_share * report.seconds)
         self._skipped.inc(int(report.skipped))
         self._seconds.observe(report.seconds)
         for module, value in report.grad_norms.items():
             self._norms.labels(self._run, module).set(value)
+
+    def _set(self, gauge: Gauge, value: float) -> None:
+        gauge.labels(self._run).set(value)

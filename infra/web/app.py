@@ -7,15 +7,16 @@ training.
 from __future__ import annotations
 
 import html
+from collections.abc import Collection
 from urllib.parse import quote as quote_url
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from infra.web.hosts import KnownHosts
 from infra.web.html import render_cards, render_page, render_table
 from infra.web.queries import Browser
 from shards.errors import BiovfmError, ShardError
@@ -29,13 +30,14 @@ _GRID = (
 _POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 
 
-def make_app(url: str, *, hosts: list[str], metrics: bool = False) -> Starlette:
+def make_app(url: str, *, hosts: Collection[str], metrics: bool = False) -> Starlette:
     """The application.
 
     Args:
         url: The dataset.
-        hosts: Host names under which it answers; others are refused, so that no web page reaches it by another name.
-        metrics: Also answer Prometheus at `/metrics`.
+        hosts: Host names under which it answers (`infra.web.hosts`); `*` for any.
+        metrics: Also answer Prometheus at `/metrics`, under every name: there are counts alone, and Prometheus asks by
+            the address of a pod.
 
     Raises:
         BiovfmError: There is no dataset at `url`.
@@ -49,7 +51,8 @@ def make_app(url: str, *, hosts: list[str], metrics: bool = False) -> Starlette:
         Route("/image/{key}", pages.image),
         Route("/rejects", pages.rejects),
     ]
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]
+    open_paths = ["/metrics"] if metrics else []
+    middleware = [Middleware(KnownHosts, names=hosts, open_paths=open_paths)]
     if metrics:
         from infra.metrics.exporter import new_registry
         from infra.metrics.pages import CountedRequests, DatasetFigures, metrics_route

@@ -17,7 +17,7 @@ from typing import Final
 from ingest.engines.base import Engine, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.job.parts import run_in_parts
-from ingest.job.report import Progress, Watcher
+from ingest.job.report import Progress, Tally, Watcher
 from ingest.job.share import Share
 from ingest.job.unit_writer import Prepared, UnitWriter
 from ingest.picture.fingerprint import fingerprint
@@ -79,10 +79,11 @@ def map_units(
         StoreError: What is staged comes back damaged again and again.
     """
     resumed = None
+    mapped: set[int] = set()
     if share is None:
         _forget_pending(dataset, context.job_id, staging)
     for _ in range(_TRIES):
-        reports, found = _map_missing(engine, context, staging, units, share=share, tell=tell)
+        reports, found = _map_missing(engine, context, staging, units, share=share, mapped=mapped, tell=tell)
         resumed = found if resumed is None else resumed
         if reports is None:
             return None, resumed
@@ -104,17 +105,33 @@ def _forget_pending(dataset: Dataset, job_id: str, staging: Staging) -> None:
 
 
 def _map_missing(
-    engine: Engine, context: MapContext, staging: Staging, units: Sequence[Unit], *, share: Share | None, tell: Watcher
+    engine: Engine,
+    context: MapContext,
+    staging: Staging,
+    units: Sequence[Unit],
+    *,
+    share: Share | None,
+    mapped: set[int],
+    tell: Watcher,
 ) -> tuple[Sequence[UnitReport] | None, int]:
+    """Map what is missing of this process's share; `mapped` are the units that it has mapped, and gets these too."""
     reports = staging.reports()
     resumed = len(reports)
-    left = [unit for unit in units if unit.index not in reports]
-    if share is not None:
-        left = [unit for unit in left if unit.index % share.num_tasks == share.task_index]
+    ours = [unit for unit in units if share is None or share.has(unit.index)]
+    left = [unit for unit in ours if unit.index not in reports]
+    others = reports.keys() - {unit.index for unit in ours}
+    earlier = Tally.of([report for index, report in reports.items() if index not in others | mapped])
+    mapped.update(unit.index for unit in left)
     Thread(target=import_module, args=("duckdb",)).start()  # settling needs it, and it is large
-    total = sum(len(unit.items) for unit in units)
+    total = sum(len(unit.items) for unit in ours)
+
+    def told(running: Collection[TaskEvent]) -> None:
+        done = Tally.of([report for index, report in reports.items() if index not in others])
+        tell(_progress(done, running, total, earlier))
+
+    told(())
     for running in run_in_parts(engine, map_unit, context, left, reports):
-        tell(_progress(reports.values(), running, total))
+        told(running)
     if share is not None:
         reports |= staging.reports()
     if any(unit.index not in reports for unit in units):
@@ -122,14 +139,15 @@ def _map_missing(
     return [reports[unit.index] for unit in units], resumed
 
 
-def _progress(done: Collection[UnitReport], running: Collection[TaskEvent], total: int) -> Progress:
+def _progress(done: Tally, running: Collection[TaskEvent], total: int, earlier: Tally) -> Progress:
     return Progress(
         stage="map",
-        done=sum(unit.files + unit.pending for unit in done) + sum(max(0, event.step) for event in running),
+        done=done.files + sum(max(0, event.step) for event in running),
         total=total,
-        kept=sum(unit.kept for unit in done),
-        rejected=sum(sum(unit.rejected.values()) for unit in done),
-        images=sum(unit.items for unit in done) + sum(max(0, event.beats - event.step - 1) for event in running),
+        kept=done.kept,
+        rejected=done.rejected,
+        images=done.images + sum(max(0, event.beats - event.step - 1) for event in running),
+        earlier=earlier,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 
@@ -21,16 +21,44 @@ Stage = Literal["list", "series", "map", "resolve", "promote", "commit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Counts of units that were mapped.
+
+    Attributes:
+        files: Raw files, those that could not be read included.
+        kept: Images staged.
+        rejected: Images and files rejected.
+        images: Images met.
+    """
+
+    files: int = 0
+    kept: int = 0
+    rejected: int = 0
+    images: int = 0
+
+    @classmethod
+    def of(cls, units: Collection[UnitReport]) -> Self:
+        """The sums over some units."""
+        return cls(
+            files=sum(unit.files + unit.pending for unit in units),
+            kept=sum(unit.kept for unit in units),
+            rejected=sum(sum(unit.rejected.values()) for unit in units),
+            images=sum(unit.items for unit in units),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a job is.
+    """How far a job is; where tasks share it, how far this task's share is.
 
     Attributes:
         stage: What is being done.
-        done: Raw files read (`map`) or shards made (`promote`).
+        done: Raw files read (`map`) or shards made (`promote`), by earlier attempts too.
         total: All of them; 0 while unknown.
         kept: Images staged so far.
         rejected: Images and files rejected so far.
         images: Images met so far, those of files that are still being read included.
+        earlier: What of these counts earlier attempts did (`map`).
     """
 
     stage: Stage
@@ -39,6 +67,7 @@ class Progress:
     kept: int = 0
     rejected: int = 0
     images: int = 0
+    earlier: Tally = Tally()
 
 
 Watcher = Callable[[Progress], None]

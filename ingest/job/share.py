@@ -27,3 +27,7 @@ class Share:
             raise ConfigError(
                 f"task index {self.task_index} is not in 0 … {self.num_tasks - 1}", hint="indices count from 0"
             )
+
+    def has(self, index: int) -> bool:
+        """Whether this process maps the unit of an index."""
+        return index % self.num_tasks == self.task_index

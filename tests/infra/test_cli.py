@@ -121,6 +121,14 @@ def test_streams_can_be_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["stream", dataset.url, "--keys", "--weight", "CT=1"]) == 2
 
 
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_a_stream_of_no_batches_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "data", "--global-batch", "24", "--keys", f"--num-batches={number}"]) == 2
+    assert capsys.readouterr().err == (
+        f"biovfm: --num-batches {number} streams nothing — give 1 or more; without it the epoch is streamed\n"
+    )
+
+
 @pytest.mark.slow
 def test_stream_measures_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = small_dataset(tmp_path / "data")

@@ -12,7 +12,7 @@ import pytest
 
 from infra import cli
 from infra.cli import main
-from infra.console import answer_table, log_as, stderr
+from infra.console import answer_table, log_as, log_step, stderr
 from ingest.source.spec import catalogue_ids
 from shards.dataset.dataset import Dataset
 from shards.files import write_bytes
@@ -136,6 +136,10 @@ def test_in_json_logs_every_line_is_an_object(tmp_path: Path, capsys: pytest.Cap
         ("info", "biovfm: waiting for a store for 5 s", "a"),
         ("warning", "warning: slow", "a"),
     ]
+    log_step(7)
+    sys.stderr.write("warning: slow\n")
+    assert [line["step"] for line in lines] == [None] * 2
+    assert json.loads(capsys.readouterr().err)["step"] == 7
     assert main(["ingest", "nosuch", str(tmp_path), str(tmp_path / "data"), "--log-format", "json"]) == 1
     assert main(["ingest", "nosuch", "--bogus", "1", "--log-format=json"]) == 2
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

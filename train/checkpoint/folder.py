@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from shards.environment import whole_number
 from shards.errors import BiovfmError, CheckpointError
 from shards.store import open_store
 from train.checkpoint import mirror
@@ -67,7 +68,7 @@ class Checkpoints:
         self._mirror = open_store(config.url) if config.url else None
         # its own group: the writer's thread must not mix its collectives with the training's
         self._group: Any = _own_group() if dist.is_initialized() else None
-        self._place_in_node = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._place_in_node = whole_number("LOCAL_RANK", 0), whole_number("LOCAL_WORLD_SIZE", 1, least=1)
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, here or in the mirror; every rank gets the same one.

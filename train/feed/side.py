@@ -6,7 +6,6 @@ every event has happened when it is recorded: the same path with nothing to wait
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from shards.environment import whole_number
 
 __all__ = ["CudaSide", "Event", "HostSide", "Side", "open_side", "own_device"]
 
@@ -175,9 +176,13 @@ class CudaSide:
 
 
 def own_device() -> torch.device:
-    """Where this process computes: the GPU of its `LOCAL_RANK`, or the CPU."""
+    """Where this process computes: the GPU of its `LOCAL_RANK`, or the CPU.
+
+    Raises:
+        ConfigError: The variable holds no number.
+    """
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", whole_number("LOCAL_RANK", 0))
     return torch.device("cpu")
 
 

@@ -128,6 +128,17 @@ def test_training_asks_for_its_gpus_and_runs_torchrun_on_every_node(out: Path) -
     assert "--set=run.unit_images=32" in container["args"]
 
 
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_every_process_of_a_training_node_has_a_port_for_its_figures(gpus: int, tmp_path: Path) -> None:
+    render(changed(pretrain={"gpus": gpus}), tmp_path)
+    (jobset,) = [manifest for manifest in manifests(tmp_path) if manifest["kind"] == "JobSet"]
+    (pod,) = pods(jobset)
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports.pop("rendezvous") == 29500
+    assert list(ports) == ["metrics", *(f"metrics-{rank}" for rank in range(1, gpus))]
+    assert list(ports.values()) == list(range(9400, 9400 + gpus))
+
+
 def test_commands_in_manifests_have_the_options_that_they_use(out: Path) -> None:
     """Each is given to the real command line, which must find nothing to say about its options."""
     from infra.cli import build
@@ -143,6 +154,19 @@ def test_commands_in_manifests_have_the_options_that_they_use(out: Path) -> None
     assert len(found) >= 3
     for words in found:
         build(words[0]).parse_args(words, exit_on_error=False, print_error=False)
+
+
+def test_the_pages_are_scraped_and_answer_by_the_names_of_the_cluster(out: Path) -> None:
+    (serve,) = [one for one in manifests(out) if one["kind"] == "Deployment"]
+    template = serve["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    port = {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}
+    assert template["metadata"]["annotations"] == port
+    fields = {one["name"]: one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"]}
+    assert fields == {"POD_IP": "status.podIP"}
+    names = {word.removeprefix("--allow-host=") for word in container["args"] if word.startswith("--allow-host=")}
+    service = ("serve", "serve.biovfm", "serve.biovfm.svc", "serve.biovfm.svc.cluster.local")
+    assert names == {"$(POD_IP)", *service}
 
 
 @pytest.mark.process
@@ -446,6 +470,8 @@ def test_compose_is_yaml_with_every_service_confined(out: Path) -> None:
     assert tree["services"]["serve"]["ports"] == ["127.0.0.1:8080:8080"]
     assert "-bucket=biovfm" in tree["services"]["s3"]["command"]  # else there would be none
     assert "s3://biovfm/data" in tree["services"]["serve"]["command"]
+    words = tree["services"]["serve"]["command"]
+    assert words[words.index("--allow-host") + 1] == "serve"
 
 
 def test_no_placeholder_is_left_and_rendering_twice_is_the_same(out: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from tests.shards.builders import small_dataset
 
 PATH = Path(__file__).parents[3] / "infra" / "deploy" / "grafana" / "biovfm.json"
 TEXT = PATH.read_text(encoding="utf-8")
-QUERIES = [target["expr"] for panel in json.loads(TEXT)["panels"] for target in panel.get("targets", ())]
+BOARD = json.loads(TEXT)
+QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
 
 
 def lost(given: Any, kept: Any, where: str = "") -> list[str]:
@@ -56,10 +57,10 @@ def test_grafanas_model_knows_every_key() -> None:
 def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """What all exporters offer."""
     registry = CollectorRegistry()
-    StreamFigures(registry, rank=0).follow(StreamStats)
+    StreamFigures(registry, run="a", rank=0).follow(StreamStats)
     TrainingFigures(registry, run="a", global_batch=8)
     report = JobReport(job_id="j", source="s", dataset="d", version=0, reasons={"blank": 1})
-    IngestFigures(registry, source="s").finish(report)
+    IngestFigures(registry, source="s").finish(report, failed=False)
     CountedRequests(None, registry=registry, routes=[])  # type: ignore[arg-type]
     DatasetFigures(registry, Browser(small_dataset(tmp_path_factory.mktemp("data") / "d").url).summary)
     return {name for family in registry.collect() for name in names_of(family)}
@@ -77,6 +78,18 @@ def test_a_query_is_promql_over_figures_that_exist(query: str, names: set[str]) 
     asked = set(re.findall(r"\bbiovfm_\w+", plain))
     assert asked
     assert asked <= names
+
+
+def test_the_run_is_chosen_among_all_runs_and_holds_for_training_and_streams() -> None:
+    (run,) = [variable for variable in BOARD["templating"]["list"] if variable["name"] == "run"]
+    wanted = re.fullmatch(r"label_values\((.+), run\)", run["query"])
+    assert wanted
+    promql_parser.parse(wanted[1])
+    assert "train_step" in wanted[1]
+    assert "stream_batches_total" in wanted[1]
+    for query in QUERIES:
+        figures = re.findall(r"\bbiovfm_(?:train|stream)_\w+", query)
+        assert query.count('{run=~"$run"}') == len(figures)
 
 
 def test_every_part_is_shown() -> None:

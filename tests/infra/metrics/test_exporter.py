@@ -63,6 +63,12 @@ def test_processes_of_a_node_take_ports_and_files_of_their_own(monkeypatch: pyte
     assert (outlet.port, outlet.file) == (9403, Path("run-rank3.prom"))
 
 
+def test_a_place_in_the_node_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 'x'"):
+        Outlet(port=9400)
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not end in \.prom"):
         Outlet(file=tmp_path / "run.txt")

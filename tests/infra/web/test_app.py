@@ -99,10 +99,12 @@ def test_metrics_count_requests_by_route(dataset: Dataset) -> None:
             get(f"{base}{path}")
         status, body = get(f"{base}/metrics")
         asked = get(f"{base}/metrics", Accept="application/openmetrics-text; version=1.0.0")[1].decode()
+        by_another_name = [get(f"{base}{path}", Host="10.1.2.3:8080")[0] for path in ("/metrics", "/")]
     finally:
         server.should_exit = True
         thread.join()
     assert status == 200
+    assert by_another_name == [200, 400]
     found = {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(body.decode())

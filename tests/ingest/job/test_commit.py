@@ -204,23 +204,6 @@ def test_tasks_that_share_a_job_make_the_same_dataset(raw: Path, tmp_path: Path)
     assert str(tables(tmp_path / "d")) == str(tables(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("environment", [{"SLURM_ARRAY_TASK_ID": "5"}, {"JOB_COMPLETION_INDEX": "1"}])
-def test_task_index_is_read_from_the_scheduler(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from infra.commands.ingest import _share
-
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert _share(None, None) is None
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
-        monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "4")
-        assert _share(None, None) == Share(num_tasks=3, task_index=1)
-    else:
-        assert _share(2, None) == Share(num_tasks=2, task_index=1)
-    with pytest.raises(ConfigError):
-        Share(num_tasks=2, task_index=2)
-
-
 @pytest.mark.slow
 def test_a_data_list_recreates_its_selection(raw: Path, tmp_path: Path) -> None:
     run_job(public_spec(), str(raw), str(tmp_path / "whole"), workers=0, settings=SETTINGS)
