@@ -14,6 +14,7 @@ from shards.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
 __all__ = ["Outlet", "exporting", "new_registry"]
 
@@ -104,12 +105,22 @@ def exporting(registry: CollectorRegistry, outlet: Outlet) -> Iterator[None]:
             writer.join()
 
 
+class _OwnFigures:
+    """A registry without the `process_…` figures: node_exporter has its own, and refuses others of the same names."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        return (metric for metric in self._registry.collect() if not metric.name.startswith("process_"))
+
+
 def _write(registry: CollectorRegistry, path: Path) -> None:
     from prometheus_client import write_to_textfile
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_to_textfile(str(path), registry)
+        write_to_textfile(str(path), _OwnFigures(registry))
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}", hint="check --metrics-file and the free space"

@@ -55,6 +55,7 @@ def test_the_file_holds_the_last_figures(tmp_path: Path) -> None:
     families = {family.name: family for family in parse_text(path.read_text())}
     assert families["biovfm_test_things"].samples[0].value == 5
     assert [file.name for file in path.parent.iterdir()] == ["job.prom"]
+    assert not [name for name in families if name.startswith("process_")]  # node_exporter has figures of that name
 
 
 def test_processes_of_a_node_take_ports_and_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
