@@ -196,14 +196,15 @@ def progress(*, disable: bool = False) -> Progress:
     """A progress bar on standard error; silent when disabled, without a terminal, and in JSON logs."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = stderr()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        console=stderr(),
-        disable=disable or logs_json(),
+        console=console,
+        disable=disable or logs_json() or not console.is_terminal,  # a file would get the last state of every bar
     )
 
 

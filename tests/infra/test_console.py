@@ -146,3 +146,11 @@ def test_in_json_logs_every_line_is_an_object(tmp_path: Path, capsys: pytest.Cap
     assert [line["level"] for line in lines] == ["error", "error"]
     assert main(["ingest", "nosuch", str(tmp_path), str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("biovfm: no source 'nosuch'")
+
+
+def test_a_bar_leaves_no_line_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    from infra.console import progress
+
+    with progress() as bar:
+        bar.update(bar.add_task("commit", total=2, note=""), advance=1)
+    assert capsys.readouterr().err == ""
