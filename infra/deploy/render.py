@@ -153,14 +153,17 @@ def _reach(values: Values) -> dict[str, str]:
         "training.write": [runs],
         "pages.read": [dataset],
     }
-    folders = {
-        name: sorted({url.removeprefix("s3://") for url in urls if url.startswith("s3://")})
-        for name, urls in reach.items()
-    }
+    folders = {name: sorted({_folder(url) for url in urls if url.startswith("s3://")}) for name, urls in reach.items()}
     bucket = f"{values.storage.bucket}/"
     prefix = dataset.removeprefix(f"s3://{bucket}") if dataset.startswith(f"s3://{bucket}") else "data"
     lists = {f"reach.{name}": json.dumps(found) for name, found in folders.items()}
     return {**lists, "prefix.dataset": prefix}
+
+
+def _folder(url: str) -> str:
+    """`bucket/path` of a folder; a whole bucket is all that is in it."""
+    path = url.removeprefix("s3://")
+    return path if "/" in path else f"{path}/*"
 
 
 def _submissions(values: Values) -> Iterator[str]:

@@ -293,10 +293,16 @@ def changed(**changes: dict[str, Any]) -> Values:
 def test_roles_reach_the_dataset_and_the_runs_that_the_values_name(tmp_path: Path) -> None:
     storage = {"bucket": "ours", "dataset": "s3://ours/sets/v1"}
     pretrain = {"data": "/locks/a.lock.yaml", "out": "s3://ours/trained/2026/a"}
-    ingest = {"sources": [{"source": "a", "raw": "s3://theirs/raw/a/"}, {"source": "b", "raw": "https://h/b.zip"}]}
+    ingest = {
+        "sources": [
+            {"source": "a", "raw": "s3://theirs/raw/a/"},
+            {"source": "b", "raw": "https://h/b.zip"},
+            {"source": "c", "raw": "s3://all"},
+        ]
+    }
     render(changed(storage=storage, pretrain=pretrain, ingest=ingest), tmp_path)
     text = (tmp_path / "terraform" / "main.tf").read_text()
-    assert 'ingest   = { read = ["ours/sets/v1", "theirs/raw/a"], write = ["ours/sets/v1"] }' in text
+    assert 'ingest   = { read = ["all/*", "ours/sets/v1", "theirs/raw/a"], write = ["ours/sets/v1"] }' in text
     assert 'training = { read = ["ours/sets/v1", "ours/trained/2026"], write = ["ours/trained/2026"] }' in text
     assert 'prefix = "sets/v1/staging/"' in text
 
