@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from infra.reports.cards.shard_files import ShardFiles, shard_files
 from shards.dataset.columns import ColumnFacts, describe_columns
 from shards.dataset.dataset import Dataset
 from shards.subset.chosen import samples
@@ -68,7 +69,8 @@ class CardFacts:
         num_bytes: Bytes of the images as they are stored.
         modalities: Modality → images.
         sources: Per source.
-        shards: Paths of the shards that hold them.
+        num_shards: Shards that hold them.
+        shards: How these are named.
         others: Images of these shards that are not part of it.
         encoding: How images are stored.
         pipeline_version: Of the ingest pipeline; None where it is not known.
@@ -86,7 +88,8 @@ class CardFacts:
     num_bytes: int
     modalities: Mapping[str, int]
     sources: Sequence[SourceFacts]
-    shards: Sequence[str]
+    num_shards: int
+    shards: ShardFiles
     others: int
     encoding: Mapping[str, Any]
     pipeline_version: int | None
@@ -142,7 +145,8 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
         num_bytes=totals[1],
         modalities=_sum(by_tag, 1),
         sources=_sources(rows, by_tag, groups),
-        shards=shards,
+        num_shards=len(shards),
+        shards=shard_files(rows.dataset.store, shards),
         others=held - totals[0],
         encoding=dict(rows.dataset.settings.get("encoding", {})),
         pipeline_version=rows.dataset.settings.get("pipeline_version"),

@@ -1,7 +1,7 @@
 """A card for the Hugging Face Hub: Markdown behind a YAML head by which `datasets` loads the shards.
 
-The head names the shards per configuration, and the features, since the reader would infer them from the first five
-samples: a field that is empty there, or another picture format later, would break the loading.
+The head names the shards per configuration (see `shard_files`), and the features, since the reader would infer them
+from the first five samples: a field that is empty there, or another picture format later, would break the loading.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ _LARGER: Final = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"))
 
 def hugging_face(facts: CardFacts) -> str:
     """The text of `README.md` in the dataset's folder."""
-    names = {"default": _files(facts, "")} | {
-        modality_folder(modality): _files(facts, modality_folder(modality)) for modality in facts.modalities
-    }
+    folders = [modality_folder(modality) for modality in facts.modalities]
+    names = {"default": list(facts.shards.paths)} | {folder: facts.shards.of(folder) for folder in folders}
     head: dict[str, Any] = {
         "pretty_name": facts.title,
         "license": _licence(facts),
         "task_categories": ["image-feature-extraction"],
-        "tags": ["medical", "webdataset", *(modality_folder(modality) for modality in facts.modalities)],
+        "tags": ["medical", "webdataset", *folders],
         "size_categories": [_size(facts.samples)],
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": files}]} for name, files in names.items()
@@ -41,13 +40,6 @@ def hugging_face(facts: CardFacts) -> str:
         "dataset_info": [{"config_name": name, "features": _features()} for name in names],
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{markdown(facts)}"
-
-
-def _files(facts: CardFacts, folder: str) -> list[str]:
-    """The shards of a modality: by a pattern for a whole dataset, one by one for a subset."""
-    if facts.lock is None:
-        return [f"shards/*/{folder or '*'}/*.tar"]
-    return [shard for shard in facts.shards if not folder or shard.split("/")[2] == folder]
 
 
 def _features() -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def _content(facts: CardFacts) -> Iterator[str]:
     )
     narrow, wide, low, high = facts.sizes
     yield (
-        f"\n{len(facts.shards):,} WebDataset shards (tar), {facts.num_bytes / 1e6:,.1f} MB of images; "
+        f"\n{facts.num_shards:,} WebDataset shards (tar), {facts.num_bytes / 1e6:,.1f} MB of images; "
         f"{narrow} to {wide} px wide, {low} to {high} px high. Groups are patients, volumes, videos or slides."
     )
     if facts.others:

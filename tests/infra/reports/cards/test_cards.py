@@ -13,8 +13,12 @@ from infra.reports.cards.croissant import croissant
 from infra.reports.cards.facts import CLASSES, class_of, gather
 from infra.reports.cards.hugging_face import hugging_face
 from infra.reports.cards.markdown import markdown
+from ingest.withdrawal.choose import Asked
+from ingest.withdrawal.withdraw import withdraw
+from shards.dataset import Dataset
 from shards.subset import Selection, create
 from tests.ingest.material import encoded, photo, write_folder
+from tests.ingest.withdrawal.material import SECRET, group_of, take_in, write_patients
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,6 @@ def test_markdown_counts_and_names_each_unknown(url: str) -> None:
 
 
 def test_a_lock_s_card_counts_the_lock(url: str, tmp_path: Path) -> None:
-    from shards.dataset import Dataset
-
     path = tmp_path / "some.lock.yaml"
     create(Dataset.open(url), Selection(count=2)).write(path)
     facts = gather(path)
@@ -56,7 +58,7 @@ def test_a_lock_s_card_counts_the_lock(url: str, tmp_path: Path) -> None:
     assert facts.lock is not None
     assert facts.lock.digest in markdown(facts)
     head = yaml.safe_load(hugging_face(facts).split("---\n")[1])
-    assert head["configs"][0]["data_files"][0]["path"] == list(facts.shards)
+    assert head["configs"][0]["data_files"][0]["path"] == list(facts.shards.paths)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,8 @@ def test_croissant_is_valid_for_its_own_library(url: str, tmp_path: Path) -> Non
     assert document.metadata.name == "data"
     assert document.metadata.ctx.issues.errors == set()
     assert document.metadata.data_biases
+    (shards,) = (one for one in document.metadata.distribution if one.uuid == "shards")
+    assert sorted(shards.includes) == sorted(str(path.relative_to(url)) for path in Path(url, "shards").rglob("*.tar"))
 
 
 @pytest.mark.slow
@@ -121,3 +125,27 @@ def test_datasets_loads_the_shards_by_the_card(url: str, tmp_path: Path, monkeyp
     image = row["png"] or row["jpg"]
     assert (image.width, image.height) == (row["json"]["width"], row["json"]["height"])
     assert len(datasets.load_dataset(url, "us", split="train", cache_dir=str(tmp_path / "cache"))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_no_card_names_a_shard_of_an_older_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data = str(tmp_path / "d")
+    take_in(write_patients(tmp_path / "raw"), data)
+    dataset = Dataset.open(data)
+    gone = dataset.query("SELECT key FROM samples WHERE group_id = ?", params=[group_of(dataset, "patient-1")])
+    withdraw(dataset, Asked(groups=("patient-1",)), SECRET)
+    left = set(dataset.query("SELECT key FROM samples")["key"].to_pylist())
+    assert main(["card", data, "--format", "hf", "--out", str(tmp_path / "d" / "README.md")]) == 0
+    assert "1 further shard of older versions" in capsys.readouterr().err
+    for name in ("default", "fundus"):
+        loaded = datasets.load_dataset(data, name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert sorted(loaded["__key__"]) == sorted(left)
+    assert left.isdisjoint(gone["key"].to_pylist())
+    (shard,) = set(dataset.query("SELECT shard FROM samples")["shard"].to_pylist())
+    (_, shards, *_) = json.loads(croissant(gather(data)))["distribution"]
+    assert shards["includes"] == [shard]
