@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from infra.reports.cards.licences import UNKNOWN, classes_of
 from infra.reports.cards.shard_files import ShardFiles, shard_files
 from shards.dataset.columns import ColumnFacts, describe_columns
 from shards.dataset.dataset import Dataset
 from shards.subset.chosen import samples
 from shards.subset.data_list import OpenRows, open_rows
 from shards.subset.lock import Lock, is_lock
-
-UNKNOWN: Final = "unknown"
-CLASSES: Final[Mapping[str, str]] = {
-    "any use": "commercial use, changes and redistribution are allowed",
-    "non-commercial": "redistribution is allowed, commercial use is not",
-    "no derivatives": "redistribution is allowed, changed copies are not; stored images are changed copies",
-    "not to be redistributed": "the source alone may hand out the images, or on request",
-    UNKNOWN: "nothing is known; ask before use",
-}
-"""Class of licences → what it allows, in few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +28,8 @@ class SourceFacts:
         samples: Images of it.
         groups: Patients, volumes, videos or slides.
         modalities: Modality → images.
-        licences: Licence → images.
-        licence_class: One of `CLASSES`.
+        licences: Licence → images, most first.
+        licence_classes: Licence → its class (`infra.reports.cards.licences.CLASSES`).
         deidentified: Whether it is published de-identified.
         rejects: Reason → images that were not taken.
     """
@@ -51,7 +42,7 @@ class SourceFacts:
     groups: int
     modalities: Mapping[str, int]
     licences: Mapping[str, int]
-    licence_class: str
+    licence_classes: Mapping[str, str]
     deidentified: bool
     rejects: Mapping[str, int]
 
@@ -100,12 +91,12 @@ class CardFacts:
 
     @property
     def unknown_licences(self) -> list[str]:
-        """One line per source of which images have no known licence."""
+        """One line per source and licence that says nothing, or of which it is not known what it allows."""
         return [
-            f"{one.source}: {one.licences.get(UNKNOWN, one.samples):,} images without a known licence; "
-            f"ask at {one.url or 'where they came from'}"
+            f"{one.source}: {num:,} images {_unknown(licence)}; ask at {one.url or 'where they came from'}"
             for one in self.sources
-            if UNKNOWN in one.licences or one.licence_class == UNKNOWN
+            for licence, num in one.licences.items()
+            if licence == UNKNOWN or one.licence_classes[licence] == UNKNOWN
         ]
 
 
@@ -157,6 +148,12 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
     )
 
 
+def _unknown(licence: str) -> str:
+    if licence.lower().startswith(UNKNOWN):
+        return "without a known licence"
+    return f"under {licence!r}, of which it is not known what it allows"
+
+
 def _sum(rows: Sequence[tuple[str, str, str, int]], column: int) -> dict[str, int]:
     """Images by one of the columns, most first."""
     found: dict[str, int] = {}
@@ -186,7 +183,7 @@ def _sources(
                 groups=groups.get(source, 0),
                 modalities=_sum(mine, 1),
                 licences=licences,
-                licence_class=class_of(next(iter(licences)), spec.get("terms", {})),
+                licence_classes=classes_of(licences, spec),
                 deidentified=bool(spec.get("deidentified", False)),
                 rejects=rejects.get(source, {}),
             )
@@ -220,22 +217,3 @@ def _rejects(dataset: Dataset) -> dict[str, dict[str, int]]:
     for row in rows:
         found.setdefault(row["source"], {})[row["reason"]] = row["num"]
     return found
-
-
-def class_of(licence: str, terms: Mapping[str, str]) -> str:
-    """The class of a licence, by what its terms say, else by its name.
-
-    Args:
-        licence: SPDX identifier or name.
-        terms: `commercial`, `derivatives` and `redistribution` as `ingest.source.spec.Terms` has them.
-    """
-    name = licence.upper().replace(" ", "-")
-    said = {word: terms.get(word, UNKNOWN) for word in ("commercial", "derivatives", "redistribution")}
-    if said["redistribution"] in ("forbidden", "on-request"):
-        return "not to be redistributed"
-    if said["commercial"] == "forbidden" or "-NC" in name:
-        return "non-commercial"
-    if said["derivatives"] == "forbidden" or "-ND" in name:
-        return "no derivatives"
-    free = name.startswith(("CC0", "CC-BY", "PDDL", "ODC-BY", "MIT", "APACHE", "BSD", "PUBLIC-DOMAIN"))
-    return "any use" if free or set(said.values()) == {"allowed"} else UNKNOWN

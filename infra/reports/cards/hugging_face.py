@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import yaml
 
-from infra.reports.cards.facts import UNKNOWN, CardFacts
+from infra.reports.cards.facts import CardFacts
+from infra.reports.cards.licences import UNKNOWN, class_of
 from infra.reports.cards.markdown import markdown
 from shards.schema import modality_folder
 
@@ -22,6 +23,15 @@ _INTEGERS: Final = ("width", "height", "channels", "bit_depth", "raw_width", "ra
 _REALS: Final = ("window_center", "window_width")
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGER: Final = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"))
+_COMMONS: Final = ("BY", "BY-SA", "BY-NC", "BY-ND", "BY-NC-SA", "BY-NC-ND")
+_EDITIONS: Final = ("2.0", "2.5", "3.0", "4.0")
+_HUB: Final = {
+    **{name: name.lower() for kind in _COMMONS for name in (f"CC-{kind}-{number}" for number in _EDITIONS)},
+    **{name: name.lower() for name in ("CC0-1.0", "MIT", "APACHE-2.0", "BSD-2-CLAUSE", "BSD-3-CLAUSE")},
+    "PDDL-1.0": "pddl",
+    "ODC-BY-1.0": "odc-by",
+}
+"""SPDX identifier → the Hub's."""
 
 
 def hugging_face(facts: CardFacts) -> str:
@@ -54,10 +64,17 @@ def _features() -> list[dict[str, Any]]:
 
 
 def _licence(facts: CardFacts) -> str:
-    """The Hub's word for the licence where all images have the same known one, else `other`."""
-    names = {name for one in facts.sources for name in one.licences}
-    only = next(iter(names)).lower() if len(names) == 1 else "other"
-    return UNKNOWN if only == UNKNOWN else only if only.startswith(("cc", "mit", "apache", "pddl", "odc")) else "other"
+    """The Hub's word for the licence where all images have the same known one and may be used as it says, else `other`.
+
+    Some of a source's terms may be stricter than the licence that its images have.
+    """
+    classes = {pair for one in facts.sources for pair in one.licence_classes.items()}
+    if len(classes) != 1:
+        return "other"
+    ((name, found),) = classes
+    if name == UNKNOWN:
+        return UNKNOWN
+    return _HUB.get(name.upper(), "other") if found == class_of(name, {}) else "other"
 
 
 def _size(num: int) -> str:

@@ -10,14 +10,16 @@ import yaml
 
 from infra.cli import main
 from infra.reports.cards.croissant import croissant
-from infra.reports.cards.facts import CLASSES, class_of, gather
+from infra.reports.cards.facts import gather
 from infra.reports.cards.hugging_face import hugging_face
 from infra.reports.cards.markdown import markdown
+from ingest.job.run import run_job
 from ingest.withdrawal.choose import Asked
 from ingest.withdrawal.withdraw import withdraw
 from shards.dataset import Dataset
+from shards.dataset.summary import summarise
 from shards.subset import Selection, create
-from tests.ingest.material import encoded, photo, write_folder
+from tests.ingest.material import encoded, photo, public_spec, write_folder
 from tests.ingest.withdrawal.material import SECRET, group_of, take_in, write_patients
 
 
@@ -41,7 +43,7 @@ def test_markdown_counts_and_names_each_unknown(url: str) -> None:
     text = markdown(gather(url))
     assert "A dataset of 11 two-dimensional biomedical images of 2 sources (CT 7, US 4)." in text
     assert "| known | CT | 7 | 7 |" in text
-    assert "- **any use**" in text
+    assert "- **any use** (commercial use, changes and redistribution are allowed): known (CC-BY-4.0: 7)" in text
     assert "- other: 4 images without a known licence; ask at where they came from" in text
     assert "| known | duplicate | 1 |" in text
     assert "1 duplicate" in text
@@ -59,24 +61,6 @@ def test_a_lock_s_card_counts_the_lock(url: str, tmp_path: Path) -> None:
     assert facts.lock.digest in markdown(facts)
     head = yaml.safe_load(hugging_face(facts).split("---\n")[1])
     assert head["configs"][0]["data_files"][0]["path"] == list(facts.shards.paths)
-
-
-@pytest.mark.parametrize(
-    ("licence", "terms", "found"),
-    [
-        ("CC0-1.0", {}, "any use"),
-        ("CC-BY-NC-4.0", {}, "non-commercial"),
-        ("CC BY-ND 4.0", {}, "no derivatives"),
-        ("CC-BY-4.0", {"redistribution": "on-request"}, "not to be redistributed"),
-        ("own terms", {"commercial": "forbidden", "redistribution": "allowed"}, "non-commercial"),
-        ("own terms", dict.fromkeys(("commercial", "derivatives", "redistribution"), "allowed"), "any use"),
-        ("own terms", {}, "unknown"),
-        ("unknown", {}, "unknown"),
-    ],
-)
-def test_classes_of_licences(licence: str, terms: dict[str, str], found: str) -> None:
-    assert class_of(licence, terms) == found
-    assert found in CLASSES
 
 
 @pytest.mark.slow
@@ -149,3 +133,25 @@ def test_no_card_names_a_shard_of_an_older_version(
     (shard,) = set(dataset.query("SELECT shard FROM samples")["shard"].to_pylist())
     (_, shards, *_) = json.loads(croissant(gather(data)))["distribution"]
     assert shards["includes"] == [shard]
+
+
+@pytest.mark.slow
+def test_each_licence_of_a_source_has_its_class_and_count(tmp_path: Path) -> None:
+    terms = ["CC-BY-4.0"] * 3 + ["CC-BY-NC-4.0"] * 2 + ["CC-BY (research only)"]
+    files = {f"{n}.png": encoded(photo(n)) for n in range(6)}
+    rows = "".join(f"{n}.png,{licence}\n" for n, licence in enumerate(terms))
+    raw = write_folder(tmp_path / "raw", {**files, "table.csv": f"file,terms\n{rows}".encode()})
+    table = {"path": "table.csv", "key": "file", "licence": "terms"}
+    spec = public_spec("mixed", layout={"tables": [table]})
+    run_job(spec, str(raw), str(tmp_path / "d"), workers=0)
+    facts = gather(tmp_path / "d")
+    text = markdown(facts)
+    assert "- **any use** (commercial use, changes and redistribution are allowed): mixed (CC-BY-4.0: 3)\n" in text
+    assert "- **non-commercial** (redistribution is allowed, commercial use is not): mixed (CC-BY-NC-4.0: 2)\n" in text
+    assert "- **unknown** (nothing is known; ask before use): mixed (CC-BY (research only): 1)\n" in text
+    assert "- mixed: 1 images under 'CC-BY (research only)', of which it is not known what it allows; ask at" in text
+    assert yaml.safe_load(hugging_face(facts).split("---\n")[1])["license"] == "other"
+    by_source = summarise(Dataset.open(str(tmp_path / "d"))).by_source
+    assert [(row["licence"], row["samples"]) for row in by_source] == [
+        *(("CC-BY-4.0", 3), ("CC-BY-NC-4.0", 2), ("CC-BY (research only)", 1)),
+    ]
