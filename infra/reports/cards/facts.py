@@ -10,7 +10,7 @@ from typing import Any
 from infra.reports.cards.licences import UNKNOWN, classes_of
 from infra.reports.cards.shard_files import ShardFiles, shard_files
 from shards.dataset.columns import ColumnFacts, describe_columns
-from shards.dataset.dataset import Dataset
+from shards.dataset.left_out import left_out
 from shards.subset.chosen import samples
 from shards.subset.data_list import OpenRows, open_rows
 from shards.subset.lock import Lock, is_lock
@@ -31,7 +31,7 @@ class SourceFacts:
         licences: Licence → images, most first.
         licence_classes: Licence → its class (`infra.reports.cards.licences.CLASSES`).
         deidentified: Whether it is published de-identified.
-        rejects: Reason → images that were not taken.
+        rejects: Reason → images that the jobs before this version did not take.
     """
 
     source: str
@@ -166,8 +166,8 @@ def _sum(rows: Sequence[tuple[str, str, str, int]], column: int) -> dict[str, in
 def _sources(
     rows: OpenRows, by_tag: Sequence[tuple[str, str, str, int]], groups: Mapping[str, int]
 ) -> list[SourceFacts]:
-    specs = _specs(rows.dataset)
-    rejects = _rejects(rows.dataset)
+    specs = _specs(rows)
+    rejects = left_out(rows.dataset, rows.version)
     found = []
     for source in sorted({row[0] for row in by_tag}):
         mine = [row for row in by_tag if row[0] == source]
@@ -191,29 +191,13 @@ def _sources(
     return found
 
 
-def _specs(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
-    """Source id → its entry: that of the last job, and of the catalogue what the job does not say."""
+def _specs(rows: OpenRows) -> dict[str, Mapping[str, Any]]:
+    """Source id → its entry: that of the version's last job, and of the catalogue what the job does not say."""
     from ingest.source.spec import catalogue_ids, load_spec
 
     found: dict[str, Mapping[str, Any]] = {}
-    for job in dataset.jobs():
+    for job in (job for job in rows.dataset.jobs() if job["version"] <= rows.version):
         for source, entry in {job.get("source", ""): job, **job.get("sources", {})}.items():
             known = load_spec(source).model_dump(mode="json") if source in catalogue_ids() else {}
             found[source] = {**known, **found.get(source, {}), **entry.get("spec", {})}
-    return found
-
-
-def _rejects(dataset: Dataset) -> dict[str, dict[str, int]]:
-    table = dataset.table("rejects")
-    if table is None:
-        return {}
-    committed = [job["job_id"] for job in dataset.jobs()]
-    rows = dataset.query(
-        """SELECT source, reason, count(*) AS num FROM rejects WHERE list_contains($1, job_id)
-        GROUP BY 1, 2 ORDER BY 1, 2""",
-        params=[committed],
-    ).to_pylist()
-    found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        found.setdefault(row["source"], {})[row["reason"]] = row["num"]
     return found

@@ -18,7 +18,7 @@ from ingest.withdrawal.choose import Asked
 from ingest.withdrawal.withdraw import withdraw
 from shards.dataset import Dataset
 from shards.dataset.summary import summarise
-from shards.subset import Selection, create
+from shards.subset import Lock, Selection, create, materialize
 from tests.ingest.material import encoded, photo, public_spec, write_folder
 from tests.ingest.withdrawal.material import SECRET, group_of, take_in, write_patients
 
@@ -133,6 +133,24 @@ def test_no_card_names_a_shard_of_an_older_version(
     (shard,) = set(dataset.query("SELECT shard FROM samples")["shard"].to_pylist())
     (_, shards, *_) = json.loads(croissant(gather(data)))["distribution"]
     assert shards["includes"] == [shard]
+
+
+@pytest.mark.slow
+def test_the_card_of_a_copy_says_what_that_of_its_lock_says(tmp_path: Path) -> None:
+    data, copy, path = str(tmp_path / "data"), tmp_path / "copy", tmp_path / "some.lock.yaml"
+    pictures = {f"{n}.png": encoded(photo(n)) for n in range(3)}
+    raw = write_folder(tmp_path / "raw", pictures | {"same.png": encoded(photo(0))})
+    run_job(public_spec("site", "US"), str(raw), data, workers=0)
+    create(Dataset.open(data), Selection()).write(path)
+    run_job(public_spec("site", "CT"), str(raw), data, workers=0)
+    materialize(Lock.read(path), str(copy))
+    cards = [gather(path), gather(copy)]
+    for facts in cards:
+        assert [one.rejects for one in facts.sources] == [{"duplicate": 1}]
+        assert "Left out in the ingest jobs of these sources: 1 duplicate." in markdown(facts)
+        assert "## De-identification\n\nPixels and an allow-list of technical attributes" in markdown(facts)
+    assert cards[0].sources == cards[1].sources
+    assert [one.rejects for one in gather(data).sources] == [{"duplicate": 5}]
 
 
 @pytest.mark.slow
