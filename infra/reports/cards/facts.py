@@ -26,7 +26,7 @@ class SourceFacts:
         url: Where it is obtained.
         citation: What to cite; empty where that is not known.
         samples: Images of it.
-        groups: Patients, volumes, videos or slides.
+        groups: Modality → patients, volumes, videos or slides; one of several modalities counts for each.
         modalities: Modality → images.
         licences: Licence → images, most first.
         licence_classes: Licence → its class (`infra.reports.cards.licences.CLASSES`).
@@ -39,7 +39,7 @@ class SourceFacts:
     url: str
     citation: str
     samples: int
-    groups: int
+    groups: Mapping[str, int]
     modalities: Mapping[str, int]
     licences: Mapping[str, int]
     licence_classes: Mapping[str, str]
@@ -126,7 +126,7 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
         ((held,),) = ask(within)
         burned = dict(ask("SELECT coalesce(burned_in, 'not asked'), count(*) FROM chosen GROUP BY 1 ORDER BY 1"))
         by_tag = ask("SELECT source, modality, licence, count(*) FROM chosen GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
-        groups = dict(ask("SELECT source, count(DISTINCT group_id) FROM chosen GROUP BY 1"))
+        groups = ask("SELECT source, modality, count(DISTINCT group_id) FROM chosen GROUP BY 1, 2")
     return CardFacts(
         title=Path(str(url).rstrip("/")).name.removesuffix(".yaml").removesuffix(".lock"),
         lock=lock,
@@ -164,7 +164,7 @@ def _sum(rows: Sequence[tuple[str, str, str, int]], column: int) -> dict[str, in
 
 
 def _sources(
-    rows: OpenRows, by_tag: Sequence[tuple[str, str, str, int]], groups: Mapping[str, int]
+    rows: OpenRows, by_tag: Sequence[tuple[str, str, str, int]], groups: Sequence[tuple[str, str, int]]
 ) -> list[SourceFacts]:
     specs = _specs(rows)
     rejects = left_out(rows.dataset, rows.version)
@@ -180,7 +180,7 @@ def _sources(
                 url=spec.get("url", ""),
                 citation=spec.get("citation", ""),
                 samples=sum(row[3] for row in mine),
-                groups=groups.get(source, 0),
+                groups={modality or UNKNOWN: num for name, modality, num in groups if name == source},
                 modalities=_sum(mine, 1),
                 licences=licences,
                 licence_classes=classes_of(licences, spec),

@@ -40,7 +40,7 @@ def _content(facts: CardFacts) -> Iterator[str]:
     yield from _table(
         ("source", "modality", "images", "groups"),
         [
-            (one.source, modality, f"{num:,}", f"{one.groups:,}")
+            (one.source, modality, f"{num:,}", f"{one.groups[modality]:,}")
             for one in facts.sources
             for modality, num in one.modalities.items()
         ],

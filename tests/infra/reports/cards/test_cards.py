@@ -154,6 +154,21 @@ def test_the_card_of_a_copy_says_what_that_of_its_lock_says(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_groups_are_counted_per_modality(tmp_path: Path) -> None:
+    names = ["ct/a/1", "ct/a/2", "ct/b/1", "us/a/1"]
+    raw = write_folder(tmp_path / "raw", {f"{name}.png": encoded(photo(n)) for n, name in enumerate(names)})
+    spec = public_spec(
+        *("mixed", ("CT", "US")),
+        grouping={"by": "path", "pattern": "^../([^/]+)/"},
+        modality_rule={"by": "path", "patterns": {"CT": "^ct/", "US": "^us/"}},
+    )
+    run_job(spec, str(raw), str(tmp_path / "d"), workers=0)
+    text = markdown(gather(tmp_path / "d"))
+    assert "| mixed | CT | 3 | 2 |" in text
+    assert "| mixed | US | 1 | 1 |" in text
+
+
+@pytest.mark.slow
 def test_each_licence_of_a_source_has_its_class_and_count(tmp_path: Path) -> None:
     terms = ["CC-BY-4.0"] * 3 + ["CC-BY-NC-4.0"] * 2 + ["CC-BY (research only)"]
     files = {f"{n}.png": encoded(photo(n)) for n in range(6)}
