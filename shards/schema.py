@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION: Final = 1
+SETTINGS_FILE: Final = "dataset.json"
+"""The file by which a folder is a dataset."""
+MADE_BY: Final = "biovfm"
+"""What that file says of who made it."""
 
 PARTITIONS: Final = ("modality", "source")
 """The columns by which the files of the index lie in folders."""

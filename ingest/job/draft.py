@@ -15,23 +15,20 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, Final
 
-from ingest.job.select import mask_ending, path_of
+from ingest.job.mask_folders import MaskFolders
+from ingest.job.select import NAMED_FREELY, mask_ending, path_of
 from ingest.raw.archive_reading import open_items
+from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem, RejectError
 from ingest.raw.listing import all_items
 from ingest.raw.names import ignored_kind
 from ingest.raw.root import RawRoot
 from ingest.raw.table_rows import table_rows
-from ingest.readers import reader_name
+from ingest.readers import EXTENSIONS, reader_name
 from ingest.settings import IngestSettings
 from shards.errors import SourceError
 from shards.schema import MODALITIES
 
-_MASKS: Final = re.compile(
-    r"(?:.*[^a-z])?(?:masks?|segmentations?|segs?|gts?|ground[ _-]?truths?|annotations?|labels?|manual\w*|contours?)"
-    r"(?:[^a-z].*)?",
-    re.IGNORECASE,
-)
 _SPLITS: Final = re.compile(r"(?:.*[^a-z])?(?:test|testing|val|valid|validation)(?:[^a-z].*)?", re.IGNORECASE)
 _PATIENTS: Final = (
     r"(?i)(?:^|[/_-])((?:patient|subject|subj|case|pat|sub|pt)[-_ ]?\d+)(?=[/_. -])",
@@ -41,6 +38,9 @@ _PATIENTS: Final = (
 _GROUP_COLUMN: Final = re.compile(r"(?i)^(?:patient|subject|case|study|exam)[-_ ]?(?:id|no|number|uid)?$")
 _LICENCE_COLUMN: Final = re.compile(r"(?i)licen[cs]e")
 _LABEL_COLUMN: Final = re.compile(r"(?i)^(?:label|diagnosis|dx|class|target|finding)s?$")
+_EXTENSIONS: Final = frozenset(extension for extensions in EXTENSIONS.values() for extension in extensions)
+_NEAR_ENDING: Final = re.compile(r"[-_](?:mask|label|gt|groundtruth|seg|segmentation)s?", re.IGNORECASE)
+_NO_FILES: Final = ("ignored", "reject", "unavailable")
 _TABLES: Final = (".csv", ".tsv", ".parquet")
 _SAMPLE: Final = 5000
 _ROWS: Final = 500
@@ -53,12 +53,19 @@ class _Seen:
 
     num_files: int = 0
     formats: Counter[tuple[str, str]] = field(default_factory=Counter)  # reader, extension
-    mask_folders: Counter[str] = field(default_factory=Counter)
+    masks: MaskFolders = field(default_factory=lambda: MaskFolders(()))
+    mask_folders: Counter[str] = field(default_factory=Counter)  # by path
     split_folders: Counter[str] = field(default_factory=Counter)
     mask_endings: Counter[str] = field(default_factory=Counter)
+    near_endings: set[str] = field(default_factory=set)  # words for masks elsewhere in the names of images
+    has_odd_names: bool = False  # globs of extensions would take other files than the readers do
     sample: list[str] = field(default_factory=list)
     tables: list[RawItem] = field(default_factory=list)
     shared: list[str] | None = None  # outer folders that all files for a reader lie in
+
+    def is_sure(self, ending: str) -> bool:
+        """Whether no image has the ending of masks within its name; ingest leaves out what ends so without a glob."""
+        return not any(word.startswith(ending.lower()) for word in self.near_endings)
 
 
 def draft(root: RawRoot, settings: IngestSettings, *, name: str, modality: Sequence[str] = ()) -> str:
@@ -73,43 +80,64 @@ def draft(root: RawRoot, settings: IngestSettings, *, name: str, modality: Seque
     Raises:
         SourceError: The folder holds nothing that a reader knows.
     """
-    seen = _look(root, settings)
+    items = Compact(all_items(root, settings.limits))
+    seen = _look(items)
     if not seen.formats and seen.shared:  # the folder that holds everything only sounds like one of masks
-        seen = _look(root, settings, len(seen.shared))
+        seen = _look(items, len(seen.shared))
     if not seen.formats:
         raise SourceError(f"{root.url} holds no images that a reader knows", hint="check the path")
     return "\n".join(_lines(seen, root, settings, name, modality)) + "\n"
 
 
-def _look(root: RawRoot, settings: IngestSettings, outer: int = 0) -> _Seen:
+def _look(items: Sequence[RawItem], outer: int = 0) -> _Seen:
     """What the files are by their names and folders; the names of that many outer folders say nothing."""
     seen = _Seen()
-    for item in all_items(root, settings.limits):
-        path = path_of(item)
-        if item.kind in ("ignored", "reject", "unavailable") or ignored_kind(path):
+    files = (folders for item in items if (folders := _folders_of(item)) is not None)
+    seen.masks = MaskFolders(files, outer)
+    for item in items:
+        if item.kind in _NO_FILES or ignored_kind(path := path_of(item)):
             continue
         seen.num_files += 1
         *folders, file = path.split("/")
-        if file.lower().endswith(_TABLES) and item.size <= _LARGEST_TABLE:
+        if _is_table(item, file):
             seen.tables.append(item)
             continue
-        reader = reader_name("auto", file)
+        reader, extension = reader_name("auto", file), _extension(file)
         if not reader:
+            seen.has_odd_names |= extension in _EXTENSIONS
             continue
-        stem, _, extension = file.rpartition(".")
         seen.shared = folders if seen.shared is None else _common(seen.shared, folders)
-        masks = [folder for folder in folders[outer:] if _MASKS.fullmatch(folder)]
-        ending = mask_ending(file)
-        if masks:
-            seen.mask_folders[masks[0]] += 1
+        ending = mask_ending(file) if reader in NAMED_FREELY else ""
+        if masks := seen.masks.of(folders):
+            seen.mask_folders[masks] += 1
         elif ending:
             seen.mask_endings[re.sub(r"[-_]?\d+$", "", ending)] += 1
         else:
-            seen.formats[reader, extension.lower() if stem else ""] += 1
+            seen.formats[reader, extension] += 1
+            seen.has_odd_names |= extension not in _EXTENSIONS
+            seen.near_endings.update(found.lower() for found in _NEAR_ENDING.findall(file))
             seen.split_folders.update({folder for folder in folders if _SPLITS.fullmatch(folder)})
             if len(seen.sample) < _SAMPLE:
                 seen.sample.append(path)
     return seen
+
+
+def _folders_of(item: RawItem) -> list[str] | None:
+    """The folders of a file that a reader takes by its name; None for any other."""
+    path = path_of(item)
+    *folders, file = path.split("/")
+    is_file = item.kind not in _NO_FILES and not ignored_kind(path) and not _is_table(item, file)
+    return folders if is_file and reader_name("auto", file) else None
+
+
+def _is_table(item: RawItem, file: str) -> bool:
+    return file.lower().endswith(_TABLES) and item.size <= _LARGEST_TABLE
+
+
+def _extension(file: str) -> str:
+    """The extension by which a reader takes a file, where it is by one; else what follows the last dot, if anything."""
+    lower = file.lower()
+    return "nii.gz" if lower.endswith(".nii.gz") else lower.rpartition(".")[2] if "." in lower else ""
 
 
 def _lines(seen: _Seen, root: RawRoot, settings: IngestSettings, name: str, modality: Sequence[str]) -> Iterator[str]:
@@ -123,10 +151,10 @@ def _lines(seen: _Seen, root: RawRoot, settings: IngestSettings, name: str, moda
     yield "licence: unknown  # SPDX identifier or name of the licence that you have the images under"
     yield "deidentified: false  # true where nothing in paths or tags identifies a person"
     yield "layout:"
-    yield f"  reader: {next(iter(readers)) if len(readers) == 1 else 'auto'}"
+    yield "  reader: auto  # by the name, and by the content where that is something else"
     yield from _include(seen)
-    left = [(f"**/{folder}/**", count) for folder, count in seen.mask_folders.most_common()]
-    left += [(f"**/*{ending}*", count) for ending, count in seen.mask_endings.most_common()]
+    left = list(seen.masks.globs(seen.mask_folders))
+    left += [(f"**/*{ending}*", count) for ending, count in seen.mask_endings.most_common() if seen.is_sure(ending)]
     if left:
         yield "  left_out:"
         yield "    masks:"
@@ -157,13 +185,21 @@ def _modality(modality: Sequence[str], *, dicom: bool) -> Iterator[str]:
 
 
 def _include(seen: _Seen) -> Iterator[str]:
+    if seen.has_odd_names:
+        taken = ", ".join(f"{count:,} for {reader}" for reader, count in _added(seen, 0).most_common())
+        yield f"  # the readers choose by name, since some files have no extension that `include` could say: {taken}"
+        return
     yield "  include:"
-    extensions: Counter[str] = Counter()
-    for (_, extension), count in seen.formats.items():
-        extensions[extension if extension.isascii() and extension.isalpha() else ""] += count
-    for extension, count in extensions.most_common():
-        glob = f"*.{extension}" if extension else "*"
-        yield f"    - {_quoted(glob)}  # {count:,} files"
+    for extension, count in _added(seen, 1).most_common():
+        yield f"    - {_quoted(f'*.{extension}')}  # {count:,} files"
+
+
+def _added(seen: _Seen, part: int) -> Counter[str]:
+    """Files by reader (0) or by extension (1)."""
+    found: Counter[str] = Counter()
+    for format_, count in seen.formats.items():
+        found[format_[part]] += count
+    return found
 
 
 def _grouping(seen: _Seen, *, dicom: bool, told: bool) -> Iterator[str]:

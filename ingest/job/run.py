@@ -37,7 +37,7 @@ from ingest.job.secret_check import check_secret, pin_secret
 from ingest.job.settle import TRIES, Settled, settle
 from ingest.job.share import Share
 from ingest.job.sift import PLAIN, Mode, Sifted, rejects_to_revive, sift
-from ingest.job.target import Target, open_target
+from ingest.job.target import Target, open_target, require_apart
 from ingest.privacy.pseudonyms import Pseudonyms
 from ingest.raw.compact import Compact
 from ingest.readers import reader_name
@@ -96,12 +96,14 @@ def run_job(
         SourceError: The raw URL holds nothing that the source's layout asks for, or what vanished is to be pruned and a
             part of the raw data cannot be listed now.
         ConfigError: The source needs a secret and there is none, the dataset has another encoding policy or was made
-            by another version of the pipeline, or a column beside the index may name a person or does not fit.
+            by another version of the pipeline, or a column beside the index may name a person or does not fit; or the
+            dataset is to be the folder of the raw data itself.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
     started = time.monotonic()
     settings, tell = settings or IngestSettings(), progress or _ignore
+    require_apart(raw_url, dataset_url)
     names = Pseudonyms(spec, settings)
     target = open_target(dataset_url, encoding)
     check_secret(target.dataset, spec, settings)

@@ -25,7 +25,8 @@ _MASK_STEM: Final = re.compile(
 _MASK_WORD: Final = re.compile(
     r"(?<![a-z])(?:mask|seg|segmentation|label|gt|ground[-_]?truth)s?(?![a-z])", re.IGNORECASE
 )
-_NAMED_FREELY: Final = ("images", "nifti", "nrrd", "metaimage", "hdf5", "numpy")
+NAMED_FREELY: Final = ("images", "nifti", "nrrd", "metaimage", "hdf5", "numpy")
+"""Readers of formats whose file names say what they hold: a DICOM file says it by its class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class _Test:
     def is_mask(self, path: str) -> bool:
         """Whether the name of a file that the part takes says that it is a mask."""
         name = path.rpartition("/")[2]
-        return not self.takes_masks and bool(mask_ending(name)) and reader_name(self.reader, name) in _NAMED_FREELY
+        return not self.takes_masks and bool(mask_ending(name)) and reader_name(self.reader, name) in NAMED_FREELY
 
 
 def mask_ending(name: str) -> str:

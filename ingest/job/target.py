@@ -6,6 +6,7 @@ takes the policy that is asked for and the version of this release.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,3 +142,17 @@ def open_target(url: str, wanted: Mapping[str, Any] | None = None) -> Target:
         )
     policy.require()
     return Target(dataset=dataset, encoding=policy, pipeline_version=version, is_pinned=True)
+
+
+def require_apart(raw_url: str, dataset_url: str) -> None:
+    """Refuse a dataset that is the raw folder itself; one inside of it is left out of the listing.
+
+    Raises:
+        ConfigError: It is.
+    """
+    one, two = (url.rstrip("/") if "://" in url else os.path.realpath(url) for url in (raw_url, dataset_url))
+    if one == two:
+        raise ConfigError(
+            f"{dataset_url} is the folder of the raw data: their next listing would hold the dataset's own shards",
+            hint=f"give the dataset a folder of its own, such as {dataset_url.rstrip('/')}/data",
+        )

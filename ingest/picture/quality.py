@@ -41,6 +41,7 @@ REASONS: Final = {
     "duplicate": "Pixel for pixel equal to an image that is kept.",
     "near_duplicate": "A re-encoded, resized or re-windowed copy of an image of another group that is kept.",
     "eval_overlap": "Matches an image of an evaluation set.",
+    "withdrawn": "Was withdrawn from the dataset, or is of a group or file that was; it stays out.",
     "not_chosen": "A slice of a series that the source's frame rule leaves out.",
     "not_listed": "Not on the list of images to take.",
 }

@@ -10,6 +10,7 @@ from typing import Final
 from ingest.raw.apart import Apart
 from ingest.raw.archive import top
 from ingest.raw.archive_listing import archive_items
+from ingest.raw.datasets import files_without_datasets
 from ingest.raw.items import RawItem
 from ingest.raw.names import unpacked_name
 from ingest.raw.rar_and_7z import available
@@ -26,13 +27,15 @@ SLOW_ARCHIVES: Final = ("stream", "libarchive")
 def all_items(root: RawRoot, limits: LimitSettings, *, deep: bool = True) -> Iterator[RawItem]:
     """Every file below the raw URL, those in archives too; outside of them what is no data has the kind `ignored`.
 
+    A dataset that lies there, such as the one that is added to, is one such item.
+
     Args:
         root: The raw URL.
         limits: Guards against absurd archives.
         deep: Whether to look into archives that take a pass over all of each; else they are items as a whole.
     """
     with closing(Apart(limits)) as apart:
-        for found in join_parts(root.walk()):
+        for found in join_parts(files_without_datasets(root)):
             special = _special(found)
             if special is not None:
                 yield special

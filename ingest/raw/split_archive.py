@@ -54,7 +54,7 @@ class Found:
 
 def join_parts(files: Iterable[Walked]) -> Iterator[Found]:
     """Put the parts of split archives together; the order of the paths is kept."""
-    walked = Compact(files)
+    walked = files if isinstance(files, Compact) else Compact(files)
     groups: dict[str, list[tuple[int, str, int]]] = {}
     firsts = {lower for file in walked if (lower := file.path.lower()).endswith((*SPANNED_FIRST, *OLD_RAR_FIRST))}
     for file in walked:

@@ -36,7 +36,9 @@ from shards.errors import AlreadyExistsError, NotFoundError, SampleIndexError
 from shards.files import json_object
 from shards.schema import (
     FORMAT_VERSION,
+    MADE_BY,
     PARTITIONS,
+    SETTINGS_FILE,
     fingerprint_schema,
     index_schema,
     raw_files_schema,
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
     Rows: TypeAlias = pa.Table | Callable[[], pa.RecordBatchReader]
     """Rows of a table, or what makes a fresh reader of them each time it is called."""
 
-_SETTINGS = "dataset.json"
 TABLE_NAMES: Mapping[str, tuple[str, Callable[[], pa.Schema]]] = {
     "samples": ("index", index_schema),
     "fingerprints": ("fingerprints", fingerprint_schema),
@@ -120,12 +121,12 @@ class Dataset:
         require_emulator_switch(url)
         store = open_store(url)
         try:
-            settings = _parse_settings(read_settled(store, _SETTINGS), join_url(store.url, _SETTINGS))
+            settings = _parse_settings(read_settled(store, SETTINGS_FILE), join_url(store.url, SETTINGS_FILE))
         except NotFoundError:
             if cls(store.url, store, {}).is_empty():
                 return None
             raise SampleIndexError(
-                f"{join_url(store.url, _SETTINGS)} is gone, and the dataset holds samples",
+                f"{join_url(store.url, SETTINGS_FILE)} is gone, and the dataset holds samples",
                 hint="bring the file back from a copy: it says how the images are encoded",
             ) from None
         if settings.get("format_version") != FORMAT_VERSION:
@@ -157,7 +158,7 @@ class Dataset:
         settings: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "dataset_id": str(uuid.uuid4()),
-            "created_by": "biovfm",
+            "created_by": MADE_BY,
             "encoding": dict(encoding or {}),
         }
         if pipeline_version is not None:
@@ -166,7 +167,7 @@ class Dataset:
             settings["deidentification"] = dict(deidentification)
         data = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
         with contextlib.suppress(AlreadyExistsError):
-            open_store(url).put_if_absent(_SETTINGS, data)
+            open_store(url).put_if_absent(SETTINGS_FILE, data)
         return cls.open(url)
 
     def recreate(
@@ -183,7 +184,7 @@ class Dataset:
         """
         if not self.is_empty():
             raise SampleIndexError(f"{self.url} holds samples", hint="its settings stay; make a new dataset")
-        self.store.delete([_SETTINGS])
+        self.store.delete([SETTINGS_FILE])
         return self.create(
             self.url, encoding=encoding, pipeline_version=pipeline_version, deidentification=deidentification
         )

@@ -58,6 +58,8 @@ def open_table(dataset: Dataset, name: str, version: int | None = None) -> Delta
             return None
         raise SampleIndexError(f"{dataset.url} has no {name}/ table yet", hint="ingest something first") from None
     except (DeltaError, OverflowError) as error:  # no version has a negative number, or one of more than 64 bits
+        if version is not None:
+            _require_reached(dataset, name, version, error)
         which = "the log" if version is None else f"version {version}"
         hint = "run `biovfm verify` on the dataset; bring the log back from a copy"
         if version is not None:
@@ -70,3 +72,21 @@ def open_table(dataset: Dataset, name: str, version: int | None = None) -> Delta
                 f"{dataset.url}: version {version} is gone; {withdrawals} and purged", hint=RELOCK
             ) from error
         raise SampleIndexError(f"{dataset.url}: {which} of {name}/ cannot be read ({text})", hint=hint) from error
+
+
+def _require_reached(dataset: Dataset, name: str, version: int, error: Exception) -> None:
+    """Tell a version that no table has had yet from one that is gone.
+
+    Raises:
+        SampleIndexError: No table has had it yet, or the log is damaged.
+        StoreError: The storage failed.
+    """
+    table = open_table(dataset, name)
+    newest = -1 if table is None else int(table.version())
+    if 0 <= version <= newest:
+        return
+    what = "no version" if name == "index" else f"no version of {name}/ with the number"
+    raise SampleIndexError(
+        f"{dataset.url} has {what} {version}; the newest is {newest}",
+        hint="`biovfm stats DATASET --history` shows the versions",
+    ) from error

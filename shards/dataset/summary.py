@@ -21,7 +21,7 @@ class Summary:
         num_shards: Shards.
         num_bytes: Compressed image bytes.
         by_modality: `modality, sources, groups, samples, bytes` of each modality, most samples first.
-        by_source: `source, modality, licence, samples` of each source and modality.
+        by_source: `source, modality, licence, samples` of each source, modality and licence.
         columns: What each column of the user's own holds (`shards.dataset.columns.ColumnFacts`).
         rejects: `source, reason, images` of the committed jobs.
         jobs: `job_id, version, source, files, items, kept, rejected` of the committed jobs; files and items are what
@@ -88,8 +88,8 @@ _SAMPLE_QUERIES = {
         sum(byte_length)::BIGINT AS bytes FROM samples""",
     "by_modality": """SELECT modality, count(DISTINCT source) AS sources, count(DISTINCT group_id) AS groups,
         count(*) AS samples, sum(byte_length)::BIGINT AS bytes FROM samples GROUP BY 1 ORDER BY samples DESC, 1""",
-    "by_source": """SELECT source, modality, any_value(licence) AS licence, count(*) AS samples
-        FROM samples GROUP BY 1, 2 ORDER BY 1, 2""",
+    "by_source": """SELECT source, modality, licence, count(*) AS samples
+        FROM samples GROUP BY 1, 2, 3 ORDER BY 1, 2, samples DESC, 3""",
     "by_job": "SELECT job_id, count(*) AS kept FROM samples GROUP BY 1",
 }
 _REJECTED = "SELECT job_id, count(*) AS rejected FROM rejects WHERE list_contains($1, job_id) GROUP BY 1"

@@ -4,7 +4,8 @@ Per source and modality the samples are sorted by key and cut into shards wherev
 shard is named after its position and a digest over its keys and pixel hashes. The JSON beside an image is the origin's
 without group and raw path, which depend on the secret of whoever ingested; these stay in the index. So two datasets of
 the same samples, packed otherwise, ingested under other secrets, have copies with the same shards, and one lock of
-either copy holds on the other, order included. Fingerprints and rejects travel in their tables.
+either copy holds on the other, order included. Fingerprints travel in their table. Rejects do not: they tell of raw
+files that are no part of the subset; the commit says how many there were, by source and reason.
 
 Memory: a few shards per worker, and what DuckDB may take for the sort, which goes to disk where it is large.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 
 from shards.dataset.dataset import Dataset
+from shards.dataset.left_out import LEFT_OUT, left_out
 from shards.dataset.query import scan
 from shards.dataset.shard_file import Sample, ShardWriter, canonical_path, json_of, meta_of
 from shards.dataset.withdrawals import RELOCK
@@ -98,7 +100,10 @@ def materialize(
     require_nothing_withdrawn(found)
     origin = found.dataset
     target = Dataset.create(
-        url, encoding=origin.settings.get("encoding"), pipeline_version=origin.settings.get("pipeline_version")
+        url,
+        encoding=origin.settings.get("encoding"),
+        pipeline_version=origin.settings.get("pipeline_version"),
+        deidentification=origin.settings.get("deidentification"),
     )
     _check_encoding(origin, target)
     with _wanted(found, target, withdrawn) as database, tempfile.TemporaryDirectory(prefix="biovfm-") as scratch:
@@ -135,9 +140,8 @@ def _wanted(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the tables of the origin, and `wanted`: the lock's rows that the target does not hold."""
     with samples_of(found.lock, found.dataset, found.version, dictionaries=()) as database:
-        for name, schema in (("fingerprints", fingerprint_schema), ("rejects", rejects_schema)):
-            table = found.dataset.table(name)
-            database.register(name, schema().empty_table() if table is None else scan(table))
+        prints = found.dataset.table("fingerprints")
+        database.register("fingerprints", fingerprint_schema().empty_table() if prints is None else scan(prints))
         if "FROM listed" in found.where:
             raise SubsetError(
                 "the samples were found by their list of keys only", hint="make a new lock with `biovfm subset create`"
@@ -312,17 +316,8 @@ def _commit(found: Found, target: Dataset, database: duckdb.DuckDBPyConnection, 
     import pyarrow.parquet as pq
 
     num = pq.read_metadata(spool).num_rows
-    committed = [entry["job_id"] for entry in found.dataset.jobs()]
-    of_these = "source IN (SELECT DISTINCT source FROM wanted) AND list_contains($1, job_id)"
-    held = target.table("rejects")
-    database.register("held", rejects_schema().empty_table() if held is None else scan(held))
-    columns = "source, modality, raw_path, raw_frame, reason, detail"
-    rejects = database.sql(
-        f"SELECT DISTINCT {columns}, '{job}' AS job_id FROM rejects "  # noqa: S608
-        f"WHERE {of_these} AND ({columns}) NOT IN (SELECT {columns} FROM held) ORDER BY ALL",
-        params=[committed],
-    ).to_arrow_table()
-    rejects = rejects.cast(rejects_schema())
+    sources = {source for (source,) in database.sql("SELECT DISTINCT source FROM wanted").fetchall()}
+    counts = left_out(found.dataset, found.version)
 
     def rows() -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(index_schema(), pq.ParquetFile(spool).iter_batches(_READ_ROWS))
@@ -338,8 +333,10 @@ def _commit(found: Found, target: Dataset, database: duckdb.DuckDBPyConnection, 
         "source": "materialize",
         "digest": found.lock.digest,
         "kept": num,
-        "rejected": rejects.num_rows,
-        "items": num + rejects.num_rows,
+        "rejected": 0,
+        "items": num,
         "sources": found.lock.sources,
+        LEFT_OUT: {source: reasons for source, reasons in counts.items() if source in sources},
     }
-    target.commit(job_id=job, rows=rows, rejects=rejects, fingerprints=prints, summary=summary)
+    nothing = rejects_schema().empty_table()
+    target.commit(job_id=job, rows=rows, rejects=nothing, fingerprints=prints, summary=summary)

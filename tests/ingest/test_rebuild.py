@@ -52,6 +52,7 @@ def test_raw_data_give_the_bytes_of_the_materialised_original(original: Lock, tm
     pinned = [create(Dataset.open(str(tmp_path / name)), Selection()) for name in ("copy", "again")]
     assert pinned[0].order == pinned[1].order
     assert pinned[1].sources == original.sources
+    assert Dataset.open(str(tmp_path / "again")).settings["deidentification"]["method"]
 
 
 @pytest.mark.slow

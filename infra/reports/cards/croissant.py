@@ -7,7 +7,6 @@ from typing import Any, Final
 from infra.reports.cards.facts import CardFacts
 from infra.reports.cards.markdown import deduplication, making, privacy, summary
 from shards.files import json_text
-from shards.schema import modality_folder
 
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
@@ -121,11 +120,6 @@ def _responsible(facts: CardFacts) -> dict[str, Any]:
 
 
 def _distribution(facts: CardFacts) -> list[dict[str, Any]]:
-    patterns = (
-        [f"shards/*/{modality_folder(modality)}/*.tar" for modality in facts.modalities]
-        if facts.lock is None
-        else list(facts.shards)
-    )
     return [
         {
             "@type": "cr:FileObject",
@@ -143,7 +137,7 @@ def _distribution(facts: CardFacts) -> list[dict[str, Any]]:
             "description": "WebDataset shards of one source and modality each.",
             "containedIn": {"@id": "repository"},
             "encodingFormat": "application/x-tar",
-            "includes": patterns,
+            "includes": list(facts.shards.paths),
         },
         *(
             {

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from infra.reports.cards.licences import UNKNOWN, classes_of
+from infra.reports.cards.shard_files import ShardFiles, shard_files
 from shards.dataset.columns import ColumnFacts, describe_columns
-from shards.dataset.dataset import Dataset
+from shards.dataset.left_out import left_out
 from shards.subset.chosen import samples
 from shards.subset.data_list import OpenRows, open_rows
 from shards.subset.lock import Lock, is_lock
-
-UNKNOWN: Final = "unknown"
-CLASSES: Final[Mapping[str, str]] = {
-    "any use": "commercial use, changes and redistribution are allowed",
-    "non-commercial": "redistribution is allowed, commercial use is not",
-    "no derivatives": "redistribution is allowed, changed copies are not; stored images are changed copies",
-    "not to be redistributed": "the source alone may hand out the images, or on request",
-    UNKNOWN: "nothing is known; ask before use",
-}
-"""Class of licences → what it allows, in few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +26,12 @@ class SourceFacts:
         url: Where it is obtained.
         citation: What to cite; empty where that is not known.
         samples: Images of it.
-        groups: Patients, volumes, videos or slides.
+        groups: Modality → patients, volumes, videos or slides; one of several modalities counts for each.
         modalities: Modality → images.
-        licences: Licence → images.
-        licence_class: One of `CLASSES`.
+        licences: Licence → images, most first.
+        licence_classes: Licence → its class (`infra.reports.cards.licences.CLASSES`).
         deidentified: Whether it is published de-identified.
-        rejects: Reason → images that were not taken.
+        rejects: Reason → images that the jobs before this version did not take.
     """
 
     source: str
@@ -47,10 +39,10 @@ class SourceFacts:
     url: str
     citation: str
     samples: int
-    groups: int
+    groups: Mapping[str, int]
     modalities: Mapping[str, int]
     licences: Mapping[str, int]
-    licence_class: str
+    licence_classes: Mapping[str, str]
     deidentified: bool
     rejects: Mapping[str, int]
 
@@ -68,7 +60,8 @@ class CardFacts:
         num_bytes: Bytes of the images as they are stored.
         modalities: Modality → images.
         sources: Per source.
-        shards: Paths of the shards that hold them.
+        num_shards: Shards that hold them.
+        shards: How these are named.
         others: Images of these shards that are not part of it.
         encoding: How images are stored.
         pipeline_version: Of the ingest pipeline; None where it is not known.
@@ -86,7 +79,8 @@ class CardFacts:
     num_bytes: int
     modalities: Mapping[str, int]
     sources: Sequence[SourceFacts]
-    shards: Sequence[str]
+    num_shards: int
+    shards: ShardFiles
     others: int
     encoding: Mapping[str, Any]
     pipeline_version: int | None
@@ -97,12 +91,12 @@ class CardFacts:
 
     @property
     def unknown_licences(self) -> list[str]:
-        """One line per source of which images have no known licence."""
+        """One line per source and licence that says nothing, or of which it is not known what it allows."""
         return [
-            f"{one.source}: {one.licences.get(UNKNOWN, one.samples):,} images without a known licence; "
-            f"ask at {one.url or 'where they came from'}"
+            f"{one.source}: {num:,} images {_unknown(licence)}; ask at {one.url or 'where they came from'}"
             for one in self.sources
-            if UNKNOWN in one.licences or one.licence_class == UNKNOWN
+            for licence, num in one.licences.items()
+            if licence == UNKNOWN or one.licence_classes[licence] == UNKNOWN
         ]
 
 
@@ -132,7 +126,7 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
         ((held,),) = ask(within)
         burned = dict(ask("SELECT coalesce(burned_in, 'not asked'), count(*) FROM chosen GROUP BY 1 ORDER BY 1"))
         by_tag = ask("SELECT source, modality, licence, count(*) FROM chosen GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
-        groups = dict(ask("SELECT source, count(DISTINCT group_id) FROM chosen GROUP BY 1"))
+        groups = ask("SELECT source, modality, count(DISTINCT group_id) FROM chosen GROUP BY 1, 2")
     return CardFacts(
         title=Path(str(url).rstrip("/")).name.removesuffix(".yaml").removesuffix(".lock"),
         lock=lock,
@@ -142,7 +136,8 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
         num_bytes=totals[1],
         modalities=_sum(by_tag, 1),
         sources=_sources(rows, by_tag, groups),
-        shards=shards,
+        num_shards=len(shards),
+        shards=shard_files(rows.dataset.store, shards),
         others=held - totals[0],
         encoding=dict(rows.dataset.settings.get("encoding", {})),
         pipeline_version=rows.dataset.settings.get("pipeline_version"),
@@ -151,6 +146,12 @@ def gather(url: str | Path, *, dataset: str | None = None) -> CardFacts:
         columns=describe_columns(rows.dataset),
         sizes=(totals[2] or 0, totals[3] or 0, totals[4] or 0, totals[5] or 0),
     )
+
+
+def _unknown(licence: str) -> str:
+    if licence.lower().startswith(UNKNOWN):
+        return "without a known licence"
+    return f"under {licence!r}, of which it is not known what it allows"
 
 
 def _sum(rows: Sequence[tuple[str, str, str, int]], column: int) -> dict[str, int]:
@@ -163,10 +164,10 @@ def _sum(rows: Sequence[tuple[str, str, str, int]], column: int) -> dict[str, in
 
 
 def _sources(
-    rows: OpenRows, by_tag: Sequence[tuple[str, str, str, int]], groups: Mapping[str, int]
+    rows: OpenRows, by_tag: Sequence[tuple[str, str, str, int]], groups: Sequence[tuple[str, str, int]]
 ) -> list[SourceFacts]:
-    specs = _specs(rows.dataset)
-    rejects = _rejects(rows.dataset)
+    specs = _specs(rows)
+    rejects = left_out(rows.dataset, rows.version)
     found = []
     for source in sorted({row[0] for row in by_tag}):
         mine = [row for row in by_tag if row[0] == source]
@@ -179,10 +180,10 @@ def _sources(
                 url=spec.get("url", ""),
                 citation=spec.get("citation", ""),
                 samples=sum(row[3] for row in mine),
-                groups=groups.get(source, 0),
+                groups={modality or UNKNOWN: num for name, modality, num in groups if name == source},
                 modalities=_sum(mine, 1),
                 licences=licences,
-                licence_class=class_of(next(iter(licences)), spec.get("terms", {})),
+                licence_classes=classes_of(licences, spec),
                 deidentified=bool(spec.get("deidentified", False)),
                 rejects=rejects.get(source, {}),
             )
@@ -190,48 +191,13 @@ def _sources(
     return found
 
 
-def _specs(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
-    """Source id → its entry: that of the last job, and of the catalogue what the job does not say."""
+def _specs(rows: OpenRows) -> dict[str, Mapping[str, Any]]:
+    """Source id → its entry: that of the version's last job, and of the catalogue what the job does not say."""
     from ingest.source.spec import catalogue_ids, load_spec
 
     found: dict[str, Mapping[str, Any]] = {}
-    for job in dataset.jobs():
+    for job in (job for job in rows.dataset.jobs() if job["version"] <= rows.version):
         for source, entry in {job.get("source", ""): job, **job.get("sources", {})}.items():
             known = load_spec(source).model_dump(mode="json") if source in catalogue_ids() else {}
             found[source] = {**known, **found.get(source, {}), **entry.get("spec", {})}
     return found
-
-
-def _rejects(dataset: Dataset) -> dict[str, dict[str, int]]:
-    table = dataset.table("rejects")
-    if table is None:
-        return {}
-    committed = [job["job_id"] for job in dataset.jobs()]
-    rows = dataset.query(
-        """SELECT source, reason, count(*) AS num FROM rejects WHERE list_contains($1, job_id)
-        GROUP BY 1, 2 ORDER BY 1, 2""",
-        params=[committed],
-    ).to_pylist()
-    found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        found.setdefault(row["source"], {})[row["reason"]] = row["num"]
-    return found
-
-
-def class_of(licence: str, terms: Mapping[str, str]) -> str:
-    """The class of a licence, by what its terms say, else by its name.
-
-    Args:
-        licence: SPDX identifier or name.
-        terms: `commercial`, `derivatives` and `redistribution` as `ingest.source.spec.Terms` has them.
-    """
-    name = licence.upper().replace(" ", "-")
-    said = {word: terms.get(word, UNKNOWN) for word in ("commercial", "derivatives", "redistribution")}
-    if said["redistribution"] in ("forbidden", "on-request"):
-        return "not to be redistributed"
-    if said["commercial"] == "forbidden" or "-NC" in name:
-        return "non-commercial"
-    if said["derivatives"] == "forbidden" or "-ND" in name:
-        return "no derivatives"
-    free = name.startswith(("CC0", "CC-BY", "PDDL", "ODC-BY", "MIT", "APACHE", "BSD", "PUBLIC-DOMAIN"))
-    return "any use" if free or set(said.values()) == {"allowed"} else UNKNOWN

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from infra.reports.cards.facts import CLASSES, CardFacts, SourceFacts
+from infra.reports.cards.facts import CardFacts, SourceFacts
+from infra.reports.cards.licences import CLASSES
 
 DUPLICATES = ("duplicate", "near_duplicate", "eval_overlap")
 """Reasons by which an image is one that is there already, or in an evaluation set."""
@@ -39,14 +40,14 @@ def _content(facts: CardFacts) -> Iterator[str]:
     yield from _table(
         ("source", "modality", "images", "groups"),
         [
-            (one.source, modality, f"{num:,}", f"{one.groups:,}")
+            (one.source, modality, f"{num:,}", f"{one.groups[modality]:,}")
             for one in facts.sources
             for modality, num in one.modalities.items()
         ],
     )
     narrow, wide, low, high = facts.sizes
     yield (
-        f"\n{len(facts.shards):,} WebDataset shards (tar), {facts.num_bytes / 1e6:,.1f} MB of images; "
+        f"\n{facts.num_shards:,} WebDataset shards (tar), {facts.num_bytes / 1e6:,.1f} MB of images; "
         f"{narrow} to {wide} px wide, {low} to {high} px high. Groups are patients, volumes, videos or slides."
     )
     if facts.others:
@@ -93,18 +94,20 @@ def _making(facts: CardFacts) -> Iterator[str]:
 
 
 def _licences(facts: CardFacts) -> Iterator[str]:
-    yield "\n## Licences\n\nEvery source keeps its own terms.\n"
+    yield "\n## Licences\n\nEvery source keeps its own terms. A licence stands with the number of its images.\n"
     for name, words in CLASSES.items():
-        mine = [one for one in facts.sources if one.licence_class == name]
+        mine = [said for one in facts.sources if (said := _licences_of(one, name))]
         if mine:
-            yield f"- **{name}** ({words}): {', '.join(_licence_of(one) for one in mine)}"
+            yield f"- **{name}** ({words}): {', '.join(mine)}"
     if facts.unknown_licences:
         yield "\nNot known:\n"
         yield from (f"- {line}" for line in facts.unknown_licences)
 
 
-def _licence_of(one: SourceFacts) -> str:
-    return f"{one.source} ({', '.join(one.licences)})"
+def _licences_of(one: SourceFacts, name: str) -> str:
+    """The licences of a class that images of a source have, with their numbers; empty for none."""
+    mine = [f"{licence}: {num:,}" for licence, num in one.licences.items() if one.licence_classes[licence] == name]
+    return f"{one.source} ({', '.join(mine)})" if mine else ""
 
 
 def privacy(facts: CardFacts) -> str:

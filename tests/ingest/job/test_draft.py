@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
 import yaml
 
 from infra.cli import main
 from ingest.job.draft import draft
 from ingest.job.list import list_raw
+from ingest.job.run import run_job
 from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec, parse_spec
 from shards.errors import ConfigError, SourceError
-from tests.ingest.material import encoded, photo, write_folder, zip_of
+from tests.ingest.material import encoded, photo, public_spec, write_folder, zip_of
 
+CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 PNG = encoded(photo(0))
 
 
@@ -34,7 +37,7 @@ def test_masks_by_folder_and_by_ending_are_left_out_and_patients_are_groups(tmp_
     folder = write_folder(tmp_path, dict.fromkeys([*names, *masks, "readme.txt", "Thumbs.db"], PNG))
     spec = drafted(folder, "US")
     assert sorted(taken(folder, spec)) == sorted(names)
-    assert (spec.layout.reader, spec.modality, spec.grouping.by) == ("images", ("US",), "path")
+    assert (spec.layout.reader, spec.modality, spec.grouping.by) == ("auto", ("US",), "path")
     assert spec.deidentified is False
 
 
@@ -46,6 +49,50 @@ def test_the_folder_of_everything_is_no_folder_of_masks(outer: str, tmp_path: Pa
     spec = drafted(folder, "US")
     assert sorted(taken(folder, spec)) == names
     assert spec.layout.left_out == {"masks": ("**/masks/**", "**/*_mask*")}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (["Kvasir-SEG/images/1.jpg", "hyper/polyps/2.jpg"], ["Kvasir-SEG/masks/1.jpg"]),
+        (["A. Segmentation/1. Original Images/a/1.jpg"], ["A. Segmentation/2. All Segmentation Groundtruths/a/1.tif"]),
+        (["Kvasir-SEG/1.jpg", "other/2.jpg"], ["Kvasir-SEG/masks/1.jpg"]),
+        (["Kvasir-SEG/images/1.jpg", "other/2.jpg"], []),
+        (["all labels/x-seg/images/1.jpg"], ["all labels/x-seg/masks/1.jpg"]),
+        (["p1/seg/images/1.jpg", "p1/seg/2.jpg"], ["p1/seg/masks/1.jpg", "p2/seg/1.jpg", "p2/SEG/1.jpg"]),
+        (["masks/images/1.jpg", "masks/2.jpg"], ["masks/masks/1.jpg"]),
+        (["{seg} 1/images/1.jpg", "x/1.jpg"], ["{seg} 1/*masks*/1.jpg"]),
+    ],
+)
+def test_the_innermost_folder_of_masks_is_left_out_and_none_that_holds_images(
+    images: list[str], masks: list[str], tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path, dict.fromkeys([*images, *masks], PNG))
+    assert sorted(taken(folder, drafted(folder, "US"))) == sorted(images)
+
+
+def test_a_draft_takes_what_ingest_takes_without_one(tmp_path: Path) -> None:
+    names = ["1.png", "2.PNG", "IM_0001", "a/1.2.840.113", "v.nii.gz", "x.h5", "y.jp2", "z.mp4", "s_seg.dcm"]
+    names += ["a_mask.png", "1_masked.png", "README.txt", "README", "paper.pdf", "t.csv", "t.csv.gz", ".png", "x.weird"]
+    folder = write_folder(tmp_path, dict.fromkeys(names, PNG))
+    plain = taken(folder, public_spec("mine", "US"))
+    spec = drafted(folder, "US")
+    assert spec.layout.include == ()
+    assert taken(folder, spec) == plain
+    assert {"IM_0001", "1_masked.png", "s_seg.dcm"} < set(plain)
+    for name in ("IM_0001", "a/1.2.840.113", ".png"):
+        (folder / name).unlink()
+    spec = drafted(folder, "US")
+    assert sorted(spec.layout.include) == ["*.dcm", "*.h5", "*.jp2", "*.mp4", "*.nii.gz", "*.png"]
+    assert taken(folder, spec) == taken(folder, public_spec("mine", "US"))
+
+
+@pytest.mark.slow
+def test_a_draft_reads_by_content_what_has_a_wrong_name(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "raw", {"1.png": PNG, "2.png": CT.read_bytes()})
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine", modality=["US"])
+    spec = parse_spec(text.replace("deidentified: false", "deidentified: true"), name="mine.yaml")
+    assert run_job(spec, str(folder), str(tmp_path / "d"), workers=0).kept == 2
 
 
 def test_archives_are_looked_into(tmp_path: Path) -> None:

@@ -38,6 +38,18 @@ ZEROS = b"\0" * (4 << 20)
 SMALL: dict[str, Any] = {"unit_files": 5, "shard_bytes": 60_000, "dedup": {"near": False}}
 
 
+@pytest.mark.slow
+def test_a_job_does_not_read_the_dataset_that_lies_in_its_raw_folder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{n}.png": encoded(photo(n)) for n in range(4)})
+    first = ingest(folder, folder / "data")
+    assert (first.kept, first.ignored) == (4, {})
+    again = ingest(folder, folder / "data")
+    assert (again.repeated, again.version, again.ignored) == (True, 0, {"dataset of biovfm": 1})
+    write_folder(folder, {"more.png": encoded(photo(9))})
+    grown = ingest(folder, folder / "data")
+    assert (grown.files, grown.known, grown.read, grown.version) == (6, 4, 1, 1)
+
+
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Forty good images in folder, zip and tar.gz, with copies and with what real folders also hold."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingest.job.identity import PIPELINE_VERSION
-from ingest.job.target import open_target
+from ingest.job.target import open_target, require_apart
 from ingest.picture.encoding import Encoding
 from shards.dataset.dataset import Dataset
 from shards.errors import ConfigError, SampleIndexError, SourceError
@@ -33,6 +33,16 @@ def test_a_new_dataset_records_the_pipeline_version(raw: Path, tmp_path: Path) -
     assert settings_of(tmp_path / "d")["pipeline_version"] == PIPELINE_VERSION
     assert settings_of(tmp_path / "d")["encoding"] == Encoding.of_new_dataset({}).model_dump()
     assert Dataset.open(str(tmp_path / "d")).jobs()[0]["pipeline_version"] == PIPELINE_VERSION
+
+
+def test_the_raw_folder_itself_is_no_place_for_the_dataset(raw: Path) -> None:
+    (raw.parent / "link").symlink_to(raw)
+    with pytest.raises(ConfigError, match="is the folder of the raw data"):
+        ingest(raw, raw.parent / "link")
+    for one, two in (("s3://b/raw", "s3://b/raw/"), ("a/b", "a/./b/")):
+        with pytest.raises(ConfigError, match="is the folder of the raw data"):
+            require_apart(one, two)
+    require_apart("s3://b/raw", "s3://b/raw/data")
 
 
 def test_looking_at_a_dataset_that_is_not_there_makes_none(tmp_path: Path) -> None:

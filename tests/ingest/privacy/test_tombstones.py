@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from ingest.privacy.tombstones import COLUMNS, Marker, Tombstones, has_tombstones, tombstones_of
+from ingest.picture.quality import REASONS
+from ingest.privacy.tombstones import COLUMNS, WITHDRAWN, Marker, Tombstones, has_tombstones, tombstones_of
 from shards.dataset.dataset import Dataset
 from shards.schema import withdrawn_schema
 
@@ -54,3 +55,7 @@ def test_marks_are_read_from_the_dataset(tmp_path: Path) -> None:
     found = tombstones_of(dataset, SECRET)
     assert found is not None
     assert found.of_table(pa.Table.from_pylist([row(), row(pixel_sha256="1")])) == [True, False]
+
+
+def test_the_reason_of_its_rejects_has_a_meaning() -> None:
+    assert "stays out" in REASONS[WITHDRAWN]

@@ -84,8 +84,12 @@ def test_what_is_no_dataset_says_so(tmp_path: Path) -> None:
 
 def test_a_version_that_is_not_there_says_so(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path / "data")
-    with pytest.raises(SampleIndexError, match="version 77"):
-        dataset.table("index", version=77)
+    newest = dataset.version()
+    for number in (77, newest + 1, -3, 1 << 70):
+        with pytest.raises(SampleIndexError, match=f"has no version {number}; the newest is {newest} — "):
+            dataset.table("index", version=number)
+    with pytest.raises(SampleIndexError, match="no version of rejects/ with the number 77; the newest is"):
+        dataset.table("rejects", version=77)
 
 
 def test_a_question_finds_the_tables_it_names(tmp_path: Path) -> None:

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from ingest.job.run import run_job
+from ingest.settings import IngestSettings
+from ingest.source.spec import from_flags
 from shards.dataset.dataset import Dataset
+from shards.dataset.left_out import left_out
 from shards.dataset.verify import verify as verify_dataset
 from shards.errors import ConfigError, ShardError, SubsetError
 from shards.stream import Stream
 from shards.subset import Selection, canonical, create, materialize
-from tests.ingest.material import encoded, photo, shard_bytes, tables, write_folder
+from tests.ingest.material import encoded, photo, public_spec, shard_bytes, tables, write_folder
 from tests.shards.builders import add_source, jpeg, small_dataset
 
 
 def ingested(folder: Path, name: str, halves: tuple[range, ...], secret: str) -> Dataset:
     """A dataset of 12 pictures, a reject and a file of another kind, ingested file by file in several jobs."""
-    from pydantic import SecretStr
-
-    from ingest.job.run import run_job
-    from ingest.settings import IngestSettings
-    from ingest.source.spec import from_flags
-
     spec = from_flags(name="site", modality="US")
     raw = folder / f"raw-{name}"
     for numbers in halves:
@@ -86,13 +85,40 @@ def test_nothing_that_hangs_on_a_secret_is_in_the_tars(pair: tuple[Dataset, Data
 
 
 @pytest.mark.slow
-def test_fingerprints_and_rejects_travel_and_the_counts_add_up(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
+def test_fingerprints_travel_and_of_rejects_their_counts_alone(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    copy = materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
+    again = materialize(create(copy, Selection()), str(tmp_path / "again"))
     before, after = tables(Path(pair[0].url)), tables(tmp_path / "copy")
     assert after["fingerprints"] == before["fingerprints"]
-    assert {row["reason"] for row in after["rejects"]} == {row["reason"] for row in before["rejects"]}
-    (job,) = Dataset.open(str(tmp_path / "copy")).jobs()
-    assert job["items"] == job["kept"] + job["rejected"] == 12 + len(after["rejects"])
+    assert {row["reason"] for row in before["rejects"]} == {"too_small"}
+    assert after["rejects"] == []
+    for dataset in (copy, again):
+        (job,) = dataset.jobs()
+        assert (job["items"], job["kept"], job["rejected"]) == (12, 12, 0)
+        assert left_out(dataset, dataset.version()) == {"site": {"too_small": len(before["rejects"])}}
+
+
+@pytest.mark.slow
+def test_a_copy_does_not_depend_on_what_came_after_the_lock(tmp_path: Path) -> None:
+    origin = ingested(tmp_path, "one", (range(4),), "secret")
+    lock = create(origin, Selection())
+    one = materialize(lock, str(tmp_path / "before"))
+    raw = write_folder(tmp_path / "more", {f"{n}.png": encoded(photo(n)) for n in range(4)})
+    run_job(public_spec("site", "CT"), str(raw), origin.url, workers=0)
+    assert left_out(origin, origin.version())["site"] == {"too_small": 1, "duplicate": 4}
+    two = materialize(lock, str(tmp_path / "after"))
+    assert one.jobs() == two.jobs()
+    assert repr(tables(tmp_path / "before")) == repr(tables(tmp_path / "after"))  # NaN equals nothing
+    assert left_out(two, two.version()) == left_out(origin, lock.index_version) == {"site": {"too_small": 1}}
+
+
+@pytest.mark.slow
+def test_the_statement_on_identifiers_travels(pair: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    copy = materialize(create(pair[0], Selection()), str(tmp_path / "copy"))
+    assert copy.settings["deidentification"] == pair[0].settings["deidentification"]
+    old = Dataset.create(str(tmp_path / "old"))
+    add_source(old, "alpha", "CT", [jpeg(1)])
+    assert "deidentification" not in materialize(create(old, Selection()), str(tmp_path / "older")).settings
 
 
 @pytest.mark.slow
