@@ -1,10 +1,14 @@
-"""YAML files that people write, into pydantic models; every mistake is named with its file and the nearest key."""
+"""Settings that people give: YAML files into pydantic models, and numbers in environment variables.
+
+Every mistake is named with its file and the nearest key, or with its variable.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     import yaml
 
 Model = TypeVar("Model", bound=BaseModel)
+Default = TypeVar("Default", int, None)
 _MOST_BYTES = 4 << 20
 _MOST_VALUES = 1 << 20
 """Of one file: far more than any has that a person writes, and a few seconds of reading."""
@@ -138,6 +143,23 @@ def parse(model: type[Model], content: Mapping[str, Any], *, where: str) -> Mode
     except ValidationError as error:
         mistakes = [_describe(model, item["loc"], item["type"], item["msg"]) for item in error.errors()]
         raise ConfigError(f"{where}: {'; '.join(mistakes)}", hint="correct the named keys") from error
+
+
+def whole_number(name: str, default: Default, *, least: int = 0) -> int | Default:
+    """The number in an environment variable; the default where it is not set.
+
+    Raises:
+        ConfigError: It is set to something else than a whole number, or to one below `least`.
+    """
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise ConfigError(
+            f"the environment variable {name} is {text!r}, which is no whole number from {least} on",
+            hint=f"correct it, or `unset {name}`",
+        )
+    return int(text)
 
 
 def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:

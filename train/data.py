@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.decode.base import Crops
-from shards.environment import whole_number
+from shards.settings import whole_number
 from shards.stream.cores import usable_cores
 from shards.stream.digests import Digests
 from train.recipe import Recipe

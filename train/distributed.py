@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.decode.kernels.choice import KernelName
-from shards.environment import whole_number
 from shards.errors import BiovfmError, ConfigError, SubsetError
+from shards.settings import whole_number
 from shards.stream.digests import Digests, compare_ranks
 from train.backbone import Backbone
 from train.checkpoint.compare import differences

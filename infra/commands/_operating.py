@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from cyclopts import Parameter
 
 from infra.console import LogFormat
-from shards.environment import whole_number
+from shards.settings import whole_number
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ingest.job.share import Share
-from shards.environment import whole_number
 from shards.errors import ConfigError
+from shards.settings import whole_number
 
 __all__ = ["share_of"]
 

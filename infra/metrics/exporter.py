@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.environment import whole_number
 from shards.errors import ConfigError, StoreError
+from shards.settings import whole_number
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

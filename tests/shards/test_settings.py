@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import ConfigError
-from shards.settings import load_yaml, yaml_value
+from shards.settings import load_yaml, whole_number, yaml_value
 
 
 def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -45,3 +45,24 @@ def test_a_key_that_stands_twice_is_refused(text: str) -> None:
 def test_keys_of_several_mappings_and_merged_ones_may_be_alike() -> None:
     text = "base: &b {a: 1, c: 2}\nother: {<<: *b, a: 3}\nlist: [{a: 1}, {a: 2}]"
     assert yaml_value(text, where="x")["other"] == {"a": 3, "c": 2}  # type: ignore[index]
+
+
+def test_a_number_is_read_and_a_default_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert whole_number("LOCAL_RANK", 0) == 0
+    assert whole_number("LOCAL_RANK", None) is None
+    monkeypatch.setenv("LOCAL_RANK", "12")
+    assert whole_number("LOCAL_RANK", 0) == 12
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "²", " ", "1e3"])
+def test_anything_else_is_refused_by_the_name_of_the_variable(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", text)
+    with pytest.raises(ConfigError, match=r"variable LOCAL_RANK is .*no whole number from 0 on — .*unset LOCAL_RANK"):
+        whole_number("LOCAL_RANK", 0)
+
+
+def test_a_size_is_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is '0', which is no whole number from 1 on"):
+        whole_number("WORLD_SIZE", 1, least=1)

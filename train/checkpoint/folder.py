@@ -19,8 +19,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from shards.environment import whole_number
 from shards.errors import BiovfmError, CheckpointError
+from shards.settings import whole_number
 from shards.store import open_store
 from train.checkpoint import mirror
 from train.checkpoint.record import META, Checkpoint, read_record, record_text

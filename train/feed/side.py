@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.environment import whole_number
+from shards.settings import whole_number
 
 __all__ = ["CudaSide", "Event", "HostSide", "Side", "open_side", "own_device"]
 
