@@ -41,6 +41,9 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
         lines += _one_line(
             "column", f"{column.name} ({column.kind}), {column.header} of {_path(column.table, 24)}: {counts}"
         )
+    for path, left_out in found.unfit.items():
+        counts = ", ".join(f"{rows:,} {reason}" for reason, rows in left_out.items())
+        lines += _row("", f"rows of {_path(path, 24)} of which no column comes: {counts}")
     lines += _row("groups", _groups(found, spec))
     lines += _row("images", _images(found, spec))
     lines += _row("disk, time", _cost(found, spec))

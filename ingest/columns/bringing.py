@@ -214,7 +214,7 @@ def _match(
     else:
         pairs = ((path, row + 1) for path, row in candidates(rows, items, path_of))
         names = ("path", "row")
-    database.register("candidates", _reader(pairs, names))
+    database.register("candidates", pair_reader(pairs, names))
     database.execute("CREATE TEMP TABLE wanted AS SELECT DISTINCT * FROM candidates")
     database.unregister("candidates")
     place = "''" if rows.many else "raw_path"
@@ -230,7 +230,8 @@ def _match(
     database.execute(f"CREATE TEMP TABLE hits AS {sql}", [source])
 
 
-def _reader(rows: Iterator[tuple[Any, ...]], names: Sequence[str]) -> pa.RecordBatchReader:
+def pair_reader(rows: Iterator[tuple[Any, ...]], names: Sequence[str]) -> pa.RecordBatchReader:
+    """Tuples as a table that is read once; a column `row` holds numbers, all others text."""
     import pyarrow as pa
 
     schema = pa.schema([(name, pa.int64() if name == "row" else pa.string()) for name in names])

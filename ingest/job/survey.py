@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ingest.columns.bringing import type_rows
+from ingest.columns.foreseeing import foresee
 from ingest.columns.own_rows import OwnRows
 from ingest.job.join import Join
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
@@ -111,6 +112,7 @@ class Survey:
         tables: Path of each table → rows that count.
         unused: Lists and tables → their columns of which nothing is taken.
         columns: Columns that would come beside the index.
+        unfit: Table of such columns → reason → rows of it that would be left out.
         num_groups: Different groups, or None where only reading tells.
         largest_group: Files of the largest.
         num_images: Images that the files give, or None where only reading tells.
@@ -131,6 +133,7 @@ class Survey:
     tables: dict[str, int] = field(default_factory=dict)
     unused: dict[str, list[str]] = field(default_factory=dict)
     columns: list[ColumnFound] = field(default_factory=list)
+    unfit: dict[str, Mapping[str, int]] = field(default_factory=dict)
     num_groups: int | None = 0
     largest_group: int = 0
     num_images: int | None = 0
@@ -209,22 +212,16 @@ def _hold_columns(own: Sequence[OwnRows], items: Sequence[RawItem], found: Surve
         except ConfigError as error:
             found.problems.append(str(error))
             continue
-        about = [number for item in items for number in _first_row(rows, item)]
-        for name, values in typed.columns.items():
-            valid = values.is_valid().to_pylist()
-            filled = sum(number >= 0 and valid[number] for number in about)
-            header, kind = rows.wanted[name].header, typed.kinds[name]
-            column = ColumnFound(
-                name=name, table=rows.name, header=header, kind=kind, filled=filled, missing=len(about) - filled
+        if not typed.columns:
+            continue
+        foreseen = foresee(typed, items)
+        if foreseen.left_out:
+            found.unfit[rows.name] = foreseen.left_out
+        for name, filled in foreseen.filled.items():
+            header, kind, missing = rows.wanted[name].header, typed.kinds[name], foreseen.files - filled
+            found.columns.append(
+                ColumnFound(name=name, table=rows.name, header=header, kind=kind, filled=filled, missing=missing)
             )
-            found.columns.append(column)
-
-
-def _first_row(rows: OwnRows, item: RawItem) -> Sequence[int]:
-    """The number of the row that is about a file, -1 where there is none; of a table by image numbers all rows."""
-    if rows.about == "number":
-        return range(rows.num_rows) if rows.is_about(item) else ()
-    return rows.rows_of(item)[:1] or (-1,)
 
 
 def _counted(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: set[str]) -> Iterator[RawItem]:
