@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
 from infra.commands._own_columns import column_lines, own_columns
+from infra.commands._tables import match_lines
 from infra.console import emit, log_event, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
@@ -419,6 +420,7 @@ def report_lines(report: JobReport) -> Iterator[str]:
     yield from (f"{count:>10,}  kept: {modality}" for modality, count in report.modalities.items())
     yield from (f"{count:>10,}  rejected: {reason}" for reason, count in report.reasons.items())
     yield from (f"{count:>10,}  ignored: {kind}" for kind, count in report.ignored.items())
+    yield from match_lines(report.matches)
     yield from column_lines(report.columns)
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):

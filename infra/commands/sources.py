@@ -112,8 +112,8 @@ def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) 
     """Hold a folder against the description of its source, before anything is read.
 
     Says which downloads are there, what each rule takes with examples, what is left out and what no rule knows, how
-    many groups and images that makes of those expected, and what ingest will cost. Exit code 1 where the source is
-    not complete.
+    many rows of the tables are about files, how many groups and images that makes of those expected, and what ingest
+    will cost. Exit code 1 where the source is not complete.
 
     Example: `biovfm sources check chestxray-14 /raw/chestxray-14`
 
