@@ -126,7 +126,7 @@ def ingest(
         repeat for several. Those of a source's own tables stand in its YAML under `columns`.
     allow
         A column to take although it looks like names, dates or identifiers; repeat for several.
-    type
+    type_
         NAME=TYPE where the values do not say it: bool, int, float, category, date or timestamp.
     workers
         Processes on this machine; by default one per core that this command may use. 0 works without any.
@@ -319,8 +319,8 @@ def _share(num_tasks: int | None, task_index: int | None) -> Share | None:
 
 
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
-    from ingest.source.spec import from_flags, load_spec
-    from shards.errors import ConfigError
+    from ingest.source.spec import from_flags, is_yaml, load_spec
+    from shards.errors import ConfigError, SourceError
 
     given = {name: value for name, value in flags.items() if value not in (None, (), False, "auto", "unknown")}
     if modality:
@@ -329,7 +329,13 @@ def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
         raise ConfigError(
             f"--{next(iter(given))} describes a source of your own", hint="add --modality, or put it into the YAML file"
         )
-    return load_spec(source)
+    try:
+        return load_spec(source)
+    except SourceError as error:
+        if is_yaml(source):
+            raise
+        hint = f"{error.hint}; for a source of your own of this name, add --modality"
+        raise SourceError(error.message, hint=hint) from None
 
 
 def _with_columns(spec: SourceSpec, own: Mapping[str, OwnColumn]) -> SourceSpec:

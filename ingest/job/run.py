@@ -102,9 +102,9 @@ def run_job(
     """
     started = time.monotonic()
     settings, tell = settings or IngestSettings(), progress or _ignore
-    names = Pseudonyms(spec, settings)
     target = open_target(dataset_url, encoding)
     check_secret(target.dataset, spec, settings)
+    names = Pseudonyms(spec, settings)
     tell(Progress(stage="list"))
     listing = _listing(spec, raw_url, settings)
     if listed is not None:
