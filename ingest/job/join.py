@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ingest.columns.own_rows import OwnRows, hash_key
+from ingest.columns.stated_words import StatedWords
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import path_of
 from ingest.job.tally import TableMatch, Tally
@@ -33,16 +34,19 @@ class Told:
     Attributes:
         joins: The tables.
         own: What they say in columns of the user's own.
+        words: What they say in words that are stored.
     """
 
     joins: list[Join] = field(default_factory=list)
     own: list[OwnRows] = field(default_factory=list)
+    words: list[StatedWords] = field(default_factory=list)
 
     def add(self, joins: Iterable[Join]) -> None:
         """More tables."""
         for join in joins:
             self.joins.append(join)
             self.own += [] if join.own is None else [join.own]
+            self.words += join.words
 
     @property
     def matches(self) -> list[TableMatch]:
@@ -67,6 +71,7 @@ class Join:
         name: Path of the table; of several files, that of the first.
         unused: Its columns of which nothing is taken.
         own: What it says in columns of the user's own.
+        words: What it says in words that are stored.
     """
 
     table: Table
@@ -81,6 +86,7 @@ class Join:
     name: str = ""
     unused: tuple[str, ...] = ()
     own: OwnRows | None = None
+    words: Sequence[StatedWords] = ()
 
     @property
     def rows(self) -> int:

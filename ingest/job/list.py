@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ingest.columns.own_rows import Cells, OwnRows
+from ingest.columns.stated_words import StatedWords, WordCounter, check_words
 from ingest.job.join import Told, joined_files
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import TABLE, Sieve
@@ -51,6 +52,7 @@ class Listing:
         unused: The list that the source is → its columns that say nothing of a file.
         stamps: SHA-256 (hex) of the times of change and entity tags.
         own: What the source's tables, or the list that it is, say in columns of the user's own.
+        words: What they say in words that are stored.
         matches: How well the tables fit the files.
     """
 
@@ -60,6 +62,7 @@ class Listing:
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamps: str = ""
     own: Sequence[OwnRows] = ()
+    words: Sequence[StatedWords] = ()
     matches: Sequence[TableMatch] = ()
 
 
@@ -91,19 +94,23 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
         unused=unused,
         stamps=stamps.hexdigest(),
         own=told.own,
+        words=told.words,
         matches=told.matches,
     )
 
 
-def check_told(listing: Listing) -> None:
-    """Refuse tables by which patients would be torn apart.
+def check_told(listing: Listing, spec: SourceSpec) -> None:
+    """Refuse tables by which patients would be torn apart, and words that may name a person.
 
     Raises:
         SourceError: A table that is to say what belongs together is about no file.
+        ConfigError: A licence, anatomy or label of a source that is not de-identified may name a person.
     """
     for match in listing.matches:
         if match.fault:
             raise SourceError(match.fault, hint=match.hint)
+    if not spec.deidentified:
+        check_words(listing.words)
 
 
 def open_root(raw_url: str, spec: SourceSpec) -> RawRoot:
@@ -162,7 +169,10 @@ def _listed(
     """The files of a list; `told` gets what it tells of them at its end, when all rows have been seen."""
     named = any_of(layout.include).fullmatch if layout.include else lambda _: True
     cells = Cells(layout.columns) if layout.columns else None
-    yield from listed_items(root, settings.limits, named, leftovers.columns, cells)
+    words = WordCounter()
+    yield from listed_items(root, settings.limits, named, leftovers.columns, cells, tell=words.add)
+    name = root.single or ", ".join(layout.include) or "the list"
+    told.words += words.done(name, allow=layout.allow, of_list=True)
     if cells is not None:
         told.own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),)))
 

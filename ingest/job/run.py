@@ -96,7 +96,8 @@ def run_job(
         SourceError: The raw URL holds nothing that the source's layout asks for, a table that is to say what belongs
             together is about no file, or what vanished is to be pruned and a part of the raw data cannot be listed now.
         ConfigError: The source needs a secret and there is none, the dataset has another encoding policy or was made
-            by another version of the pipeline, or a column beside the index may name a person or does not fit.
+            by another version of the pipeline, or a column beside the index, or what is stored of tables, may name a
+            person or does not fit.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
@@ -263,7 +264,7 @@ def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listin
         elif spec.id in catalogue_ids():
             hint = f"`biovfm sources check {spec.id} {raw_url}` says what is there and what is missing"
         raise SourceError(f"{raw_url} holds none of {wanted}", hint=hint)
-    check_told(listing)
+    check_told(listing, spec)
     check_libraries(readers_of(spec, listing))
     check_text_finder(settings)
     return listing

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ingest.columns.bringing import type_rows
 from ingest.columns.foreseeing import foresee
 from ingest.columns.own_rows import OwnRows
+from ingest.columns.stated_words import check_words
 from ingest.job.join import Told
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
 from ingest.job.list import UNOPENED, files_of, open_root
@@ -191,7 +192,7 @@ def survey(raw_url: str, spec: SourceSpec, settings: IngestSettings, *, deep: bo
         found.problems.append(str(error))
         told = Told()  # not all files were met
     _sort_out(leftovers, spec, found)
-    _hold_tables(told, found)
+    _hold_tables(told, spec, found)
     found.unused = leftovers.columns
     _hold_downloads(root, spec, found)
     found.unexpected = list(_unexpected(leftovers, spec, opened))
@@ -228,9 +229,14 @@ def _hold_columns(own: Sequence[OwnRows], items: Sequence[RawItem], found: Surve
             )
 
 
-def _hold_tables(told: Told, found: Survey) -> None:
-    """How well the tables fit the files."""
+def _hold_tables(told: Told, spec: SourceSpec, found: Survey) -> None:
+    """How well the tables fit the files, and whether what they say may be stored."""
     found.tables = {join.name: join.rows for join in told.joins}
+    if not spec.deidentified:
+        try:
+            check_words(told.words)
+        except ConfigError as error:
+            found.problems.append(str(error))
     if found.unopened:  # it may hold the files that the rows are about
         return
     found.matches = told.matches

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ingest.columns.own_rows import Cells, OwnRows, hash_key
+from ingest.columns.stated_words import USES, StatedWords, WordCounter
 from ingest.job.join import Join, keys_of_file, shortened
 from ingest.job.select import path_of
 from ingest.job.tally import Tally
@@ -94,6 +95,7 @@ class _Reading:
         self._numbers, self._key_rows = array("I"), array("I")
         self._known: dict[Stated, int] = {}
         self._statements: list[Stated] = []
+        self._saying: list[int] = []  # rows that make each statement
         self._frames: list[Stated] = []  # equal ones are one object: a file may have a quarter of a million frames
         self._columns: dict[str, None] = {}
         self._cells = Cells(table.columns, table.values) if table.columns else None
@@ -127,6 +129,8 @@ class _Reading:
         number = self._known.setdefault(stated, len(self._known))
         if number == len(self._statements):
             self._statements.append(stated)
+            self._saying.append(0)
+        self._saying[number] += 1
         return number
 
     def done(self) -> Join:
@@ -157,7 +161,17 @@ class _Reading:
             name=self._name,
             unused=tuple(name for name in map(plain_text, self._columns) if name not in taken),
             own=None if self._cells is None else _own_rows(self._cells, table),
+            words=self._words(),
         )
+
+    def _words(self) -> Sequence[StatedWords]:
+        """What the rows say in words that are stored."""
+        counter = WordCounter()
+        for use in USES:
+            header = getattr(self._table, use)
+            for stated, num_rows in zip(self._statements, self._saying, strict=True) if header else ():
+                counter.add(use, header, getattr(stated, use), num_rows)
+        return counter.done(self._name, allow=self._table.allow, of_list=False)
 
 
 def _in_order(values: array[int], order: np.ndarray) -> array[int]:

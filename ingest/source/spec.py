@@ -111,7 +111,8 @@ _WORDS_OF_LAYOUT: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("downloads", "images_per_file", "evidence", "confidence", "note"), True),
     "parts": {"__all__": {"name": True, "images_per_file": True, "optional": True}},
     "columns": True,
-    "tables": {"__all__": {"columns": True}},
+    "allow": True,
+    "tables": {"__all__": {"columns": True, "allow": True}},
 }
 _OF_ANY_TABLE: Final = frozenset({"path", "records", "key", "match", "pattern", "of", "where", "values", "optional"})
 """What says nothing of a file or its selection by itself."""
@@ -157,7 +158,8 @@ class SourceSpec(Frozen):
     deidentified: bool = Field(
         False,
         description="The raw data are published de-identified: raw paths are kept, and group ids are hashed with a "
-        "fixed key, so that everybody gets the same dataset. Otherwise both are hashed with the user's secret.",
+        "fixed key, so that everybody gets the same dataset. Otherwise both are hashed with the user's secret, and "
+        "licence, anatomy and label of a table or list are refused where they look like names, dates or identifiers.",
     )
     raw_paths: Literal["auto", "keep", "hash"] = Field(
         "auto", description="Raw paths in the index as they are or as keyed hashes; `auto` follows `deidentified`."
@@ -168,7 +170,7 @@ class SourceSpec(Frozen):
     def decisive(self) -> dict[str, Any]:
         """What of the source decides the bytes of a job.
 
-        Fields at their default, words for people and columns that come beside the index stay out.
+        Fields at their default, words for people, columns that come beside the index and what is allowed stay out.
         """
         words: dict[str, Any] = {"layout": _WORDS_OF_LAYOUT, **dict.fromkeys(_WORDS, True)}
         told = self.model_dump(mode="json", exclude_defaults=True, exclude=words)

@@ -131,10 +131,10 @@ def test_some_files_without_a_row_are_told_and_taken(tmp_path: Path) -> None:
 def test_files_that_have_a_group_by_another_table_need_none_of_this_one(tmp_path: Path) -> None:
     folder = raw(tmp_path, "id,p\na,p1\n", "a.png", test="id,p\nz,p1\n")
     spec = spec_of(TABLE, {**TABLE, "path": "test.csv"})
-    check_told(list_raw(str(folder), spec, IngestSettings()))
+    check_told(list_raw(str(folder), spec, IngestSettings()), spec)
     (folder / "b.png").write_bytes(PNG)
     with pytest.raises(SourceError, match=r"test\.csv is to say what belongs together"):
-        check_told(list_raw(str(folder), spec, IngestSettings()))
+        check_told(list_raw(str(folder), spec, IngestSettings()), spec)
 
 
 def test_archives_that_are_not_looked_into_may_hold_the_files(tmp_path: Path) -> None:
