@@ -174,7 +174,7 @@ def _listed(
     name = root.single or ", ".join(layout.include) or "the list"
     told.words += words.done(name, allow=layout.allow, of_list=True)
     if cells is not None:
-        told.own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),)))
+        told.own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),), of_list=True))
 
 
 def _taken(
