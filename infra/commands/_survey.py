@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from infra.commands._tables import match_text
 from infra.console import number, size
 from ingest.source.globs import collapse
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 80
 _LABEL: Final = 11
 _MOST_LINES: Final = 3
+_MOST_LINES_OF_ADVICE: Final = 7
 
 
 def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
@@ -32,8 +34,7 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
         lines += _row("unopened", f"{number(found.unopened, 'packed archive')} not looked into: --deep reads them")
     lines += _kinds("left out", found.left_out, found.examples)
     lines += _kinds("no rule", found.unknown, found.examples)
-    for path, rows in found.tables.items():
-        lines += _row("table", f"{_path(path, 40)}: {number(rows, 'row')}")
+    lines += _tables(found)
     for path, columns in found.unused.items():
         lines += _one_line("not used", f"columns of {_path(path, 24)}: {', '.join(columns)}")
     for column in found.columns:
@@ -41,6 +42,9 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
         lines += _one_line(
             "column", f"{column.name} ({column.kind}), {column.header} of {_path(column.table, 24)}: {counts}"
         )
+    for path, left_out in found.unfit.items():
+        counts = ", ".join(f"{rows:,} {reason}" for reason, rows in left_out.items())
+        lines += _row("", f"rows of {_path(path, 24)} of which no column comes: {counts}")
     lines += _row("groups", _groups(found, spec))
     lines += _row("images", _images(found, spec))
     lines += _row("disk, time", _cost(found, spec))
@@ -48,8 +52,8 @@ def survey_lines(found: Survey, spec: SourceSpec) -> list[str]:
     lines += _row("access", ", ".join(part for part in (spec.access, spec.url) if part))
     if spec.layout.evidence:
         lines += _row("layout", f"{spec.layout.confidence or 'unknown'} confidence; {spec.layout.evidence}")
-    lines += [line for problem in found.problems for line in _row("PROBLEM", problem)]
-    lines += [line for warning in found.warnings for line in _row("warning", warning)]
+    for label, texts in (("PROBLEM", found.problems), ("warning", found.warnings)):
+        lines += [line for text in texts for line in _row(label, text, most=_MOST_LINES_OF_ADVICE)]
     return lines
 
 
@@ -68,14 +72,14 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.995 or 1.005 < share < 10 else f"{share:.0%}"
 
 
-def _row(label: str, text: str) -> list[str]:
+def _row(label: str, text: str, *, most: int = _MOST_LINES) -> list[str]:
     """A label and its text, wrapped under itself; at most a few lines."""
     if not text:
         return []
     room = WIDTH - _LABEL - 3
     wrapped = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
-    if len(wrapped) > _MOST_LINES:
-        wrapped = [*wrapped[: _MOST_LINES - 1], _cut(" ".join(wrapped[_MOST_LINES - 1 :]), room)]
+    if len(wrapped) > most:
+        wrapped = [*wrapped[: most - 1], _cut(" ".join(wrapped[most - 1 :]), room)]
     return [f"  {label if at == 0 else '':<{_LABEL}} {line}" for at, line in enumerate(wrapped)]
 
 
@@ -107,6 +111,15 @@ def _part(part: PartFound, *, several: bool) -> Iterator[str]:
     name = f"{part.name}: " if several else ""
     yield from _row("taken", f"{name}{number(part.num_files, 'file')}, {size(part.num_bytes)}")
     yield from (f"  {'':<{_LABEL}}   {_path(path, WIDTH - _LABEL - 5)}" for path in part.examples)
+
+
+def _tables(found: Survey) -> Iterator[str]:
+    """The rows of each table, and how many are about files where all files are known."""
+    if not found.matches:
+        for path, rows in found.tables.items():
+            yield from _row("table", f"{_path(path, 40)}: {number(rows, 'row')}")
+    for match in found.matches:
+        yield from _row("table", f"{_path(match.table, 40)}: {number(match.rows, 'row')} = {match_text(match)}")
 
 
 def _kinds(label: str, counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> Iterator[str]:

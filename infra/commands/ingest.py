@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from functools import partial
@@ -16,8 +16,9 @@ from cyclopts import Parameter
 
 from infra.commands._assignments import read_assignments
 from infra.commands._operating import DEFAULTS, Operating, Pulse, operated
-from infra.commands._own_columns import column_lines, own_columns
+from infra.commands._own_columns import column_lines, own_columns, with_columns
 from infra.commands._sharing import share_of
+from infra.commands._tables import match_lines
 from infra.console import emit, log_as, log_event, log_step, number, progress, stderr
 from infra.stages import StageClock
 from ingest.engines.lean import one_blas_thread
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ingest.engines import Engine
     from ingest.job.run import JobReport, Progress
     from ingest.settings import IngestSettings
-    from ingest.source.layout import OwnColumn
     from ingest.source.spec import SourceSpec
 
 
@@ -95,7 +95,7 @@ def ingest(
     group
         What belongs together in your own source: equal groups are never near duplicates of each other.
     deidentified
-        Nothing in the paths or tags of your own source identifies a person: keep raw paths readable.
+        Nothing in the paths, tags or lists of your own source identifies a person: keep raw paths readable.
     encoding
         A key of the encoding policy that the dataset is made with, such as short_side_px=256, jpeg_quality=90,
         format=png or resampler=native; may be repeated. A dataset that exists keeps its own.
@@ -125,8 +125,9 @@ def ingest(
         A column of the list (--only-listed, or the list that RAW is) to have beside the index, HEADER or NEW=HEADER;
         repeat for several. Those of a source's own tables stand in its YAML under `columns`.
     allow
-        A column to take although it looks like names, dates or identifiers; repeat for several.
-    type
+        A column to take although it looks like names, dates or identifiers: one of --column, or that of the licence,
+        anatomy or label in a list that RAW is; repeat for several.
+    type_
         NAME=TYPE where the values do not say it: bool, int, float, category, date or timestamp.
     workers
         Processes on this machine; by default one per core that this command may use. 0 works without any.
@@ -160,9 +161,8 @@ def ingest(
     )
     log_as(operating.log_format, run=spec.id)
     with operated(operating, partial(_figures, source=spec.id)) as figures, figures or nullcontext():
-        own = own_columns(column, allow=allow, types=type_)
-        if own and only_listed is None:
-            spec = _with_columns(spec, own)
+        own = own_columns(column, allow=allow, types=type_, spec=spec, listed=only_listed is not None)
+        spec = with_columns(spec, {} if only_listed else own, allow=allow)
         checked = _settings(settings, spec, dataset, *(() if remap is None else (remap,)))
         given = read_assignments("--encoding", encoding, example="short_side_px=256")
         if remap is not None:
@@ -304,8 +304,8 @@ def _engine(name: str, address: str | None, workers: int, settings: IngestSettin
 
 
 def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
-    from ingest.source.spec import from_flags, load_spec
-    from shards.errors import ConfigError
+    from ingest.source.spec import from_flags, is_yaml, load_spec
+    from shards.errors import ConfigError, SourceError
 
     given = {name: value for name, value in flags.items() if value not in (None, (), False, "auto", "unknown")}
     if modality:
@@ -314,20 +314,13 @@ def _spec(source: str, modality: tuple[str, ...], **flags: Any) -> SourceSpec:
         raise ConfigError(
             f"--{next(iter(given))} describes a source of your own", hint="add --modality, or put it into the YAML file"
         )
-    return load_spec(source)
-
-
-def _with_columns(spec: SourceSpec, own: Mapping[str, OwnColumn]) -> SourceSpec:
-    """A source that is a list, with columns of it to have beside the index."""
-    from shards.errors import ConfigError
-
-    if spec.layout.reader != "list":
-        raise ConfigError(
-            "--column takes columns of a list: of --only-listed, or of RAW with --reader list",
-            hint="name those of the source's tables in its YAML, or add them later with `biovfm columns add`",
-        )
-    wanted = {**spec.layout.columns, **own}
-    return spec.model_copy(update={"layout": spec.layout.model_copy(update={"columns": wanted})})
+    try:
+        return load_spec(source)
+    except SourceError as error:
+        if is_yaml(source):
+            raise
+        hint = f"{error.hint}; for a source of your own of this name, add --modality"
+        raise SourceError(error.message, hint=hint) from None
 
 
 def _settings(path: Path | None, spec: SourceSpec, *datasets: str) -> IngestSettings:
@@ -404,6 +397,7 @@ def report_lines(report: JobReport) -> Iterator[str]:
     yield from (f"{count:>10,}  kept: {modality}" for modality, count in report.modalities.items())
     yield from (f"{count:>10,}  rejected: {reason}" for reason, count in report.reasons.items())
     yield from (f"{count:>10,}  ignored: {kind}" for kind, count in report.ignored.items())
+    yield from match_lines(report.matches)
     yield from column_lines(report.columns)
     for name in ("volumes", "mixed_series", "repeated_positions", "missing_slices"):
         if report.volumes.get(name):

@@ -112,8 +112,8 @@ def check(source: str, raw: str, /, *, deep: bool = False, json_: Json = False) 
     """Hold a folder against the description of its source, before anything is read.
 
     Says which downloads are there, what each rule takes with examples, what is left out and what no rule knows, how
-    many groups and images that makes of those expected, and what ingest will cost. Exit code 1 where the source is
-    not complete.
+    many rows of the tables are about files, how many groups and images that makes of those expected, and what ingest
+    will cost. Exit code 1 where the source is not complete.
 
     Example: `biovfm sources check chestxray-14 /raw/chestxray-14`
 
@@ -155,19 +155,33 @@ def new(raw: str, /, *, name: str = "", modality: tuple[str, ...] = ()) -> None:
     raw
         Folder, archive or fsspec URL of the raw data.
     name
-        Id of the source; without it, the name of the folder.
+        Id of the source, [0-9a-z_-]+; without it, the name of the folder.
     modality
         Modality tag; repeat for several. DICOM files say theirs.
     """
-    import re
     import sys
 
     from ingest.job.draft import draft
     from ingest.raw.root import RawRoot
     from ingest.settings import IngestSettings
+    from ingest.source.spec import check_id
 
-    chosen = name or re.sub(r"[^0-9a-z_-]+", "-", raw.rstrip("/").rpartition("/")[2].lower()).strip("-") or "mine"
+    try:
+        chosen = check_id(name) if name else _id_of(raw)
+    except ValueError as error:
+        raise ConfigError(f"--name {name!r} is no id of a source", hint=str(error)) from None
     sys.stdout.write(draft(RawRoot(raw), IngestSettings(), name=chosen, modality=modality))
+
+
+def _id_of(raw: str) -> str:
+    """An id for a source by the name of its folder, archive or URL."""
+    import re
+    from pathlib import Path
+
+    last = raw.rstrip("/").rpartition("/")[2]
+    if "://" not in raw and not last.strip("."):  # `.` and `..` name folders, too
+        last = Path(raw).resolve().name
+    return re.sub(r"[^0-9a-z_-]+", "-", last.lower()).strip("-") or "mine"
 
 
 @app.command

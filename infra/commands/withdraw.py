@@ -84,6 +84,7 @@ def withdraw(
     """
     from ingest.withdrawal.choose import Asked, choose
     from ingest.withdrawal.holders import holders_of
+    from ingest.withdrawal.withdraw import require_match
     from ingest.withdrawal.withdraw import withdraw as take_out
     from shards.dataset import Dataset
     from shards.errors import ConfigError
@@ -102,7 +103,9 @@ def withdraw(
     if asked != Asked():
         chosen = choose(opened, asked, secret)
         holders = holders_of(opened, chosen, locks=lock, runs=run)
-        if not dry_run:
+        if dry_run:
+            require_match(opened, chosen, asked, secret)
+        else:
             done = take_out(opened, asked, secret, reason=reason, progress=_tell)
     purged = _purge(opened, secret, grace=grace, dry_run=dry_run) if purge else None
     if json_:

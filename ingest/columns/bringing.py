@@ -7,6 +7,7 @@ the two.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -105,29 +106,49 @@ def type_rows(rows: OwnRows, there: Mapping[str, Kind]) -> Bringing:
         _check_own_name(name, wanted.header)
         if name not in rows.texts:
             continue
-        texts = rows.texts[name]
-        values, kind = typed_as(f"{wanted.header} of {rows.name}", texts, wanted.type, there.get(name), hint=_TYPE_HINT)
+        values, kind = _typed(rows, name, there.get(name))
         if values.null_count < len(values) or wanted.type or name in there:
             columns[name], kinds[name] = values, kind
     refused = {
-        wanted.header: why
+        name: why
         for name, wanted in rows.wanted.items()
         if name in columns and not wanted.allow and (why := why_refused(wanted.header, columns[name], kinds[name]))
     }
     if refused:
-        reasons = "; ".join(f"{header}: {why}" for header, why in refused.items())
+        reasons = "; ".join(f"{rows.wanted[name].header}: {why}" for name, why in refused.items())
         raise ConfigError(
             f"{rows.name}: refused, since they may name a person: {reasons}",
-            hint="leave them out of the columns, or say that nobody can be told by them: `allow: true` beside the "
-            "`header` in the YAML, --allow on the command line",
+            hint="leave them out of the columns, or say that nobody can be told by them: "
+            + _way_to_say(rows, list(refused), "--allow NAME", "`allow: true`"),
         )
     return Bringing(rows=rows, columns=columns, kinds=kinds)
 
 
-_TYPE_HINT: Final = (
-    "name another `type` for it in the YAML (--type on the command line), or remove the column that is there with "
-    "`biovfm columns remove`"
-)
+def _typed(rows: OwnRows, name: str, there: Kind | None) -> tuple[pa.Array, Kind]:
+    """A column in its type.
+
+    Raises:
+        ConfigError: It does not fit the type that is wanted, or that of the column that is there.
+    """
+    wanted = rows.wanted[name]
+    try:
+        return typed_as(f"{wanted.header} of {rows.name}", rows.texts[name], wanted.type, there, hint="")
+    except ConfigError as error:
+        dates = "write dates as 2021-03-04, or " if wanted.type in ("date", "timestamp") else ""
+        hint = f"{dates}name another type: {_way_to_say(rows, [name], '--type NAME=TYPE', '`type`')}"
+        if there is not None:
+            hint += "; or remove the column that is there with `biovfm columns remove`"
+        raise ConfigError(error.message, hint=hint) from None
+
+
+def _way_to_say(rows: OwnRows, names: Sequence[str], flag: str, key: str) -> str:
+    """How the user says more of some columns, in the way in which such columns are named."""
+    in_yaml = f"{key} beside the `header` in the YAML"
+    if not rows.of_list:
+        return in_yaml
+    headers = ((name, shlex.quote(f"{name}={rows.wanted[name].header}")) for name in names)
+    flags = " ".join(f"--column {column} {flag.replace('NAME', name)}" for name, column in headers)
+    return f"{flags} with `biovfm ingest`" + ("" if rows.about == "place" else f" ({in_yaml}, where one names them)")
 
 
 def bring(
@@ -214,7 +235,7 @@ def _match(
     else:
         pairs = ((path, row + 1) for path, row in candidates(rows, items, path_of))
         names = ("path", "row")
-    database.register("candidates", _reader(pairs, names))
+    database.register("candidates", pair_reader(pairs, names))
     database.execute("CREATE TEMP TABLE wanted AS SELECT DISTINCT * FROM candidates")
     database.unregister("candidates")
     place = "''" if rows.many else "raw_path"
@@ -230,7 +251,8 @@ def _match(
     database.execute(f"CREATE TEMP TABLE hits AS {sql}", [source])
 
 
-def _reader(rows: Iterator[tuple[Any, ...]], names: Sequence[str]) -> pa.RecordBatchReader:
+def pair_reader(rows: Iterator[tuple[Any, ...]], names: Sequence[str]) -> pa.RecordBatchReader:
+    """Tuples as a table that is read once; a column `row` holds numbers, all others text."""
     import pyarrow as pa
 
     schema = pa.schema([(name, pa.int64() if name == "row" else pa.string()) for name in names])

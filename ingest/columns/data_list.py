@@ -36,4 +36,4 @@ def list_columns(path: Path, source: str, wanted: Mapping[str, OwnColumn]) -> Ow
                         cells.add(row)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {type(error).__name__}", hint="check the path") from error
-    return cells.done("place", places=places)
+    return cells.done("place", places=places, of_list=True)

@@ -49,7 +49,7 @@ _NUMBERED: Final = re.compile(
     r"(patient\w*|paciente\w*|paziente|pat|fall|case|record|insurance|versich\w*|akte\w*|accession|exam\w*|study|"
     r"dossier|historia|hospital|social\w*|person\w*)(s?)(id|nr|no|num|number|nummer|numero|code|key|kennung|schlussel)"
 )
-_EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}")
+_EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[a-zA-Z]{2,}")
 _PHONE: Final = re.compile(r"\+?\d[\d /().-]{7,}\d")
 _ID_LIKE: Final = re.compile(
     r"([A-Za-z]{0,6}[-_ /]?(\d+[-_/ ])*\d{5,}([-_/ ]\d+)*)|[0-9a-fA-F]{12,}|"
@@ -58,6 +58,9 @@ _ID_LIKE: Final = re.compile(
 _CAPITAL: Final = r"[^\W\d_a-zß-ÿ][\w'’.-]*"
 _LAST_FIRST: Final = re.compile(rf"{_CAPITAL}( {_CAPITAL})?, ?{_CAPITAL}( {_CAPITAL})?|[^\d^]+\^[^\d]*")
 _FIRST_LAST: Final = re.compile(rf"((Dr|Prof|Mr|Mrs|Ms|Hr|Fr|Herr|Frau)\.? )?{_CAPITAL}( {_CAPITAL}){{1,2}}")
+_ADDRESSED: Final = re.compile(
+    rf"\b(Dr|Prof|Mr|Mrs|Ms|Herrn?|Frau|Mme|Mlle|Madame|Monsieur|Señora?|Signora?)\.? (\w+\. )*{_CAPITAL}"
+)
 _DAY: Final = re.compile(r"\b(\d{1,2}[./-]\d{1,2}[./-](19|20)\d\d|(19|20)\d\d-\d\d-\d\d)\b")
 _MOST: Final = 0.8
 _UNIQUE: Final = 0.9
@@ -102,10 +105,21 @@ def _of_values(values: pa.Array, kind: Kind) -> str:
         return ""
     present = values.drop_null()
     distinct = [str(value) for value in present.unique()[:_LOOKED_AT].to_pylist()]
+    if kind == "category" and (why := _of_any_word(distinct)):
+        return why
     if len(distinct) < _FEW:
         return ""
     unique = len(present.unique()) / len(present)
     return _of_integers(distinct, unique) if kind == "int" else _of_words(distinct, unique)
+
+
+def _of_any_word(distinct: list[str]) -> str:
+    """What a single word gives away, however few there are."""
+    if any(_EMAIL.search(word) for word in distinct):
+        return "it holds contacts"
+    if any(_DAY.search(word) for word in distinct):
+        return "it holds dates"
+    return "it looks like names" if any(_ADDRESSED.search(word) for word in distinct) else ""
 
 
 def _of_integers(distinct: list[str], unique: float) -> str:
@@ -118,10 +132,8 @@ def _of_integers(distinct: list[str], unique: float) -> str:
 
 
 def _of_words(distinct: list[str], unique: float) -> str:
-    if any(_EMAIL.fullmatch(word) for word in distinct) or _share(_PHONE, distinct) >= _MOST:
+    if _share(_PHONE, distinct) >= _MOST:
         return "it holds contacts"
-    if any(_DAY.search(word) for word in distinct):
-        return "it holds dates"
     if _share(_LAST_FIRST, distinct) >= _MOST:
         return "it looks like names"
     if _share(_FIRST_LAST, distinct) >= _MOST and (unique >= 0.3 or len(distinct) >= _ENOUGH):

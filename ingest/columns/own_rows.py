@@ -44,6 +44,7 @@ class OwnRows:
         rows: `file`: for each key, the number of its row, from 0.
         keys_of: The keys by which a raw file is found, the surest first; nothing for files that it says nothing of.
         places: `place`: raw path and frame of each row.
+        of_list: Whether the table is a list, so that the command line can name its columns.
     """
 
     name: str
@@ -56,6 +57,7 @@ class OwnRows:
     rows: array[int] = field(default_factory=lambda: array("I"))
     keys_of: Callable[[RawItem], Iterable[str]] = lambda _: ()
     places: Sequence[tuple[str, str]] = ()
+    of_list: bool = False
 
     def rows_of(self, item: RawItem) -> Sequence[int]:
         """The numbers of the rows that are about a raw file."""
@@ -130,6 +132,7 @@ class Cells:
         many: bool = False,
         keys_of: Callable[[RawItem], Iterable[str]] = lambda _: (),
         places: Sequence[tuple[str, str]] = (),
+        of_list: bool = False,
     ) -> OwnRows:
         """The rows of the table that was checked; see `OwnRows` for the arguments."""
         import pyarrow as pa
@@ -152,6 +155,7 @@ class Cells:
             rows=array("I", rows[order].tobytes()),
             keys_of=keys_of,
             places=places,
+            of_list=of_list,
         )
 
     def _cell(self, row: Mapping[Any, Any], header: str) -> str:

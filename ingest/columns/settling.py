@@ -67,20 +67,22 @@ def settle_rows(
     with dataset.database("samples", rows=rows) as database:
         here = list(sources(database))
         match(database)
-        _settle(database, names)
-        counted = dict(database.sql("SELECT reason, count(*) FROM fates WHERE reason != '' GROUP BY 1").fetchall())
+        left_out = settle(database, names)
         values = database.sql("SELECT * FROM result ORDER BY key").to_arrow_table()
         listed = database.sql("SELECT row, reason, id FROM fates WHERE reason != '' ORDER BY row").fetchall()
         of_these = "source IN (SELECT unnest($1))"
         sql = f"SELECT count(*) FROM samples WHERE {of_these} AND key NOT IN (SELECT key FROM result)"  # noqa: S608
         ((without,),) = database.execute(sql, [here]).fetchall()
     schema = pa.schema([("key", pa.string()), *((name, rows.schema.field(name).type) for name in names)])
-    left_out = {reason: counted[reason] for reason in sorted(counted)}
     return Settled(values=values.cast(schema), left_out=left_out, listed=listed, without=without)
 
 
-def _settle(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
-    """From `rows` and `hits`: the fate of each row in `fates`, and the values of each sample in `result`."""
+def settle(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, int]:
+    """From `rows` and `hits`: the fate of each row in `fates`, and the values of each sample in `result`.
+
+    Returns:
+        Reason → rows that were left out.
+    """
     values = ", ".join(f'rows."{name}"' for name in names)
     database.execute(
         f"""CREATE TEMP TABLE places AS SELECT id, count(DISTINCT place) AS num FROM hits GROUP BY id;
@@ -99,3 +101,5 @@ def _settle(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
             FROM pairs JOIN rows ON rows.{ROW} = pairs.row JOIN fates ON fates.row = pairs.row
             WHERE fates.reason = '' GROUP BY pairs.key"""  # noqa: S608 - our own and checked names
     )
+    counted = dict(database.sql("SELECT reason, count(*) FROM fates WHERE reason != '' GROUP BY 1").fetchall())
+    return {reason: counted[reason] for reason in sorted(counted)}

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, Final
 
+from ingest.columns.own_rows import cell_text
+from ingest.columns.stated_words import why_words_are_refused
 from ingest.job.mask_folders import MaskFolders
 from ingest.job.select import NAMED_FREELY, mask_ending, path_of
 from ingest.raw.archive_reading import open_items
@@ -41,6 +43,10 @@ _LABEL_COLUMN: Final = re.compile(r"(?i)^(?:label|diagnosis|dx|class|target|find
 _EXTENSIONS: Final = frozenset(extension for extensions in EXTENSIONS.values() for extension in extensions)
 _NEAR_ENDING: Final = re.compile(r"[-_](?:mask|label|gt|groundtruth|seg|segmentation)s?", re.IGNORECASE)
 _NO_FILES: Final = ("ignored", "reject", "unavailable")
+_LONGEST_LABEL: Final = 60
+"""Characters; what is longer is a sentence."""
+_FEWEST_DIFFERENT: Final = 5
+"""So many words, each in one row, are no labels."""
 _TABLES: Final = (".csv", ".tsv", ".parquet")
 _SAMPLE: Final = 5000
 _ROWS: Final = 500
@@ -246,13 +252,28 @@ def _join(item: RawItem, root: RawRoot, settings: IngestSettings, known: dict[st
     path = path_of(item)
     lines = [f"    - path: {_quoted(path)}  # {best:,} of its first {len(rows):,} rows name a file"]
     lines += [f"      key: {_quoted(key)}", f"      match: {way}"]
+    remarks = []
     for word, pattern in (("group", _GROUP_COLUMN), ("licence", _LICENCE_COLUMN), ("label", _LABEL_COLUMN)):
         column = next((column for column in columns if pattern.search(column) and column != key), "")
-        if column:
+        why = "" if word == "group" or not column else _why_not_stored(word, column, rows)
+        if why:
+            remarks.append(f"      # no {word}, which would be stored as it stands: {_quoted(column)}: {why}")
+        elif column:
             lines.append(
                 f"      {word}: [{_quoted(column)}]" if word == "group" else f"      {word}: {_quoted(column)}"
             )
-    return lines if len(lines) > 3 else []
+    return [*lines, *remarks] if len(lines) > 3 else []
+
+
+def _why_not_stored(word: str, column: str, rows: list[Any]) -> str:
+    """Why what a column says is not to be stored as it stands; empty where it looks like a few plain words."""
+    words = Counter(text for row in rows if (text := cell_text(row.get(column))))
+    if why := why_words_are_refused(column, words):
+        return why
+    if word == "label" and any(len(text) > _LONGEST_LABEL for text in words):
+        return "it holds whole sentences"
+    is_different = len(words) >= _FEWEST_DIFFERENT and len(words) >= 0.9 * words.total()
+    return "nearly every value is another one" if word == "label" and is_different else ""
 
 
 def _quoted(text: str) -> str:

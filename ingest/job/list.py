@@ -12,13 +12,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Final
 
 from ingest.columns.own_rows import Cells, OwnRows
-from ingest.job.join import Join, joined_files, read_tables
+from ingest.columns.stated_words import StatedWords, WordCounter, check_words
+from ingest.job.join import Told, joined_files
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import TABLE, Sieve
+from ingest.job.tables import read_tables
+from ingest.job.tally import TableMatch
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem
 from ingest.raw.list_file import listed_items, same_path
@@ -27,8 +29,10 @@ from ingest.raw.names import archive_kind
 from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
 from ingest.source.globs import any_of
+from ingest.source.layout import Layout
 from ingest.source.spec import SourceSpec
 from ingest.staging.unit import Unit
+from shards.errors import SourceError
 
 UNOPENED = "unopened"
 LISTS: Final = (".csv", ".tsv", ".parquet", ".jsonl")
@@ -48,6 +52,8 @@ class Listing:
         unused: The list that the source is → its columns that say nothing of a file.
         stamps: SHA-256 (hex) of the times of change and entity tags.
         own: What the source's tables, or the list that it is, say in columns of the user's own.
+        words: What they say in words that are stored.
+        matches: How well the tables fit the files.
     """
 
     items: Sequence[RawItem]
@@ -56,6 +62,8 @@ class Listing:
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamps: str = ""
     own: Sequence[OwnRows] = ()
+    words: Sequence[StatedWords] = ()
+    matches: Sequence[TableMatch] = ()
 
 
 def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listing:
@@ -66,10 +74,10 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
     """
     leftovers = Leftovers()
     digest, stamps = hashlib.sha256(), hashlib.sha256()
-    own: list[OwnRows] = []
+    told = Told()
 
     def digested() -> Iterator[RawItem]:
-        for item in files_of(open_root(raw_url, spec), spec, settings, leftovers, own=own):
+        for item in files_of(open_root(raw_url, spec), spec, settings, leftovers, told=told):
             line = f"{item.raw_path}\0{item.kind}\0{item.size}\0{item.check}\0{chr(0).join(item.stated)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             stamps.update(f"{item.stamp}\n".encode())
@@ -85,8 +93,24 @@ def list_raw(raw_url: str, spec: SourceSpec, settings: IngestSettings) -> Listin
         digest=digest.hexdigest(),
         unused=unused,
         stamps=stamps.hexdigest(),
-        own=own,
+        own=told.own,
+        words=told.words,
+        matches=told.matches,
     )
+
+
+def check_told(listing: Listing, spec: SourceSpec) -> None:
+    """Refuse tables by which patients would be torn apart, and words that may name a person.
+
+    Raises:
+        SourceError: A table that is to say what belongs together is about no file.
+        ConfigError: A licence, anatomy or label of a source that is not de-identified may name a person.
+    """
+    for match in listing.matches:
+        if match.fault:
+            raise SourceError(match.fault, hint=match.hint)
+    if not spec.deidentified:
+        check_words(listing.words)
 
 
 def open_root(raw_url: str, spec: SourceSpec) -> RawRoot:
@@ -105,9 +129,8 @@ def files_of(
     leftovers: Leftovers,
     *,
     deep: bool = True,
-    joins: list[Join] | None = None,
+    told: Told | None = None,
     missing: list[str] | None = None,
-    own: list[OwnRows] | None = None,
 ) -> Iterator[RawItem]:
     """The files that a source's layout and tables ask for, in order, with what the tables say of them.
 
@@ -117,40 +140,41 @@ def files_of(
         settings: Limits for archives.
         leftovers: Gets what is passed over.
         deep: Whether to look into archives that take a pass over all of each; else they count as `UNOPENED`.
-        joins: Gets the tables.
+        told: Gets what the tables tell, or the list.
         missing: Gets what is wrong with tables, which is then no error: what they would select or say is not known.
-        own: Gets what the tables say in columns of the user's own; of a list once all files are taken.
 
     Raises:
         SourceError: A table that the layout needs is missing, cannot be read, or selects nothing.
     """
-    layout = spec.layout
+    layout, told = spec.layout, told or Told()
     tables: dict[int, list[RawItem]] = {}
     num_files: Counter[int] = Counter()
     if layout.reader != "list":
         files = _taken(all_items(root, settings.limits, deep=deep), Sieve(layout), leftovers, tables, num_files)
     else:
-        named = any_of(layout.include).fullmatch if layout.include else lambda _: True
-        cells = Cells(layout.columns) if layout.columns else None
-        files = chain(listed_items(root, settings.limits, named, leftovers.columns, cells), _kept(cells, own))
+        files = _listed(root, layout, settings, leftovers, told)
     if not layout.tables and not any(rule.fallback for rule in layout.rules):
         return files
     found = Compact(files)  # tables may come after the files that they are about
     read = read_tables(root, layout.tables, tables, settings.limits, missing)
     leftovers.columns |= {join.name: list(join.unused) for join in read if join.unused}
-    if joins is not None:
-        joins.extend(read)
-    if own is not None:
-        own.extend(join.own for join in read if join.own is not None)
+    told.add(read)
     spare = {number for number, rule in enumerate(layout.rules) if rule.fallback}
     return joined_files(found, read, leftovers, spare=spare if set(num_files) - spare else set())
 
 
-def _kept(cells: Cells | None, own: list[OwnRows] | None) -> Iterator[RawItem]:
-    """Nothing, at the end of a list whose rows have been seen: they are complete."""
-    if cells is not None and own is not None:
-        own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),)))
-    yield from ()
+def _listed(
+    root: RawRoot, layout: Layout, settings: IngestSettings, leftovers: Leftovers, told: Told
+) -> Iterator[RawItem]:
+    """The files of a list; `told` gets what it tells of them at its end, when all rows have been seen."""
+    named = any_of(layout.include).fullmatch if layout.include else lambda _: True
+    cells = Cells(layout.columns) if layout.columns else None
+    words = WordCounter()
+    yield from listed_items(root, settings.limits, named, leftovers.columns, cells, tell=words.add)
+    name = root.single or ", ".join(layout.include) or "the list"
+    told.words += words.done(name, allow=layout.allow, of_list=True)
+    if cells is not None:
+        told.own.append(cells.done("file", keys_of=lambda item: (same_path(item.raw_path),), of_list=True))
 
 
 def _taken(

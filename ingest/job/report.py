@@ -12,6 +12,7 @@ import pyarrow as pa
 from ingest.columns.bringing import Brought
 from ingest.job.known import Attempts
 from ingest.job.list import Listing
+from ingest.job.tally import TableMatch
 from ingest.source.spec import SourceSpec
 from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
@@ -107,6 +108,7 @@ class JobReport:
         skipped_buckets: Buckets of near-duplicate candidates that were too crowded to search.
         eval_overlap: Evaluation task → images that match one of its images (rejected or not, by policy).
         volumes: What was made of DICOM series (`ingest.job.place`); empty where there are none.
+        matches: What of each of the source's tables is about its files.
         columns: What came beside the index, by table.
         notes: Sentences that the user should read.
         seconds: Wall time.
@@ -139,6 +141,7 @@ class JobReport:
     skipped_buckets: int = 0
     eval_overlap: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
+    matches: tuple[TableMatch, ...] = ()
     columns: tuple[Brought, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -152,7 +155,7 @@ class JobReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         told = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**told, "columns": [asdict(brought) for brought in self.columns]}
+        return {**told, **{name: [asdict(one) for one in told[name]] for name in ("matches", "columns")}}
 
 
 def settled_counts(units: Sequence[UnitReport], resolution: Resolution) -> tuple[int, dict[str, int]]:

@@ -27,7 +27,7 @@ from ingest.job.commit import commit
 from ingest.job.concede import concede_duplicates, concede_withdrawn
 from ingest.job.identity import PIPELINE_VERSION, rules_of
 from ingest.job.known import Attempts, attempts_at, attempts_for, attempts_of, drop_retried, rejects_to_retry
-from ingest.job.list import LISTS, Listing, cut_units, list_raw
+from ingest.job.list import LISTS, Listing, check_told, cut_units, list_raw
 from ingest.job.map import map_units
 from ingest.job.outgoing import Leaving, clear_after, num_revived
 from ingest.job.place import forget_unread, place_series
@@ -93,20 +93,20 @@ def run_job(
         progress: Told several times a second how far the job is.
 
     Raises:
-        SourceError: The raw URL holds nothing that the source's layout asks for, or what vanished is to be pruned and a
-            part of the raw data cannot be listed now.
+        SourceError: The raw URL holds nothing that the source's layout asks for, a table that is to say what belongs
+            together is about no file, or what vanished is to be pruned and a part of the raw data cannot be listed now.
         ConfigError: The source needs a secret and there is none, the dataset has another encoding policy or was made
-            by another version of the pipeline, or a column beside the index may name a person or does not fit; or the
-            dataset is to be the folder of the raw data itself.
+            by another version of the pipeline, or a column beside the index, or what is stored of tables, may name a
+            person or does not fit; or the dataset is to be the folder of the raw data itself.
         EngineError: A unit failed each time it was tried.
         StoreError: The storage failed.
     """
     started = time.monotonic()
     settings, tell = settings or IngestSettings(), progress or _ignore
     require_apart(raw_url, dataset_url)
-    names = Pseudonyms(spec, settings)
     target = open_target(dataset_url, encoding)
     check_secret(target.dataset, spec, settings)
+    names = Pseudonyms(spec, settings)
     tell(Progress(stage="list"))
     listing = _listing(spec, raw_url, settings)
     if listed is not None:
@@ -133,7 +133,9 @@ def run_job(
         share=share,
         tell=tell,
     )
-    return replace(report, columns=_brought(report, columns, listing, names))
+    notes = (*report.notes, *(match.near_note for match in listing.matches if match.near))
+    matches = tuple(listing.matches)
+    return replace(report, columns=_brought(report, columns, listing, names), matches=matches, notes=notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +265,7 @@ def _listing(spec: SourceSpec, raw_url: str, settings: IngestSettings) -> Listin
         elif spec.id in catalogue_ids():
             hint = f"`biovfm sources check {spec.id} {raw_url}` says what is there and what is missing"
         raise SourceError(f"{raw_url} holds none of {wanted}", hint=hint)
+    check_told(listing, spec)
     check_libraries(readers_of(spec, listing))
     check_text_finder(settings)
     return listing

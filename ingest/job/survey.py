@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ingest.columns.bringing import type_rows
+from ingest.columns.foreseeing import foresee
 from ingest.columns.own_rows import OwnRows
-from ingest.job.join import Join
+from ingest.columns.stated_words import check_words
+from ingest.job.join import Told
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
 from ingest.job.list import UNOPENED, files_of, open_root
 from ingest.job.select import path_of
+from ingest.job.tally import TableMatch
 from ingest.privacy.pseudonyms import group_of
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem
@@ -109,8 +112,10 @@ class Survey:
         examples: The first paths of each of these kinds.
         unopened: Compressed tars that were not looked into.
         tables: Path of each table → rows that count.
+        matches: What of each table is about the files; none while archives are not looked into.
         unused: Lists and tables → their columns of which nothing is taken.
         columns: Columns that would come beside the index.
+        unfit: Table of such columns → reason → rows of it that would be left out.
         num_groups: Different groups, or None where only reading tells.
         largest_group: Files of the largest.
         num_images: Images that the files give, or None where only reading tells.
@@ -129,8 +134,10 @@ class Survey:
     examples: dict[str, list[str]] = field(default_factory=dict)
     unopened: int = 0
     tables: dict[str, int] = field(default_factory=dict)
+    matches: list[TableMatch] = field(default_factory=list)
     unused: dict[str, list[str]] = field(default_factory=dict)
     columns: list[ColumnFound] = field(default_factory=list)
+    unfit: dict[str, Mapping[str, int]] = field(default_factory=dict)
     num_groups: int | None = 0
     largest_group: int = 0
     num_images: int | None = 0
@@ -171,20 +178,21 @@ def survey(raw_url: str, spec: SourceSpec, settings: IngestSettings, *, deep: bo
     rules = spec.layout.rules
     found.parts = [PartFound(name=_name(rule), optional=rule.optional or rule.fallback) for rule in rules]
     leftovers = Leftovers()
-    joins: list[Join] = []
+    told = Told()
     opened: set[str] = set()
-    own: list[OwnRows] = []
     try:
-        files = files_of(root, spec, settings, leftovers, deep=deep, joins=joins, missing=found.problems, own=own)
-        met = Compact(_counted(files, spec, found, opened)) if brings_columns(spec) else None
-        if met is None:
-            deque(_counted(files, spec, found, opened), maxlen=0)
+        files = files_of(root, spec, settings, leftovers, deep=deep, told=told, missing=found.problems)
+        counted = _counted(files, spec, found, opened)
+        if brings_columns(spec):
+            met = Compact(counted)
+            _hold_columns(told.own, met, found)
         else:
-            _hold_columns(own, met, found)
+            deque(counted, maxlen=0)
     except SourceError as error:
         found.problems.append(str(error))
+        told = Told()  # not all files were met
     _sort_out(leftovers, spec, found)
-    found.tables = {join.name: join.rows for join in joins}
+    _hold_tables(told, spec, found)
     found.unused = leftovers.columns
     _hold_downloads(root, spec, found)
     found.unexpected = list(_unexpected(leftovers, spec, opened))
@@ -209,22 +217,38 @@ def _hold_columns(own: Sequence[OwnRows], items: Sequence[RawItem], found: Surve
         except ConfigError as error:
             found.problems.append(str(error))
             continue
-        about = [number for item in items for number in _first_row(rows, item)]
-        for name, values in typed.columns.items():
-            valid = values.is_valid().to_pylist()
-            filled = sum(number >= 0 and valid[number] for number in about)
-            header, kind = rows.wanted[name].header, typed.kinds[name]
-            column = ColumnFound(
-                name=name, table=rows.name, header=header, kind=kind, filled=filled, missing=len(about) - filled
+        if not typed.columns:
+            continue
+        foreseen = foresee(typed, items)
+        if foreseen.left_out:
+            found.unfit[rows.name] = foreseen.left_out
+        for name, filled in foreseen.filled.items():
+            header, kind, missing = rows.wanted[name].header, typed.kinds[name], foreseen.files - filled
+            found.columns.append(
+                ColumnFound(name=name, table=rows.name, header=header, kind=kind, filled=filled, missing=missing)
             )
-            found.columns.append(column)
 
 
-def _first_row(rows: OwnRows, item: RawItem) -> Sequence[int]:
-    """The number of the row that is about a file, -1 where there is none; of a table by image numbers all rows."""
-    if rows.about == "number":
-        return range(rows.num_rows) if rows.is_about(item) else ()
-    return rows.rows_of(item)[:1] or (-1,)
+def _hold_tables(told: Told, spec: SourceSpec, found: Survey) -> None:
+    """How well the tables fit the files, and whether what they say may be stored."""
+    found.tables = {join.name: join.rows for join in told.joins}
+    if not spec.deidentified:
+        try:
+            check_words(told.words)
+        except ConfigError as error:
+            found.problems.append(str(error))
+    if found.unopened:  # it may hold the files that the rows are about
+        return
+    found.matches = told.matches
+    for match in told.matches:
+        if match.fault:
+            found.problems.append(f"{match.fault}; {match.hint}")
+            continue
+        if match.other_group:
+            rows = "1 row names" if match.other_group == 1 else f"{match.other_group:,} rows name"
+            found.warnings.append(f"{rows} another group of a file than an earlier row of {match.table}, which counts")
+        if match.near:
+            found.warnings.append(match.near_note)
 
 
 def _counted(files: Iterator[RawItem], spec: SourceSpec, found: Survey, opened: set[str]) -> Iterator[RawItem]:

@@ -26,13 +26,14 @@ PATH_COLUMNS: Final = (
     *("path", "url", "file", "raw_path", "file_path", "filepath", "filename", "file_name", "image_path", "image"),
 )
 GROUP_COLUMNS: Final = ("group", "group_id", "patient_id", "patient", "patientid", "subject", "subject_id")
-_STATED: Final[Mapping[str, tuple[str, ...]]] = {
+STATED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "modality": ("modality",),
     "group": GROUP_COLUMNS,
     "licence": ("licence", "license"),
     "anatomy": ("anatomy", "body_part"),
     "label": ("label",),
 }
+"""Field of `Stated` → the columns that may say it, the first of them that does."""
 _ROW: Final = "#row "
 _FIRST_ROW: Final = 2
 """Number of the first row below the header, as spreadsheets count."""
@@ -61,6 +62,8 @@ def listed_items(
     names: Callable[[str], object] = lambda _: True,
     unused: dict[str, list[str]] | None = None,
     cells: RowKeeper | None = None,
+    *,
+    tell: Callable[[str, str, str], None] = lambda _use, _header, _word: None,
 ) -> Iterator[RawItem]:
     """The items of the list that `root` points at.
 
@@ -70,11 +73,12 @@ def listed_items(
         names: Whether a file below the folder is the list, by its path.
         unused: Gets the list's name and its columns that say nothing of a file.
         cells: Gets the rows, for the columns that the user wants of them.
+        tell: Gets what each row says of its file: the field of `Stated`, the column and the word.
 
     Raises:
         SourceError: The raw URL is no list, or has no column of paths.
     """
-    rows = _rows(root, names, {} if unused is None else unused, cells)
+    rows = _rows(root, names, {} if unused is None else unused, cells, tell)
     archives: dict[str, dict[str, Stated]] = {}
     for path, stated in rows.items():
         archive = path.rpartition("::")[2] if path.startswith(_SCHEMES) and "::" in path else ""
@@ -87,7 +91,11 @@ def listed_items(
 
 
 def _rows(
-    root: RawRoot, names: Callable[[str], object], unused: dict[str, list[str]], cells: RowKeeper | None
+    root: RawRoot,
+    names: Callable[[str], object],
+    unused: dict[str, list[str]],
+    cells: RowKeeper | None,
+    tell: Callable[[str, str, str], None],
 ) -> dict[str, Stated]:
     """Path → what the list says of it."""
     files = [root.single] if root.single else [file.path for file in root.walk() if names(file.path)]
@@ -103,7 +111,8 @@ def _rows(
                         cells.check(row, where=name)
                     columns = [str(column or "").strip() for column in row]
                     _note_unused(name, columns, () if cells is None else cells.headers, unused)
-                path, stated = _entry(root, {str(column or "").strip().lower(): cell for column, cell in row.items()})
+                named = {str(column or "").strip().lower(): cell for column, cell in row.items()}
+                path, stated = _entry(root, named, tell)
                 found.setdefault(path or f"{name}{_ROW}{number}", stated)
                 if cells is not None:
                     cells.add(row, [same_path(path)] if path else ())
@@ -125,14 +134,14 @@ def same_path(path: str) -> str:
 
 def _note_unused(name: str, columns: list[str], wanted: Container[str], unused: dict[str, list[str]]) -> None:
     """Name the columns that say nothing of a file; of several that mean the same, the first one is used."""
-    known = {column for names in (PATH_COLUMNS, *_STATED.values()) for column in names}
+    known = {column for names in (PATH_COLUMNS, *STATED_COLUMNS.values()) for column in names}
     shown = [plain_text(column) for column in columns if column and column.lower() not in known]
     left = [column for column in shown if column not in wanted]
     if left:
         unused[name] = left
 
 
-def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:
+def _entry(root: RawRoot, row: Mapping[str, Any], tell: Callable[[str, str, str], None]) -> tuple[str, Stated]:
     name = next((name for name in PATH_COLUMNS if row.get(name)), "")
     if not name and not any(column in row for column in PATH_COLUMNS):
         there = ", ".join(sorted(plain_text(column) for column in row if column))
@@ -140,10 +149,11 @@ def _entry(root: RawRoot, row: Mapping[str, Any]) -> tuple[str, Stated]:
             f"{root.url} has a row without `path`; its columns are {there}",
             hint=f"name a column one of {', '.join(PATH_COLUMNS)}",
         )
-    stated = {
-        field: next((str(row[column]) for column in columns if row.get(column)), "")
-        for field, columns in _STATED.items()
-    }
+    stated = dict[str, str]()
+    for field, columns in STATED_COLUMNS.items():
+        column = next((column for column in columns if row.get(column)), "")
+        stated[field] = str(row[column]) if column else ""
+        tell(field, column, stated[field])
     return str(row.get(name) or "").strip(), Stated(**stated)
 
 

@@ -201,6 +201,11 @@ class Table(Frozen):
     licence: str = Field("", description="Column of the licence.")
     anatomy: str = Field("", description="Column of the anatomy.")
     label: str = Field("", description="Column of the label.")
+    allow: tuple[str, ...] = Field(
+        (),
+        description="Columns of licence, anatomy or label by which nobody can be told, although they look like names, "
+        "dates or identifiers.",
+    )
     values: Mapping[str, Mapping[str, str]] = Field(
         default_factory=dict, description="Column → its words → ours: {image_modality: {MRI: MR}}."
     )
@@ -219,6 +224,10 @@ class Table(Frozen):
             raise ValueError("`per_frame` goes by position: it needs `of` and takes no `key`")
         if not self.per_frame and not self.keys and not self.records and (self.stating or self.columns):
             raise ValueError("columns need a `key`: the column that names the file")
+        if strange := sorted({*self.allow} - {self.licence, self.anatomy, self.label}):
+            raise ValueError(
+                f"`allow` is about the columns of `licence`, `anatomy` and `label`; {strange[0]} is none of them"
+            )
         return self
 
     @property
@@ -274,6 +283,11 @@ class Layout(Frozen):
     columns: OwnColumns = Field(
         default_factory=dict, description="`reader: list`: columns of the list to have beside the index, as in a table."
     )
+    allow: tuple[Literal["licence", "license", "anatomy", "body_part", "label"], ...] = Field(
+        (),
+        description="`reader: list`: columns of the list by which nobody can be told, although they look like names, "
+        "dates or identifiers.",
+    )
     parts: tuple[Part, ...] = Field((), description="Several kinds of files with images, instead of `include`.")
     tables: tuple[Table, ...] = Field((), description="Tables of the source's own.")
     evidence: str = Field("", description="From where the layout is known.")
@@ -286,8 +300,9 @@ class Layout(Frozen):
             raise ValueError("with `parts`, put `include` and `images_per_file` into each of them")
         if self.reader == "list" and (self.parts or self.tables):
             raise ValueError("`reader: list` takes neither `parts` nor `tables`: the list says it all")
-        if self.columns and self.reader != "list":
-            raise ValueError("`columns` beside `include` are those of a list; those of a table stand in `tables`")
+        if (self.columns or self.allow) and self.reader != "list":
+            word = "columns" if self.columns else "allow"
+            raise ValueError(f"`{word}` beside `include` are those of a list; those of a table stand in `tables`")
         named = [name for table in self.tables for name in table.columns]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"two tables bring a column {twice[0]}: give one of them another name")

@@ -111,10 +111,18 @@ _WORDS_OF_LAYOUT: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("downloads", "images_per_file", "evidence", "confidence", "note"), True),
     "parts": {"__all__": {"name": True, "images_per_file": True, "optional": True}},
     "columns": True,
-    "tables": {"__all__": {"columns": True}},
+    "allow": True,
+    "tables": {"__all__": {"columns": True, "allow": True}},
 }
 _OF_ANY_TABLE: Final = frozenset({"path", "records", "key", "match", "pattern", "of", "where", "values", "optional"})
 """What says nothing of a file or its selection by itself."""
+
+
+def check_id(text: str) -> str:
+    """`text` as the id of a source, or an error that says the rule."""
+    if not is_name(text):
+        raise ValueError("use [0-9a-z_-]+ only, it becomes part of keys and file names")
+    return text
 
 
 class SourceSpec(Frozen):
@@ -150,7 +158,8 @@ class SourceSpec(Frozen):
     deidentified: bool = Field(
         False,
         description="The raw data are published de-identified: raw paths are kept, and group ids are hashed with a "
-        "fixed key, so that everybody gets the same dataset. Otherwise both are hashed with the user's secret.",
+        "fixed key, so that everybody gets the same dataset. Otherwise both are hashed with the user's secret, and "
+        "licence, anatomy and label of a table or list are refused where they look like names, dates or identifiers.",
     )
     raw_paths: Literal["auto", "keep", "hash"] = Field(
         "auto", description="Raw paths in the index as they are or as keyed hashes; `auto` follows `deidentified`."
@@ -161,7 +170,7 @@ class SourceSpec(Frozen):
     def decisive(self) -> dict[str, Any]:
         """What of the source decides the bytes of a job.
 
-        Fields at their default, words for people and columns that come beside the index stay out.
+        Fields at their default, words for people, columns that come beside the index and what is allowed stay out.
         """
         words: dict[str, Any] = {"layout": _WORDS_OF_LAYOUT, **dict.fromkeys(_WORDS, True)}
         told = self.model_dump(mode="json", exclude_defaults=True, exclude=words)
@@ -178,9 +187,7 @@ class SourceSpec(Frozen):
     @field_validator("id")
     @classmethod
     def _id_is_name(cls, text: str) -> str:
-        if not is_name(text):
-            raise ValueError("use [0-9a-z_-]+ only, it becomes part of keys and file names")
-        return text
+        return check_id(text)
 
     @model_validator(mode="after")
     def _modalities_can_be_told_apart(self) -> SourceSpec:
@@ -195,6 +202,11 @@ class SourceSpec(Frozen):
         return self
 
 
+def is_yaml(source: str | Path) -> bool:
+    """Whether a source is named by the path of its YAML file, and not by its id."""
+    return Path(source).suffix in (".yaml", ".yml")
+
+
 def load_spec(source: str | Path) -> SourceSpec:
     """The spec of a catalogue source, or of a YAML file.
 
@@ -205,14 +217,14 @@ def load_spec(source: str | Path) -> SourceSpec:
         SourceError: No such source or file.
         ConfigError: The file is not a spec; the message lists every mistake.
     """
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        path = CATALOGUE / f"{source}.yaml"
+    path = Path(source) if is_yaml(source) else CATALOGUE / f"{source}.yaml"
+    if is_yaml(source) and not path.is_file():
+        raise SourceError(f"no file {source}", hint="check the path; `biovfm sources new RAW` drafts such a file")
     if not path.is_file():
         near = difflib.get_close_matches(str(source), catalogue_ids(), 3)
         raise SourceError(
             f"no source {str(source)!r}",
-            hint=("did you mean " + ", ".join(near) + "?") if near else "`biovfm sources` lists them all",
+            hint=("did you mean " + ", ".join(near) + "?") if near else "`biovfm sources` lists those of the catalogue",
         )
     return parse_spec(read_text(path), name=path.name if path.parent == CATALOGUE else str(path))
 

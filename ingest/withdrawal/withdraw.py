@@ -102,10 +102,8 @@ def withdraw(
     else:
         raise StoreError(f"{dataset.url}: jobs bring the samples back all the time", hint="run the same command again")
     repeated = not done and not completed
-    if repeated and not _was_asked(dataset, asked, secret):
-        raise SampleIndexError(
-            f"nothing in {dataset.url} matches", hint="check the spelling; `biovfm stats` shows the sources"
-        )
+    if repeated:
+        _require_asked(dataset, asked, secret)
     return _outcome(dataset, done, completed, repeated=repeated)
 
 
@@ -122,6 +120,30 @@ def complete(dataset: Dataset, marker: Marker, progress: Callable[[str], None] |
 
 def _ignore(_line: str) -> None:
     pass
+
+
+def require_match(dataset: Dataset, chosen: Chosen, asked: Asked, secret: SecretStr) -> None:
+    """Refuse a request of which `withdraw` would say that nothing matches; changes nothing.
+
+    Args:
+        dataset: The dataset.
+        chosen: What the request takes.
+        asked: The request.
+        secret: The dataset's secret; may be empty where nothing was ever withdrawn.
+
+    Raises:
+        SampleIndexError: Nothing matches.
+    """
+    if chosen.is_empty and not any(True for _ in open_plans(dataset)):
+        _require_asked(dataset, asked, secret)
+
+
+def _require_asked(dataset: Dataset, asked: Asked, secret: SecretStr) -> None:
+    """Refuse a request that matches nothing, unless the same was withdrawn before."""
+    if not _was_asked(dataset, asked, secret):
+        raise SampleIndexError(
+            f"nothing in {dataset.url} matches", hint="check the spelling; `biovfm stats` shows the sources"
+        )
 
 
 def _was_asked(dataset: Dataset, asked: Asked, secret: SecretStr) -> bool:

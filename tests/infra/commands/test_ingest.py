@@ -46,6 +46,8 @@ def test_ingest_of_a_private_source_makes_a_secret(
     ("words", "says"),
     [
         (["nonsense", "RAW", "D"], "no source 'nonsense'"),
+        (["nonsense", "RAW", "D"], "for a source of your own of this name, add --modality"),
+        (["nope.yaml", "RAW", "D"], "no file nope.yaml — check the path"),
         (["uls23", "RAW", "D", "--licence", "MIT"], "--licence describes a source of your own"),
         (["mine", "/nowhere", "D", "--modality", "CT", "--deidentified"], "no raw data at /nowhere"),
         (["mine", "RAW", "D", "--modality", "XR", "--deidentified"], "unknown modality 'XR'"),
@@ -60,6 +62,29 @@ def test_mistakes_are_one_line(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("biovfm: ")
     assert says in line
+
+
+def test_a_dataset_whose_secret_is_missing_says_where_to_bring_it(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BIOVFM_SECRET", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "CT", "--workers", "0"]
+    assert main(words) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    said = []
+    for command in (words, ["withdraw", str(tmp_path / "d"), "--group", "x"]):
+        assert main(command) == 2
+        said.append(capsys.readouterr().err.strip().splitlines()[-1])
+    assert "was made with a secret, and there is none here — bring it back to" in said[0]
+    assert said[0] == said[1]
+
+
+def test_every_option_of_ingest_has_a_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["ingest", "--help"]) == 0
+    assert "NAME=TYPE where the values do not say it" in " ".join(capsys.readouterr().out.split())
 
 
 def test_settings_file_is_checked(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

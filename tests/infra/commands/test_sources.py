@@ -52,6 +52,28 @@ def test_check_says_what_is_missing_and_exits_with_1(tmp_path: Path, capsys: pyt
     assert "--deep" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "drafted"), [(["."], "id: our-ct"), (["../Our CT"], "id: our-ct"), ([".", "--name", "a-b"], "id: a-b")]
+)
+def test_a_new_source_is_called_as_its_folder(
+    words: list[str],
+    drafted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(write_folder(tmp_path / "Our CT", {"1.png": PNG}))
+    assert main(["sources", "new", *words]) == 0
+    assert drafted in capsys.readouterr().out.splitlines()
+
+
+def test_a_name_that_ingest_would_refuse_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "new", str(write_folder(tmp_path, {"1.png": PNG})), "--name", "Bad Name"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "'Bad Name' is no id of a source — use [0-9a-z_-]+ only" in shown.err
+
+
 def test_check_of_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sources", "check", "hrf", str(tmp_path / "gone")]) == 1
     assert "no raw data at" in capsys.readouterr().err

@@ -70,6 +70,8 @@ def test_texts_for_people(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "waits until" in text
     assert main(["withdraw", url, "--group", "patient-2"]) == 0
     assert "withdrawn before" in capsys.readouterr().out
+    assert main(["withdraw", url, "--group", "patient-2", "--dry-run"]) == 0
+    assert "would withdraw 0 samples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ def test_texts_for_people(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "nothing to withdraw", 2),
         (["--key", "ward-0"], "nothing in", 1),
+        (["--key", "ward-0", "--dry-run"], "nothing in", 1),
+        (["--group", "nobody", "--dry-run"], "nothing in", 1),
         (["--purge", "--grace=-1"], "not negative", 2),
         (["--group", "patient-1", "--run", "/nowhere"], "no run folder", 2),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -304,10 +306,54 @@ def test_an_exported_list_brings_them_back(raw: Path, tmp_path: Path, capsys: py
     assert values(tmp_path / "again", "age", "sex") == values(tmp_path / "d", "age", "sex")
 
 
-def test_columns_of_a_source_that_is_no_list_are_refused(raw: Path, tmp_path: Path) -> None:
-    words = ["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "US", "--column", "age=Alter"]
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--column", "age=Alter"], "--column is about columns of a list"),
+        (["--type", "sex=int"], "`type` stands beside the `header` of a column"),
+        (["--allow", "Findings"], "`allow: true` stands beside the `header` of a column"),
+    ],
+)
+def test_columns_of_a_source_that_is_no_list_are_refused(
+    words: list[str], says: str, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest", "mine", str(raw), str(tmp_path / "d"), "--modality", "US", *words]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in line
+    assert "name it with --column" not in line
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("Patient ID", "`allow: true` beside the `header` in the YAML"),
+        ({"header": "Sex", "type": "int"}, "name another type: `type` beside the `header` in the YAML"),
+    ],
+)
+def test_the_way_out_for_a_table_is_the_yaml(column: Any, says: str, raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        ingest(raw, tmp_path / "d", spec_of({**TABLE, "columns": {"x": column}}))
+    assert refused.value.hint.endswith(says)
+
+
+@pytest.mark.parametrize("in_yaml", [True, False])
+def test_the_way_out_for_a_list_is_a_flag_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, in_yaml: bool
+) -> None:
+    raw = write_folder(tmp_path / "raw", {"l.csv": b"path,Full Name\na.png,x\n", **pictures("a.png")})
+    (tmp_path / "s.yaml").write_text(
+        "id: mine\nmodality: [US]\ndeidentified: true\n"
+        "layout: {reader: list, include: [l.csv], columns: {f: Full Name}}\n"
+    )
+    source = [str(tmp_path / "s.yaml"), str(raw)] if in_yaml else ["mine", str(raw / "l.csv")]
+    words = ["ingest", *source, str(tmp_path / "d"), "--workers", "0"]
+    words += [] if in_yaml else ["--modality", "US", "--reader", "list", "--deidentified", "--column", "f=Full Name"]
     assert main(words) == 2
-    assert main([*words, "--type", "sex=int"]) == 2
+    [flags] = re.findall(r"told by them: (.*) with `biovfm ingest`", capsys.readouterr().err)
+    assert main([*words, *shlex.split(flags)]) == 0
+    assert values(tmp_path / "d", "f") == {"a.png": ("x",)}
+    assert main([*words, *shlex.split(flags), "--type", "f=int"]) == 2
+    assert "--column 'f=Full Name' --type f=TYPE with `biovfm ingest`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def test_headers_of_many_languages(header: str) -> None:
         ("1002345", "1002346", "1002399"),
         ("1.2.840.113619.2.1", "1.2.840.113619.2.2", "1.2.840.113619.2.3"),
         tuple(f"case {chr(97 + number)}" for number in range(26)),
+        ("Knie Frau Ahlers",),
+        ("seen by Prof. Dr. Boysen", "seen"),
+        ("ask hinnerk@example.org", "none"),
+        ("seen 04.03.2021", "healthy"),
     ],
 )
 def test_what_columns_hold(values: tuple[str, ...]) -> None:
@@ -58,6 +62,7 @@ def test_what_columns_hold(values: tuple[str, ...]) -> None:
         ("tumour_mm", ("12,5", "8,25", "30,75")),
         ("icd10", ("C50.9", "D24", "N60.1")),
         ("label", ("0", "1", "1")),
+        ("finding", ("24 Hr Holter", "Fr. Radius", "MS Lesion")),
         ("dose", tuple(str(1000 + number) for number in range(40))),
     ],
 )

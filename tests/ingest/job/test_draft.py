@@ -111,6 +111,26 @@ def test_a_table_that_names_the_files_is_joined(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("findings", "why"),
+    [
+        ([f"Frau Needle{n}, geb. 12.03.194{n}: unauffällig" for n in range(6)], "it holds dates"),
+        (["clear", "clear", "clear", "Frau Ahlers", "Frau Ahlers", "clear"], "it looks like names"),
+        ([f"{n} small nodules in the left lung" for n in range(6)], "nearly every value is another one"),
+        (["No acute findings in the chest; heart size and lungs are as usual."] * 6, "it holds whole sentences"),
+        (["nodule", "clear"] * 3, ""),
+    ],
+)
+def test_free_text_is_no_label(tmp_path: Path, findings: list[str], why: str) -> None:
+    rows = "".join(f'im{n}.png,p{n // 2},"{finding}"\n' for n, finding in enumerate(findings))
+    table = f"file,PatientID,Findings\n{rows}".encode()
+    folder = write_folder(tmp_path, {f"im{n}.png": PNG for n in range(6)} | {"reports.csv": table})
+    text = draft(RawRoot(str(folder)), IngestSettings(), name="mine", modality=["X-Ray"])
+    [drafted_table] = parse_spec(text, name="mine.yaml").layout.tables
+    assert (drafted_table.group, drafted_table.label) == (("PatientID",), "" if why else "Findings")
+    assert (f"# no label, which would be stored as it stands: 'Findings': {why}" in text) is bool(why)
+
+
 def test_dicom_says_its_modality_and_patients(tmp_path: Path) -> None:
     spec = drafted(write_folder(tmp_path, {"a/IM0001": b"x", "a/IM0002": b"x", "b.dcm": b"x"}))
     assert spec.modality_rule is not None

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.job.join import join_all, read_table
+from ingest.job.join import join_all
 from ingest.job.list import list_raw
+from ingest.job.tables import read_table
 from ingest.raw.items import RawItem
 from ingest.raw.root import RawRoot
 from ingest.settings import IngestSettings
