@@ -160,6 +160,19 @@ def _sampled(values: Pixels) -> Pixels:
     return np.concatenate(parts)
 
 
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """`(H, W)` or `(H, W, 3)` as it is to be shown.
+
+    Args:
+        pixels: As stored.
+        orientation: What EXIF or a TIFF says of it, 1 to 8 (TIFF 6.0, section 8); others count as 1.
+    """
+    if 5 <= orientation <= 8:
+        pixels = np.swapaxes(pixels, 0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation)
+    return np.ascontiguousarray(np.flip(pixels, flips) if flips else pixels)
+
+
 def window_range(window: Window) -> tuple[float, float]:
     """`low` and `high` of a window."""
     return window.center - window.width / 2, window.center + window.width / 2
