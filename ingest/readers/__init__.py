@@ -16,7 +16,7 @@ __all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader
 
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "images": (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "gif", "webp"),
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "tif", "tiff", "bmp", "gif", "webp"),
         *("pgm", "ppm", "pnm", "pbm", "jp2", "j2k", "j2c", "jpx"),
     ),
     "dicom": ("dcm", "dicom", "ima", "dc3"),

@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF, BMP, GIF, PNM, JPEG 2000 and WebP; several pages or frames are several images.
+"""JPEG, MPO, PNG, TIFF, BMP, GIF, PNM, JPEG 2000 and WebP; several pages or frames are several images.
 
 Pillow decodes; plain JPEGs go to libjpeg-turbo itself where no Pillow image is needed, colour of more than 8 bits per
 sample to OpenCV, TIFFs to tifffile. A PNG whose side chunks are damaged is read without them.
@@ -21,6 +21,7 @@ from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image, upright
 from ingest.readers.deep_colour import deep_colour, is_deep, may_be_turned, sound_png
+from ingest.readers.multi_picture import Picture, further_pictures, open_jpeg
 from ingest.readers.pillow import gray_or_rgb, pixels_of, raw_picture
 from ingest.readers.sample_bits import sample_bits
 from ingest.readers.tiff import MAGIC, read_tiff
@@ -69,11 +70,42 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         _check_size(image.size, options)
         _check_budget(image, data, options)
         bits = 1 if image.mode == "1" else sample_bits(data)
-        count = 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
+        if image.format in ("JPEG", "MPO"):
+            yield from _jpegs(image, data, options)
+            return
+        count = int(getattr(image, "n_frames", 1))
         if count == 1:
             yield _one(image, data, options, bits)
             return
         yield from _frames(image, count, options, bits)
+
+
+def _jpegs(image: Image.Image, data: bytes, options: ReadOptions) -> Iterator[RawImage]:
+    """The picture of a JPEG, or the chosen ones of several of equal rank in a file (MPO); the others are rejects."""
+    further = further_pictures(data) if image.format == "MPO" else []
+    ranked: list[Picture | None] = [None, *(picture for picture in further if not picture.fault)]
+    for number in chosen_frames(len(ranked), options.frames):
+        picture = ranked[number]
+        if picture is None:
+            first = _one(image, data, options)
+            yield first if len(ranked) == 1 else replace(first, frame="p0000", part_of_volume=True)
+        else:
+            yield _further(picture, data[picture.place], options)
+    for picture in further:
+        if picture.fault:
+            yield failed_image(picture.fault, picture.detail, frame=picture.frame)
+
+
+def _further(picture: Picture, data: bytes, options: ReadOptions) -> RawImage:
+    """A picture behind the first of a file; one that cannot be decoded costs itself alone."""
+    try:
+        with open_jpeg(data) as image:
+            _check_budget(image, data, options)
+            return replace(_one(image, data, options), frame=picture.frame, part_of_volume=True)
+    except RejectError as error:
+        return failed_image(error.reason, error.detail, frame=picture.frame)
+    except _BROKEN_FRAME as error:
+        return failed_image("undecodable", type(error).__name__, frame=picture.frame)
 
 
 def _frames(image: Image.Image, count: int, options: ReadOptions, bits: int) -> Iterator[RawImage]:
