@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawItem, Stated
 from ingest.raw.listing import members
+from ingest.raw.names import leads_out
 from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
 from ingest.raw.table_rows import plain_text, table_rows
@@ -154,7 +155,7 @@ def _item(root: RawRoot, path: str, stated: Stated) -> RawItem:
     if "://" in path:
         return RawItem(path=path, kind="url", stated=stated)
     plain = posixpath.normpath(path.replace("\\", "/"))
-    if plain.startswith(("/", "..")) or path.startswith("\\") or ":" in plain.partition("/")[0]:
+    if leads_out(plain):
         return RawItem(path=path, kind="reject", detail="path_traversal", stated=stated)
     found: Exception = ValueError()
     for name in dict.fromkeys((path, plain)):
