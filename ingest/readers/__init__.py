@@ -48,13 +48,16 @@ def reader_for(reader: str, name: str) -> Reader:
     """The reader for a file; under `auto` it follows the content where the name promises another format.
 
     Args:
-        reader: Name of a reader, or `auto`.
+        reader: Name of a reader, `auto`, or `list`: what a list names is told by its content where its name says
+            nothing, as that of a URL often does.
         name: File name.
 
     Raises:
         RejectError: `auto`, and no reader takes such a name.
     """
     chosen = reader_name(reader, name)
+    if not chosen and reader == "list":
+        return _by_content
     if not chosen:
         raise RejectError("unsupported", "no reader for this extension")
     return _loaded(chosen) if chosen == reader else partial(_by_name_else_content, chosen)
@@ -78,6 +81,13 @@ def _by_name_else_content(chosen: str, raw: RawFile, options: ReadOptions) -> It
     if first is not None:
         yield first
         yield from images
+
+
+def _by_content(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+    reader = reader_by_content(raw.head(CONTENT_BYTES))
+    if not reader:
+        raise RejectError("unsupported", "no reader for this extension, nor for its first bytes")
+    yield from _loaded(reader)(raw, options)
 
 
 def reader_name(reader: str, name: str) -> str:
