@@ -12,7 +12,7 @@ from shards.errors import ConfigError
 
 PUBLIC_KEY = b"biovfm public sources"
 _EXTENSIONS = re.compile(r"(?:\.(?:nii|tar|ome))?\.[A-Za-z0-9]{1,5}$")
-_SCHEME = re.compile(r"^(zip|tar|gzip)://")
+_SCHEME = re.compile(r"^(zip|tar|gzip|libarchive)://")
 
 
 class KeyedNames:
