@@ -11,6 +11,7 @@ from typing import cast
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import RawImage, Reader, ReadOptions
 from ingest.readers.content import CONTENT_BYTES, reader_by_content
+from ingest.readers.libraries import load_libraries
 
 __all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for", "reader_name"]
 
@@ -53,6 +54,7 @@ def reader_for(reader: str, name: str) -> Reader:
         name: File name.
 
     Raises:
+        LibraryError: A library of the reader is not installed, or cannot be loaded on this machine.
         RejectError: `auto`, and no reader takes such a name.
     """
     chosen = reader_name(reader, name)
@@ -64,6 +66,7 @@ def reader_for(reader: str, name: str) -> Reader:
 
 
 def _loaded(reader: str) -> Reader:
+    load_libraries(reader)
     return cast("Reader", importlib.import_module(_MODULES[reader]).read)
 
 
