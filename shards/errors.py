@@ -6,7 +6,7 @@
     │   ├── TaskNotFoundError   an evaluation task's images are nowhere to be found
     │   └── UnavailableError    a raw file cannot be read now (rights, network, device); it is pending, not a reject
     ├── MachineError            this machine ran out of space, memory or file handles; the work is to be tried again
-    │   └── LibraryError        a package that only some data need is not installed here; names the extra that brings it
+    │   └── LibraryError        a package that only some data need is missing or broken here; names its extra
     ├── StoreError              the storage failed, after retries (credentials, network, missing bucket)
     │   ├── NotFoundError       the object is not there
     │   ├── ShortObjectError    the object ends before the bytes that were asked for
@@ -88,7 +88,7 @@ class MachineError(BiovfmError):
 
 
 class LibraryError(MachineError):
-    """A package that only some data need is not installed here; trying again does not help."""
+    """A package that only some data need is not installed or cannot be loaded here; trying again does not help."""
 
 
 class StoreError(BiovfmError):

@@ -159,10 +159,7 @@ def forget_unread(dataset: Dataset, context: MapContext) -> None:
 def _is_dicom(context: MapContext, item: RawItem) -> bool:
     if item.kind == "reject":
         return False
-    return (
-        reader_name(context.spec.layout.rules[item.part].reader, (item.member or item.path).rpartition("/")[2])
-        == "dicom"
-    )
+    return reader_name(context.spec.layout.rules[item.part].reader, item.name) == "dicom"
 
 
 def _placed(unit: Unit, places: Mapping[Spot, Place]) -> Unit:

@@ -276,7 +276,7 @@ def readers_of(spec: SourceSpec, listing: Listing) -> Iterator[str]:
     if not missing_readers():
         return
     for item in listing.items:
-        yield reader_name(spec.layout.rules[item.part].reader, (item.member or item.path).rpartition("/")[2])
+        yield reader_name(spec.layout.rules[item.part].reader, item.name)
 
 
 def _retry(dataset: Dataset, attempts: Attempts, reason: str) -> Retry:

@@ -18,7 +18,7 @@ REASONS: Final = {
     "undecodable": "The pixels cannot be decoded (truncated, corrupt).",
     "unsupported": "No decoder for this format or transfer syntax.",
     "no_image": "The file is sound but holds no image.",
-    "other_object": "A DICOM object that is no image of a modality: segmentation, dose map, report …",
+    "other_object": "No image of a modality: segmentation, dose map or report of DICOM, array of masks or labels …",
     "slide_label": "The label, overview or macro picture of a slide, which may show a name.",
     "screen_capture": "A saved screen, such as a dose report, among the images of a scanner.",
     "missing_frames": "The file holds fewer frames than its header states; one row per file.",

@@ -12,7 +12,7 @@ from shards.errors import ConfigError
 
 PUBLIC_KEY = b"biovfm public sources"
 _EXTENSIONS = re.compile(r"(?:\.(?:nii|tar|ome))?\.[A-Za-z0-9]{1,5}$")
-_SCHEME = re.compile(r"^(zip|tar|gzip)://")
+_SCHEME = re.compile(r"^(zip|tar|gzip|libarchive)://")
 
 
 class KeyedNames:
@@ -87,7 +87,7 @@ class Pseudonyms:
             return item.raw_path
         scheme = _SCHEME.match(item.raw_path)
         if scheme is None:
-            return self._names.path(item.path)
+            return self._names.path(item.raw_path if item.kind == "url" else item.path)
         outer = self.raw_path(item.holder) if item.holder else self._names.path(item.path)
         return f"{scheme[0]}{self._names.path(item.member)}::{outer}"
 

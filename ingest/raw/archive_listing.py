@@ -30,7 +30,7 @@ from ingest.raw.archive import (
 from ingest.raw.disguise import HEAD_BYTES, disguise
 from ingest.raw.faults import fault_of
 from ingest.raw.items import Kind, RawItem, RejectError
-from ingest.raw.names import archive_kind
+from ingest.raw.names import archive_kind, leads_out
 from ingest.raw.packed import unpacked
 from ingest.raw.rar_and_7z import members_of
 from ingest.raw.runs import Runs, member_of
@@ -258,5 +258,4 @@ _LISTERS = {"zip": _zip_entries, "tar": _tar_entries, "stream": _tar_entries, "l
 def _objection(name: str) -> str:
     if not name:
         return "unreadable:a member without a name"
-    parts = name.replace("\\", "/").split("/")
-    return "path_traversal" if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] else ""
+    return "path_traversal" if leads_out(name) else ""

@@ -312,7 +312,7 @@ def _file(
             raise RejectError("too_large", f"more than {limits.max_file_bytes} bytes")
         return _guarded(opener)
 
-    name = (item.member or item.path).rpartition("/")[2].lower()
+    name = item.name.lower()
     most = limits.decoded_bytes
     if item.member and item.kind != "gzip" and archive_kind(name) == "gzip":
         inner = _inner_packed(checked, item, limits)
@@ -370,5 +370,5 @@ def _failing(item: RawItem, error: RejectError | UnavailableError | MachineError
     def fail() -> NoReturn:
         raise error.with_traceback(None)
 
-    name = (item.member or item.path).rpartition("/")[2].lower()
+    name = item.name.lower()
     return RawFile(path=item.raw_path, name=name, size=item.size, opener=fail)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple
 
 from ingest.raw.names import packing, printable, scheme_of
+from ingest.raw.web_address import name_in, plain_address, without_secrets
 
 Kind = Literal["file", "zip", "tar", "stream", "libarchive", "gzip", "url", "reject", "unavailable", "ignored"]
 
@@ -114,12 +115,19 @@ class RawItem:
 
     @property
     def raw_path(self) -> str:
-        """The fsspec chain below the raw URL."""
+        """The fsspec chain below the raw URL; of a whole URL what may be kept of it."""
+        if self.kind == "url":
+            return printable(without_secrets(self.path))
         if not self.member or self.kind == "file":
             return printable(self.path)
         archive = self.holder.member if self.holder else self.path
         scheme = packing(self.path) if self.kind == "gzip" else scheme_of(archive)
         return f"{scheme}://{printable(self.member)}::{self.holder.raw_path if self.holder else printable(self.path)}"
+
+    @property
+    def name(self) -> str:
+        """The file's name, by which its format is told."""
+        return name_in(self.path) if self.kind == "url" else (self.member or self.path).rpartition("/")[2]
 
     def said_of(self, frame: str) -> Stated:
         """What lists and tables say of one image of the file, by the number that its frame ends with."""
@@ -130,7 +138,9 @@ class RawItem:
 
     @property
     def inner_path(self) -> str:
-        """Archive and member as one path: what globs and expressions see."""
+        """Archive and member as one path: what globs and expressions see; a URL without its query."""
+        if self.kind == "url":
+            return plain_address(self.path)
         if not self.member or self.kind == "gzip":
             return self.path
         return f"{self.holder.inner_path if self.holder else self.path}/{self.member}"

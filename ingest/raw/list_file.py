@@ -1,9 +1,9 @@
 """Sources that are a list: a CSV, TSV or Parquet file with a row a raw file.
 
 The column `path` (or `url`) is a path below the list's own folder, a member of an archive there as it stands in the
-index (`zip://a/b.png::images.zip`), or a whole URL. The columns `modality`, `group` (or `patient_id`, `patient`,
-`subject`), `licence`, `anatomy` and `label` may say more of each file; other columns are told to whoever asks. Rows are
-taken in the order of their paths, each once.
+index (`zip://a/b.png::images.zip`), or a whole URL, whose query no raw path keeps. The columns `modality`, `group` (or
+`patient_id`, `patient`, `subject`), `licence`, `anatomy` and `label` may say more of each file; other columns are told
+to whoever asks. Rows are taken in the order of their paths, each once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any, Final, Protocol
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawItem, Stated
 from ingest.raw.listing import members
+from ingest.raw.names import leads_out
 from ingest.raw.root import RawRoot
 from ingest.raw.split_archive import Found
 from ingest.raw.table_rows import plain_text, table_rows
+from ingest.raw.web_address import without_secrets
 from ingest.settings import LimitSettings
 from shards.errors import SourceError, UnavailableError
 
@@ -102,6 +104,7 @@ def _rows(
     if len(files) != 1:
         raise SourceError(f"{root.url} is no list file", hint="give a .csv, .tsv or .parquet file as the raw URL")
     found: dict[str, Stated] = {}
+    links: dict[str, str] = {}
     name = files[0]
     try:
         with root.open(name) as stream:
@@ -113,9 +116,11 @@ def _rows(
                     _note_unused(name, columns, () if cells is None else cells.headers, unused)
                 named = {str(column or "").strip().lower(): cell for column, cell in row.items()}
                 path, stated = _entry(root, named, tell)
+                kept = without_secrets(path)
+                path = links.setdefault(kept, path) if "://" in path else path  # of several links to a file the first
                 found.setdefault(path or f"{name}{_ROW}{number}", stated)
                 if cells is not None:
-                    cells.add(row, [same_path(path)] if path else ())
+                    cells.add(row, [same_path(kept)] if path else ())
     except (ValueError, OSError) as error:
         raise fault_of(error) or SourceError(
             f"{root.url} is no list that can be read: {type(error).__name__}", hint=_SAVE_AS
@@ -164,7 +169,7 @@ def _item(root: RawRoot, path: str, stated: Stated) -> RawItem:
     if "://" in path:
         return RawItem(path=path, kind="url", stated=stated)
     plain = posixpath.normpath(path.replace("\\", "/"))
-    if plain.startswith(("/", "..")) or path.startswith("\\") or ":" in plain.partition("/")[0]:
+    if leads_out(plain):
         return RawItem(path=path, kind="reject", detail="path_traversal", stated=stated)
     found: Exception = ValueError()
     for name in dict.fromkeys((path, plain)):

@@ -9,6 +9,7 @@ from typing import Final
 __all__ = [
     "archive_kind",
     "ignored_kind",
+    "leads_out",
     "packing",
     "part_of",
     "printable",
@@ -39,6 +40,8 @@ SPANNED_FIRST: Final = (".z01", ".z001", ".z02")
 OLD_RAR_FIRST: Final = (".r00", ".r01")
 LAST: Final = 1 << 20
 """The number of a spanned archive's last part, which has no number in its name."""
+
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
 
 _IGNORED_FOLDERS: Final = {
     name.lower(): name
@@ -146,6 +149,12 @@ def _old_rar_part(lower: str, firsts: set[str]) -> tuple[str, int, bool] | None:
     if volume and any(f"{volume['stem']}{first}" in firsts for first in OLD_RAR_FIRST):
         return f"oldrar:{volume['stem']}", 1 + 100 * (ord(volume["letter"]) - ord("r")) + int(volume["part"]), False
     return None
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path leads out of the folder or archive that it belongs to: by `..`, a root or a drive's letter."""
+    plain = path.replace("\\", "/")
+    return plain.startswith("/") or ".." in plain.split("/") or _DRIVE.match(plain) is not None
 
 
 def ignored_kind(path: str) -> str:

@@ -20,6 +20,7 @@ from ingest.raw.faults import fault_of
 from ingest.raw.names import printable
 from ingest.raw.object_storage import ObjectFolder
 from ingest.raw.streams import Joined
+from ingest.raw.web_address import query_of
 from shards.errors import SourceError
 from shards.store.notice import waiting
 from shards.store.options import S3_SCHEMES, fsspec_options, redact
@@ -82,6 +83,7 @@ class RawRoot:
         self.url = url
         self._block_bytes = block_bytes
         self._objects: ObjectFolder | None = None
+        self._queries: dict[str, str] = {}
         scheme, separator, rest = url.partition("://")
         self._local = not separator or scheme == "file"
         if self._local:
@@ -112,7 +114,9 @@ class RawRoot:
             ) from error
         self._only = ""
         if info["type"] == "file":
-            self._base, _, self._only = self._base.rpartition("/")
+            query = query_of(self._base)
+            self._base, _, self._only = self._base.removesuffix(query).rpartition("/")
+            self._queries[self._only] = query
         if url.partition("://")[0] in S3_SCHEMES and "::" not in url:
             self._objects = ObjectFolder(f"s3://{self._base}", block_bytes=self._block_bytes)
 
@@ -144,6 +148,10 @@ class RawRoot:
             )
             yield from (Walked(path, size, stamp=stamp) for path, size, stamp in files)
 
+    def _address(self, path: str) -> str:
+        """A remote file as its driver names it; a web address that is the raw URL, with its query."""
+        return f"{self._base}/{path}{self._queries.get(path, '')}"
+
     def size(self, path: str) -> int:
         """Bytes of one file.
 
@@ -154,14 +162,14 @@ class RawRoot:
             found = (Path(self._base) / path).stat()
             _require_regular(found.st_mode)
             return found.st_size
-        return int(self._fs.size(f"{self._base}/{path}") or 0)
+        return int(self._fs.size(self._address(path)) or 0)
 
     def stamp(self, path: str) -> str:
         """Time of the last change of a file or its entity tag; empty where neither is known."""
         try:
             if self._local:
                 return f"{(Path(self._base) / path).stat().st_mtime_ns:x}"
-            return _stamp(self._fs.info(f"{self._base}/{path}"))
+            return _stamp(self._fs.info(self._address(path)))
         except OSError:  # who opens it is told
             return ""
 
@@ -206,7 +214,7 @@ class RawRoot:
             return open_regular(Path(self._base) / path)
         if self._objects is not None:
             return self._objects.open(path)
-        stream: BinaryIO = self._fs.open(f"{self._base}/{path}", "rb", block_size=self._block_bytes)
+        stream: BinaryIO = self._fs.open(self._address(path), "rb", block_size=self._block_bytes)
         return stream
 
 

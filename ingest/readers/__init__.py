@@ -11,12 +11,13 @@ from typing import cast
 from ingest.raw.items import RawFile, RejectError
 from ingest.readers.base import RawImage, Reader, ReadOptions
 from ingest.readers.content import CONTENT_BYTES, reader_by_content
+from ingest.readers.libraries import load_libraries
 
 __all__ = ["EXTENSIONS", "RawImage", "ReadOptions", "Reader", "handles", "reader_for", "reader_name"]
 
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "images": (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "gif", "webp"),
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "tif", "tiff", "bmp", "gif", "webp"),
         *("pgm", "ppm", "pnm", "pbm", "jp2", "j2k", "j2c", "jpx"),
     ),
     "dicom": ("dcm", "dicom", "ima", "dc3"),
@@ -48,19 +49,24 @@ def reader_for(reader: str, name: str) -> Reader:
     """The reader for a file; under `auto` it follows the content where the name promises another format.
 
     Args:
-        reader: Name of a reader, or `auto`.
+        reader: Name of a reader, `auto`, or `list`: what a list names is told by its content where its name says
+            nothing, as that of a URL often does.
         name: File name.
 
     Raises:
+        LibraryError: A library of the reader is not installed, or cannot be loaded on this machine.
         RejectError: `auto`, and no reader takes such a name.
     """
     chosen = reader_name(reader, name)
+    if not chosen and reader == "list":
+        return _by_content
     if not chosen:
         raise RejectError("unsupported", "no reader for this extension")
     return _loaded(chosen) if chosen == reader else partial(_by_name_else_content, chosen)
 
 
 def _loaded(reader: str) -> Reader:
+    load_libraries(reader)
     return cast("Reader", importlib.import_module(_MODULES[reader]).read)
 
 
@@ -78,6 +84,13 @@ def _by_name_else_content(chosen: str, raw: RawFile, options: ReadOptions) -> It
     if first is not None:
         yield first
         yield from images
+
+
+def _by_content(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
+    reader = reader_by_content(raw.head(CONTENT_BYTES))
+    if not reader:
+        raise RejectError("unsupported", "no reader for this extension, nor for its first bytes")
+    yield from _loaded(reader)(raw, options)
 
 
 def reader_name(reader: str, name: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -11,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.raw.items import Place, RawFile, RejectError
+from ingest.raw.items import Place, RawFile
 from ingest.settings import LimitSettings
 from ingest.source.layout import FrameRule, Window
 
 Pixels = NDArray[Any]
-
-_MASK_WORD: Final = re.compile(r"mask|label|seg|target|(?<![a-z])gt(?![a-z])", re.IGNORECASE)
 
 
 class BurnedIn(NamedTuple):
@@ -163,28 +160,22 @@ def _sampled(values: Pixels) -> Pixels:
     return np.concatenate(parts)
 
 
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """`(H, W)` or `(H, W, 3)` as it is to be shown.
+
+    Args:
+        pixels: As stored.
+        orientation: What EXIF or a TIFF says of it, 1 to 8 (TIFF 6.0, section 8); others count as 1.
+    """
+    if 5 <= orientation <= 8:
+        pixels = np.swapaxes(pixels, 0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation)
+    return np.ascontiguousarray(np.flip(pixels, flips) if flips else pixels)
+
+
 def window_range(window: Window) -> tuple[float, float]:
     """`low` and `high` of a window."""
     return window.center - window.width / 2, window.center + window.width / 2
-
-
-def wanted_arrays(rule: FrameRule, there: Collection[str]) -> list[str]:
-    """The array that the rule names, of several the first that is there; empty where it names none.
-
-    Raises:
-        RejectError: It names some, and none is there.
-    """
-    names = [rule.dataset] if isinstance(rule.dataset, str) else list(rule.dataset)
-    names = [name for name in names if name]
-    found = [name for name in names if name in there]
-    if names and not found:
-        raise RejectError("no_image", "no such array")
-    return found[:1]
-
-
-def is_mask_name(name: str) -> bool:
-    """Whether the name of an array says that it holds masks or labels, not pictures."""
-    return _MASK_WORD.search(name) is not None
 
 
 def chosen_frames(count: int, rule: FrameRule) -> range | list[int]:

@@ -9,16 +9,13 @@ from typing import Final
 import numpy as np
 
 from ingest.readers.base import Pixels
+from ingest.readers.sample_bits import PNG_MAGIC, jpeg2000_size, sample_bits
 from shards.decode.opencv import require_opencv
 
-PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _NEEDED: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _GRAY_AND_ALPHA: Final = 4
 _COLOUR_TYPES: Final = (2, _GRAY_AND_ALPHA, 6)
 """PNG colour types of which Pillow keeps 8 of 16 bits: RGB, gray with alpha, RGB with alpha."""
-
-_CODESTREAM: Final = b"\xff\x4f\xff\x51"
-_HEAD: Final = 1 << 16
 
 
 def deep_colour(data: bytes) -> Pixels | None:
@@ -53,14 +50,13 @@ def is_deep(data: bytes) -> bool:
     return _is_deep_png(data) or _is_deep_jpeg2000(data)
 
 
+def may_be_turned(data: bytes) -> bool:
+    """Whether anything in such a file may say that it is to be shown turned: EXIF, or text that holds EXIF or XMP."""
+    return data[:8] != PNG_MAGIC or any(kind in data for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+
+
 def _is_deep_png(data: bytes) -> bool:
     return data[:8] == PNG_MAGIC and len(data) > 25 and data[24] == 16 and data[25] in _COLOUR_TYPES
-
-
-def sample_bits(data: bytes) -> int:
-    """Bits of a sample of such a file, as its header states them."""
-    start = _siz(data)
-    return 16 if start is None else (data[start + 38 : start + 39] + b"\0")[0] % 128 + 1
 
 
 def _is_gray_png(data: bytes) -> bool:
@@ -70,14 +66,8 @@ def _is_gray_png(data: bytes) -> bool:
 
 def _is_deep_jpeg2000(data: bytes) -> bool:
     """Whether the first component of a codestream of three or more has more than 8 bits (ISO 15444-1, A.5.1)."""
-    start = _siz(data)
+    start = jpeg2000_size(data)
     return start is not None and int.from_bytes(data[start + 36 : start + 38], "big") >= 3 and sample_bits(data) > 8
-
-
-def _siz(data: bytes) -> int | None:
-    """Where the first marker segment of a JPEG 2000 codestream lies; None in other files."""
-    start = data[:_HEAD].find(_CODESTREAM)
-    return None if start < 0 or (start > 0 and data[4:8] != b"jP  ") else start + 4
 
 
 def sound_png(data: bytes) -> bytes | None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from ingest.raw.faults import fault_of
 from ingest.raw.items import RawFile, RejectError
+from ingest.raw.names import leads_out
 
 _NUMBER: Final = re.compile(r"%(0?)(\d{0,4})d")
 _MOST_FILES: Final = 1 << 16
@@ -71,7 +72,7 @@ def read_beside(raw: RawFile, name: str) -> bytes:
         RejectError: It is missing, or its name leads elsewhere.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if raw.beside is None or not parts or ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+    if raw.beside is None or not parts or leads_out(name) or leads_out("/".join(parts)):
         raise RejectError("unsupported", "data in a file outside of the header's folder")
     try:
         with raw.beside("/".join(parts)) as other:

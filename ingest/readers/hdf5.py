@@ -11,33 +11,49 @@ whoever wrote the file would choose which file of this machine is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
 
 from ingest.raw.budget import claim_array
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import (
-    Pixels,
-    RawImage,
-    ReadOptions,
-    chosen_frames,
-    is_mask_name,
-    percentile_range,
-    wanted_arrays,
-)
+from ingest.readers.arrays import TAKEN, Array, Verdict, images_of, named_arrays, verdict_of, wanted_arrays
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, percentile_range
 from ingest.readers.hdf5_links import own_array
 from ingest.readers.stacks import array_images
 
-_FIRST = ("reconstruction_rss", "reconstruction_esc", "images", "image", "x", "data")
+_SAME_IMAGES: Final = ("reconstruction_rss", "reconstruction_esc", "kspace")
+"""Arrays that hold the same images in other forms (fastMRI), the one to take first; the last holds none as it is."""
+
 _FREE_BYTES: Final = 64 << 20
 """What the values of any file may take, however small it is: arrays may be left unwritten."""
 
+_Found = tuple[tuple[int, ...], Any]
+"""Shape and type of an array."""
+
 
 def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
-    """The images of the named array; else a finished reconstruction, k-space, or the largest image-like array."""
+    """The images of the named arrays; else of all arrays but masks and labels, and of a k-space its reconstruction."""
     import h5py
+
+    num_bytes = 0
+
+    def images(array: Array) -> Iterator[RawImage]:
+        nonlocal num_bytes
+        values = own_array(file, array.name)
+        if values is None:
+            raise RejectError("no_image", "no array of images")
+        num_bytes += values.nbytes
+        if num_bytes > max(_FREE_BYTES, raw.size * options.limits.max_ratio):
+            raise RejectError("decompression_bomb", f"{num_bytes} bytes of values in a file of {raw.size}")
+        claim_array(values.chunks or (), values.dtype, options.limits, "a chunk", copies=2)
+        prefix = f"{array.frame}-" if array.frame else ""
+        if np.issubdtype(values.dtype, np.complexfloating):
+            yield from _kspace_images(file, array.name, values, options, prefix=prefix, group=group)
+        else:
+            yield from array_images(values, options, prefix=prefix, group=group)
 
     with raw.open() as stream:
         try:
@@ -45,33 +61,46 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
         except OSError as error:
             raise RejectError("unreadable", type(error).__name__) from error
         with file:
-            name = next(iter(wanted_arrays(options.frames, file)), "") or _choose(h5py, file)
-            array = own_array(file, name)
-            if array is None:
-                raise RejectError("no_image", "no array of images")
-            if array.nbytes > max(_FREE_BYTES, raw.size * options.limits.max_ratio):
-                raise RejectError("decompression_bomb", f"{array.nbytes} bytes of values in a file of {raw.size}")
-            claim_array(array.chunks or (), array.dtype, options.limits, "a chunk", copies=2)
             group = _patient(file)
-            if np.issubdtype(array.dtype, np.complexfloating):
-                yield from _kspace_images(file, array, options, group)
-            else:
-                yield from array_images(array, options, group=group)
+            yield from images_of(_arrays(h5py, file, options), images)
 
 
-def _choose(h5py: Any, file: Any) -> str:
-    found: dict[str, Any] = {}
+def _arrays(h5py: Any, file: Any, options: ReadOptions) -> list[Array]:
+    """The arrays of a file that are taken, and those that are rejects."""
+    wanted = wanted_arrays(options.frames, file)
+    if len(wanted) == 1:
+        return [Array(wanted[0])]
+    there = _all_arrays(h5py, file)
+    verdicts: dict[str, Verdict | None] = dict.fromkeys(wanted, TAKEN) or {
+        name: _verdict(name, there) for name in sorted(there)
+    }
+    told = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+    return named_arrays(sorted(there), told, is_one=list(told.values()).count(TAKEN) == 1)
+
+
+def _all_arrays(h5py: Any, file: Any) -> dict[str, _Found]:
+    """The arrays that lie in the file itself, each under one of its names."""
+    found: dict[str, _Found] = {}
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and len(item.shape) >= 2 and min(item.shape[-3:-1] or (0,)) > 1:
-            found[name] = item
+        if isinstance(item, h5py.Dataset) and item.shape:
+            with suppress(TypeError):  # a type that numpy has not
+                found[name] = (item.shape, item.dtype)
 
     file.visititems(visit)
-    for name in (*_FIRST, "kspace"):
-        if name in found:
-            return name
-    images = {name: item for name, item in found.items() if item.dtype.kind in "uif" and not is_mask_name(name)}
-    return max(sorted(images), key=lambda name: images[name].size, default="")
+    return found
+
+
+def _verdict(name: str, there: Mapping[str, _Found]) -> Verdict | None:
+    """What becomes of an array: of those that hold the same images, the first is taken."""
+    verdict = verdict_of(name, *there[name])
+    folder, slash, last = name.rpartition("/")
+    if verdict is None or last not in _SAME_IMAGES:
+        return verdict
+    best = next(form for form in _SAME_IMAGES if f"{folder}{slash}{form}" in there)
+    if best == last:
+        return TAKEN
+    return None if last == _SAME_IMAGES[-1] else ("other_object", f"the images of {best} in another form")
 
 
 def _patient(file: Any) -> str:
@@ -79,18 +108,20 @@ def _patient(file: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _kspace_images(file: Any, kspace: Any, options: ReadOptions, group: str) -> Iterator[RawImage]:
+def _kspace_images(
+    file: Any, name: str, kspace: Any, options: ReadOptions, *, prefix: str, group: str
+) -> Iterator[RawImage]:
     """`(slices, coils, H, W)` or, of one coil, `(slices, H, W)`."""
     if len(kspace.shape) not in (3, 4):
         raise RejectError("unsupported", "k-space of other dimensions")
     claim_array(kspace.shape[1:], kspace.dtype, options.limits, "k-space of a slice", copies=4)
-    size = _field_of_view(file)
+    size = _field_of_view(file, name)
     numbers = list(chosen_frames(kspace.shape[0], options.frames))
     claim_array((len(numbers), *kspace.shape[-2:]), 4, options.limits, "reconstructed slices", copies=2)
     slices = [root_sum_of_squares(np.asarray(kspace[number]), size) for number in numbers]
     low, high = percentile_range(np.stack(slices)) if slices else (0.0, 1.0)
     for number, pixels in zip(numbers, slices, strict=True):
-        frame = f"f{number:06d}"
+        frame = f"{prefix}f{number:06d}"
         yield RawImage(pixels=pixels, frame=frame, bit_depth=32, low=low, high=high, part_of_volume=True, group=group)
 
 
@@ -115,9 +146,9 @@ def root_sum_of_squares(kspace: Pixels, size: tuple[int, int] | None = None) -> 
     return combined[top : top + height, left : left + width]
 
 
-def _field_of_view(file: Any) -> tuple[int, int] | None:
-    """Height and width of the reconstruction, from the ISMRMRD header; nothing else of that header is looked at."""
-    found = own_array(file, "ismrmrd_header")
+def _field_of_view(file: Any, name: str) -> tuple[int, int] | None:
+    """Height and width of the reconstruction, from the ISMRMRD header beside a k-space; of it nothing else is read."""
+    found = own_array(file, f"{name.rpartition('/')[0]}/ismrmrd_header")
     if found is None or found.size > 1:
         return None
     header = found[()]

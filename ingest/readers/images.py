@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF, BMP, GIF, PNM, JPEG 2000 and WebP; several pages or frames are several images.
+"""JPEG, MPO, PNG, TIFF, BMP, GIF, PNM, JPEG 2000 and WebP; several pages or frames are several images.
 
 Pillow decodes; plain JPEGs go to libjpeg-turbo itself where no Pillow image is needed, colour of more than 8 bits per
 sample to OpenCV, TIFFs to tifffile. A PNG whose side chunks are damaged is read without them.
@@ -19,9 +19,11 @@ from PIL import Image, ImageOps, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePl
 
 from ingest.raw.budget import claim
 from ingest.raw.items import RawFile, RejectError
-from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
-from ingest.readers.deep_colour import deep_colour, is_deep, sample_bits, sound_png
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image, upright
+from ingest.readers.deep_colour import deep_colour, is_deep, may_be_turned, sound_png
+from ingest.readers.multi_picture import Picture, further_pictures, open_jpeg
 from ingest.readers.pillow import gray_or_rgb, pixels_of, raw_picture
+from ingest.readers.sample_bits import sample_bits
 from ingest.readers.tiff import MAGIC, read_tiff
 
 Image.MAX_IMAGE_PIXELS = None  # the limit of the settings is checked on the header, before any pixel is decoded
@@ -67,14 +69,46 @@ def read(raw: RawFile, options: ReadOptions) -> Iterator[RawImage]:
     with image:
         _check_size(image.size, options)
         _check_budget(image, data, options)
-        count = 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
-        if count == 1:
-            yield _one(image, data, options)
+        bits = 1 if image.mode == "1" else sample_bits(data)
+        if image.format in ("JPEG", "MPO"):
+            yield from _jpegs(image, data, options)
             return
-        yield from _frames(image, count, options)
+        count = int(getattr(image, "n_frames", 1))
+        if count == 1:
+            yield _one(image, data, options, bits)
+            return
+        yield from _frames(image, count, options, bits)
 
 
-def _frames(image: Image.Image, count: int, options: ReadOptions) -> Iterator[RawImage]:
+def _jpegs(image: Image.Image, data: bytes, options: ReadOptions) -> Iterator[RawImage]:
+    """The picture of a JPEG, or the chosen ones of several of equal rank in a file (MPO); the others are rejects."""
+    further = further_pictures(data) if image.format == "MPO" else []
+    ranked: list[Picture | None] = [None, *(picture for picture in further if not picture.fault)]
+    for number in chosen_frames(len(ranked), options.frames):
+        picture = ranked[number]
+        if picture is None:
+            first = _one(image, data, options)
+            yield first if len(ranked) == 1 else replace(first, frame="p0000", part_of_volume=True)
+        else:
+            yield _further(picture, data[picture.place], options)
+    for picture in further:
+        if picture.fault:
+            yield failed_image(picture.fault, picture.detail, frame=picture.frame)
+
+
+def _further(picture: Picture, data: bytes, options: ReadOptions) -> RawImage:
+    """A picture behind the first of a file; one that cannot be decoded costs itself alone."""
+    try:
+        with open_jpeg(data) as image:
+            _check_budget(image, data, options)
+            return replace(_one(image, data, options), frame=picture.frame, part_of_volume=True)
+    except RejectError as error:
+        return failed_image(error.reason, error.detail, frame=picture.frame)
+    except _BROKEN_FRAME as error:
+        return failed_image("undecodable", type(error).__name__, frame=picture.frame)
+
+
+def _frames(image: Image.Image, count: int, options: ReadOptions, bits: int) -> Iterator[RawImage]:
     """The chosen frames; the rest of a file in which two in a row cannot be reached is one reject.
 
     A header may state billions of frames that no bytes follow.
@@ -85,7 +119,7 @@ def _frames(image: Image.Image, count: int, options: ReadOptions) -> Iterator[Ra
         if num_unreachable == _MOST_UNREACHABLE:
             yield failed_image("undecodable", "no further frame can be reached", frame=f"p{number:04d}")
             return
-        yield _frame(image, number, options)
+        yield _frame(image, number, options, bits)
 
 
 def _is_reachable(image: Image.Image, number: int) -> bool:
@@ -96,7 +130,7 @@ def _is_reachable(image: Image.Image, number: int) -> bool:
     return True
 
 
-def _frame(image: Image.Image, number: int, options: ReadOptions) -> RawImage:
+def _frame(image: Image.Image, number: int, options: ReadOptions, bits: int) -> RawImage:
     """One of several frames; one that cannot be decoded costs that frame alone."""
     frame = f"p{number:04d}"
     try:
@@ -107,7 +141,7 @@ def _frame(image: Image.Image, number: int, options: ReadOptions) -> RawImage:
         return failed_image(error.reason, error.detail, frame=frame)
     except _BROKEN_FRAME as error:
         return failed_image("undecodable", type(error).__name__, frame=frame)
-    return raw_picture(pixels, options, frame=frame, volume=True)
+    return raw_picture(pixels, options, frame=frame, volume=True, bit_depth=bits)
 
 
 def _open(data: bytes) -> tuple[Image.Image, bytes]:
@@ -148,10 +182,11 @@ def _check_budget(image: Image.Image, data: bytes, options: ReadOptions) -> None
     claim(width * height * per_pixel, options.limits, "an image")
 
 
-def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
+def _one(image: Image.Image, data: bytes, options: ReadOptions, bits: int = 8) -> RawImage:
     deep = deep_colour(data) if image.format in ("PNG", "JPEG2000") else None
     if deep is not None:
-        return raw_picture(deep, options, colour_bits=sample_bits(data))
+        turn = _orientation(image) if may_be_turned(data) else 1  # looking for it decodes the PNG once more
+        return raw_picture(upright(deep, turn), options, colour_bits=bits, bit_depth=bits)
     if image.format not in ("JPEG", "MPO"):
         image.load()  # else looking for the orientation decodes PNGs, and hides that their pixels are damaged
     turned = _orientation(image) != 1
@@ -161,7 +196,7 @@ def _one(image: Image.Image, data: bytes, options: ReadOptions) -> RawImage:
         if pixels is not None:
             return raw_picture(pixels, options, jpeg=data)
     plain = gray_or_rgb(ImageOps.exif_transpose(image) if turned else image)
-    found = raw_picture(pixels_of(plain), options, jpeg=data if keeps else None)
+    found = raw_picture(pixels_of(plain), options, jpeg=data if keeps else None, bit_depth=bits)
     return replace(found, source=plain) if plain.mode in ("L", "RGB") else found
 
 

@@ -1,7 +1,8 @@
 """The libraries that readers of heavy formats need, and the extras of the package that bring them.
 
 The base install reads pictures, DICOM, NIfTI, NRRD, MetaImage and NumPy arrays. Whether a source needs more is looked
-at once, before a job begins: a missing library is a property of the machine, and no file is rejected because of it.
+at once, before a job begins, and libraries are loaded before the first file that needs them: one that is missing or
+broken is a property of the machine, and no file is rejected because of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ EXTRAS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "hdf5": (("h5py",), "hdf5"),
 }
 """Reader → its libraries, and the extra that brings them."""
+
+_MOST_SAID: Final = 200
+"""Characters of a library's own words in an error."""
 
 
 def missing_readers() -> frozenset[str]:
@@ -40,13 +44,32 @@ def library_for(task: str, name: str, extra: str) -> Any:
         extra: The extra of this package that brings it.
 
     Raises:
-        LibraryError: It is not installed.
+        LibraryError: It is not installed, or cannot be loaded on this machine.
     """
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        hint = f"pip install 'biovfm[{extra}]'"
-        raise LibraryError(f"{task} needs {name}, which is not installed", hint=hint) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a library that does not fit this machine raises anything while it is loaded
+        if isinstance(error, ImportError) and _is_missing(name):
+            hint = f"pip install 'biovfm[{extra}]'"
+            raise LibraryError(f"{task} needs {name}, which is not installed", hint=hint) from error
+        said = " ".join(str(error).split())[:_MOST_SAID]
+        raise LibraryError(
+            f"{task} needs {name}, which is installed and cannot be loaded here ({type(error).__name__}: {said})",
+            hint=f"pip install --force-reinstall 'biovfm[{extra}]'",
+        ) from error
+
+
+def load_libraries(reader: str) -> None:
+    """Load the libraries of a reader, before its first file: what is installed may still fail on this machine.
+
+    Raises:
+        LibraryError: One is not installed, or cannot be loaded.
+    """
+    libraries, extra = EXTRAS.get(reader, ((), ""))
+    for library in libraries:
+        library_for(f"the {reader} reader", library, extra)
 
 
 def check_libraries(readers: Iterable[str]) -> None:

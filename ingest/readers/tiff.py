@@ -21,9 +21,10 @@ from PIL import Image
 
 from ingest.raw.budget import claim
 from ingest.raw.items import RejectError
-from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image
+from ingest.readers.base import Pixels, RawImage, ReadOptions, chosen_frames, failed_image, upright
 from ingest.readers.libraries import library_for
 from ingest.readers.pillow import gray_or_rgb, raw_picture
+from ingest.readers.tiff_alpha import alpha_of, alpha_sample, is_planar_alpha, over_black
 from ingest.readers.tiff_directories import check_directories
 from ingest.readers.tiff_ranges import Range, StackRanges, channels_of, shared_range
 from shards.errors import MachineError
@@ -35,6 +36,9 @@ APERIO_YCBCR: Final = 33003
 
 _COPIES: Final = 3
 """Arrays of a page's size that are held while it becomes a picture."""
+
+_COPIES_WITH_ALPHA: Final = 6
+"""The same where transparency is laid over black."""
 
 _MOST_SEGMENTS: Final = 1 << 22
 """Tiles or strips of a page: tifffile holds a record of each, and a header can state tiles of one pixel."""
@@ -80,7 +84,7 @@ def read_tiff(data: bytes, options: ReadOptions) -> Iterator[RawImage]:
 def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str, ranges: StackRanges) -> Iterator[RawImage]:
     if page.imagewidth * page.imagelength > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
-    claim(page.nbytes * _COPIES, options.limits, "a page")
+    claim(page.nbytes * _copies(page), options.limits, "a page")
     try:
         planes = _planes(data, page)
     except RejectError as error:
@@ -97,7 +101,12 @@ def _page_images(data: bytes, page: Any, options: ReadOptions, frame: str, range
         return
     for plane, pixels in enumerate(planes):
         name = frame + (f"z{plane:04d}" if len(planes) > 1 else "")
-        yield raw_picture(pixels, options, frame=name, volume=bool(name), shared=ranges.of(page))
+        shared, bits = ranges.of(page), _bits(page)
+        yield raw_picture(pixels, options, frame=name, volume=bool(name), shared=shared, bit_depth=bits)
+
+
+def _copies(page: Any) -> int:
+    return _COPIES_WITH_ALPHA if alpha_sample(page) else _COPIES
 
 
 def _is_derived(page: Any) -> bool:
@@ -190,12 +199,13 @@ def _stack_planes(data: bytes, tiff: Any, stack: _Stack, options: ReadOptions) -
     size = int(np.prod(page.shape)) * dtype.itemsize
     if page.imagewidth * page.imagelength > options.limits.max_pixels:
         raise RejectError("decompression_bomb", f"{page.imagewidth}x{page.imagelength} pixels")
-    claim(size * _COPIES, options.limits, "a plane")
+    claim(size * _copies(page), options.limits, "a plane")
     held = min(count, max(0, len(data) - stack.offset) // size)
 
     def planes_of(number: int) -> list[Pixels]:
         flat = np.frombuffer(data, dtype, size // dtype.itemsize, stack.offset + number * size)
-        return _split(flat.reshape(page.shape).astype(dtype.newbyteorder("=")))
+        pixels = flat.reshape(page.shape).astype(dtype.newbyteorder("="))
+        return [over_black(plane, alpha_of(pixels, page)) for plane in _split(pixels)]
 
     channels = channels_of(tiff, count)
     ranges: dict[int, Range | None] = {}
@@ -205,7 +215,8 @@ def _stack_planes(data: bytes, tiff: Any, stack: _Stack, options: ReadOptions) -
             ranges[channels[number]] = shared_range(alike, planes_of, options)
         for plane, pixels in enumerate(planes := planes_of(number)):
             name = f"p{number:04d}" + (f"z{plane:04d}" if len(planes) > 1 else "")
-            yield raw_picture(pixels, options, frame=name, volume=True, shared=ranges[channels[number]])
+            shared = ranges[channels[number]]
+            yield raw_picture(pixels, options, frame=name, volume=True, shared=shared, bit_depth=_bits(page))
     if held < count:
         missing = f"{count - held} of {count} stated planes are not in the file"
         yield failed_image("missing_frames", missing, frame=f"p{held:04d}")
@@ -227,8 +238,9 @@ def _planes(data: bytes, page: Any) -> list[Pixels]:
     pixels = _decoded(page)
     if page.photometric == kind.PALETTE and page.colormap is not None:
         pixels = np.moveaxis((np.asarray(page.colormap)[:, pixels] >> 8).astype(np.uint8), 0, -1)
-    elif pixels.ndim == 3 and pixels.shape[-1] not in (3, 4) and pixels.shape[0] in (3, 4):
+    elif pixels.ndim == 3 and pixels.shape[-1] not in (3, 4) and (pixels.shape[0] in (3, 4) or is_planar_alpha(page)):
         pixels = np.moveaxis(pixels, 0, -1)
+    alpha = alpha_of(pixels, page)
     if page.photometric == kind.MINISWHITE:
         pixels = ~pixels if pixels.dtype.kind in "uib" else -pixels
     if page.photometric == kind.SEPARATED and pixels.ndim == 3 and pixels.shape[-1] == 4:
@@ -236,7 +248,8 @@ def _planes(data: bytes, page: Any) -> list[Pixels]:
         pixels = np.asarray(Image.fromarray(deep.astype(np.uint8), "CMYK").convert("RGB"))
     if int(page.compression) == APERIO_YCBCR:
         pixels = rgb_of_ycbcr(pixels)
-    return [_upright(plane, page) for plane in _split(pixels, is_rgb=page.photometric == kind.RGB)]
+    planes = _split(pixels, is_rgb=page.photometric == kind.RGB)
+    return [_upright(over_black(plane, alpha), page) for plane in planes]
 
 
 def _decoded(page: Any) -> Pixels:
@@ -276,10 +289,16 @@ def _by_pillow(data: bytes, page: Any) -> Pixels:
         raise RejectError("unsupported", "colour space of a TIFF page") from error
 
 
+def _bits(page: Any) -> int:
+    """Bits of a stored sample, of several widths the largest; of a palette those of its colours."""
+    import tifffile
+
+    stated = page.bitspersample
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        return 8
+    return max(stated) if isinstance(stated, tuple) else int(stated)
+
+
 def _upright(pixels: Pixels, page: Any) -> Pixels:
     tag = page.tags.get("Orientation")
-    turn = int(tag.value) if tag else 1
-    if turn >= 5:
-        pixels = np.swapaxes(pixels, 0, 1)
-    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(turn)
-    return np.ascontiguousarray(np.flip(pixels, flips) if flips else pixels)
+    return upright(pixels, int(tag.value) if tag else 1)

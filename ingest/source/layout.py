@@ -74,15 +74,17 @@ class FrameRule(Frozen):
         "thinnest", description="Slices are cut across this axis; `thinnest` is the axis of the widest spacing."
     )
     every: int = Field(1, ge=1, description="Every n-th slice or frame.")
-    max_frames: int = Field(0, ge=0, description="At most so many of a file, evenly spread; 0 takes all.")
+    max_frames: int = Field(
+        0, ge=0, description="At most so many of a file, or of each array of one, evenly spread; 0 takes all."
+    )
     frames_per_second: float = Field(1.0, gt=0, description="Sampling rate of videos.")
     tile_px: int = Field(512, ge=32, description="Side of a slide's tiles.")
     magnification: float = Field(20.0, gt=0, description="Magnification at which slides are tiled.")
     min_tissue: float = Field(0.2, ge=0, le=1, description="Least share of tissue in a tile.")
     dataset: str | tuple[str, ...] = Field(
         "",
-        description="HDF5 or NPZ: name of the array, or several of which the first that the file has is taken; "
-        "empty takes the first that holds images.",
+        description="HDF5 or NPZ: name of the array, or of several that are taken where the file has them; empty takes "
+        "all that hold images, but not masks and labels.",
     )
     axes: tuple[Axes, ...] = Field(
         (),

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from ingest.columns.matching import PLAIN_PATH, hidden_path, plain_path
 from ingest.privacy.pseudonyms import KeyedNames
 from ingest.privacy.tombstones import Marker
+from ingest.raw.web_address import without_secrets
 from shards.dataset.dataset import CONCEDED, Dataset
 from shards.dataset.shard_file import meta_of, read_blocks
 
@@ -171,7 +172,7 @@ def _held(dataset: Dataset, groups: pa.Table) -> pa.Table:
 
 def _stated_paths(asked: Asked, names: dict[str, tuple[KeyedNames, ...]]) -> pa.Table:
     """The raw paths asked for, archives as folders, as they stand and as keyed hashes."""
-    plain = [plain_path(text) for text in asked.raw_paths]
+    plain = [plain_path(without_secrets(text)) for text in asked.raw_paths]
     rows = {
         (source, path)
         for text in plain

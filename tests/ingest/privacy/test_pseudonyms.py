@@ -165,6 +165,16 @@ def test_hidden_paths_lead_back_with_the_secret_only() -> None:
     assert "doe" not in first.lower()
 
 
+def test_hidden_members_of_all_archives_are_told_apart() -> None:
+    names = Pseudonyms(from_flags(name="mine", modality="CT"), IngestSettings(secret="one"))
+    for path, kind in (("a.zip", "zip"), ("a.tar", "tar"), ("a.tar.gz", "stream"), ("a.7z", "libarchive")):
+        items = [RawItem(path=path, member=f"{number}.png", kind=kind) for number in range(2)]  # type: ignore[arg-type]
+        first, second = map(names.raw_path, items)
+        assert first != second
+        assert first.partition("://")[0] == items[0].raw_path.partition("://")[0]
+        assert first.partition("::")[2] == second.partition("::")[2] != ""
+
+
 def test_group_ids_differ_between_secrets_and_sources_but_not_between_runs() -> None:
     def group(name: str, secret: str) -> str:
         return Pseudonyms(from_flags(name=name, modality="CT"), IngestSettings(secret=secret)).group_id("patient 1")

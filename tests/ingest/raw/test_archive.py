@@ -65,6 +65,13 @@ def test_names_that_leave_the_archive_are_rejected(tmp_path: Path) -> None:
     assert set(found.values()) == {"path_traversal"}
 
 
+def test_a_colon_in_a_name_is_no_drive(tmp_path: Path) -> None:
+    names = ["12:30.png", "col:on.png", "sub/12:30.png", "Series 1: T2/a.png", "..a.png"]
+    write_folder(tmp_path, {"x.zip": zip_of(dict.fromkeys(names, PNG)), "y.tar": tar_of(dict.fromkeys(names, PNG))})
+    assert set(outcome(tmp_path).values()) == {"ok"}
+    assert len(outcome(tmp_path)) == 10
+
+
 def test_zip_bomb_is_rejected_by_its_header_and_gzip_bomb_while_it_grows(tmp_path: Path) -> None:
     zeros = b"\0" * (8 << 20)
     write_folder(tmp_path, {"x.zip": zip_of({"bomb.png": zeros, "ok.png": PNG}), "bomb.png.gz": gzip.compress(zeros)})

@@ -88,6 +88,13 @@ def test_paths_that_lead_out_and_files_that_are_not_there_have_a_reason(folder: 
     }
 
 
+def test_a_colon_in_a_listed_name_is_no_drive(tmp_path: Path) -> None:
+    names = ["col:on.png", "12:30/a.png", "..a.png"]
+    folder = write_folder(tmp_path, dict.fromkeys(names, b"1"))
+    found = items_of(folder, "list.csv", "\n".join(["path", *names]).encode())
+    assert {item.path: item.detail for item in found} == dict.fromkeys(names, "")
+
+
 def test_members_of_archives_are_named_as_in_the_index(tmp_path: Path) -> None:
     files = {f"d/{number}.png": encoded(photo(number)) for number in range(3)}
     raw = write_folder(tmp_path / "raw", {"x.zip": zip_of(files), "y/z.tar.gz": tar_of(files, "w:gz")})

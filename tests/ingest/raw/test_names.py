@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.raw.names import archive_kind, ignored_kind, packing, part_of, scheme_of, unpacked_name, whole_name
+from ingest.raw.names import (
+    archive_kind,
+    ignored_kind,
+    leads_out,
+    packing,
+    part_of,
+    scheme_of,
+    unpacked_name,
+    whole_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +103,13 @@ def test_any_name_is_judged(stem: str, extension: str) -> None:
     ignored_kind(name)
     part_of(name, {name.lower()})
     assert scheme_of(name) in ("zip", "tar", "libarchive")
+
+
+@pytest.mark.parametrize("path", ["/a", "\\a", "..", "../a", "a/../../b", "a\\..\\b", "C:/a", "c:a", "C:\\a"])
+def test_paths_that_lead_out(path: str) -> None:
+    assert leads_out(path)
+
+
+@pytest.mark.parametrize("path", ["a", "..a/b", "a..", "12:30.png", "col:on.png", "ä:b", "1:b", "a/C:/b", ""])
+def test_paths_that_stay_where_they_are(path: str) -> None:
+    assert not leads_out(path)

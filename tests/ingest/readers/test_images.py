@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ingest.picture.encoding import Encoding
 from ingest.picture.normalise import encode, reduce, scale_to_8bit, to_picture
@@ -67,6 +67,23 @@ def test_orientation_is_applied_before_anything_else(orientation: int, format_: 
     assert (image.jpeg is not None) == (format_ == "JPEG" and orientation == 1)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_deep_pngs_are_turned_like_all_others(orientation: int, channels: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 65536, (96, 128, channels), dtype=np.uint16)
+    stored[..., 3:] = 65535
+    shallow = Image.fromarray((stored[..., 0] >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shallow.getexif()[0x0112] = orientation
+    data = deep_png(stored) if channels > 1 else encoded(stored[..., 0])
+    turned = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    for at in (33, len(data) - 12):  # before the pixels, and behind them
+        (image,) = images(data[:at] + turned + data[at:])
+        first = image.pixels if image.pixels.ndim == 2 else image.pixels[..., 0]
+        np.testing.assert_array_equal(first >> 8, np.asarray(ImageOps.exif_transpose(shallow)))
+
+
 def test_sixteen_bit_gray_is_spread_over_its_percentiles_not_clipped() -> None:
     pixels = (np.linspace(1000, 5000, 96 * 128).reshape(96, 128)).astype(np.uint16)
     for data in (encoded(pixels), _tiff(pixels), _tiff(pixels, bigtiff=True)):
@@ -95,6 +112,69 @@ def test_palette_transparency_bilevel_and_gray_in_rgb() -> None:
     assert pictures(encoded(np.dstack([gray] * 3)))[0].shape == (96, 128)
     bits = Image.fromarray(gray).convert("1")
     np.testing.assert_array_equal(pictures(_save(bits))[0], np.asarray(bits).astype(np.uint8) * 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "TIFF"])
+def test_what_is_transparent_is_black_in_every_format(format_: str, channels: int) -> None:
+    pixels = photo(3, channels=channels).reshape(96, 128, channels)
+    alpha = np.random.default_rng(0).integers(0, 256, (96, 128, 1), dtype=np.uint8)
+    alpha[:20] = 0
+    if format_ == "WEBP" and channels == 1:
+        pixels, channels = np.repeat(pixels, 3, axis=2), 3
+    image = Image.fromarray(np.dstack([pixels, alpha]), "LA" if channels == 1 else "RGBA")
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **({"lossless": True, "exact": True} if format_ == "WEBP" else {}))
+    (picture,) = pictures(buffer.getvalue())
+    np.testing.assert_allclose(picture.reshape(96, 128, -1)[..., :1], (pixels * (alpha / 255.0))[..., :1], atol=1)
+    assert not picture[:20].any()
+
+
+def test_a_level_or_colour_that_stands_for_transparent_is_black() -> None:
+    gray = photo(4, channels=1)
+    level = int(np.bincount(gray.ravel()).argmax())
+    expected = np.where(gray == level, 0, gray)
+    np.testing.assert_array_equal(pictures(encoded(gray, transparency=level))[0], expected)
+    colour = photo(5)
+    clear = (int(colour[3, 4, 0]), int(colour[3, 4, 1]), int(colour[3, 4, 2]))
+    (picture,) = pictures(encoded(colour, transparency=clear))
+    np.testing.assert_array_equal(picture, np.where((colour == clear).all(axis=2, keepdims=True), 0, colour))
+
+
+def test_the_bit_depth_is_that_of_the_stored_samples() -> None:
+    gray = photo(4, channels=1)
+    words = gray.astype(np.uint16) << 4
+    bilevel, palette = Image.fromarray(gray).convert("1"), Image.fromarray(photo(3)).quantize(4)
+    pgm = b"P5\n# a comment\n128 96\n4095\n" + words.astype(">u2").tobytes()
+    files = {
+        "1.png": (1, _save(bilevel)),
+        "palette.png": (8, _save(palette)),
+        "8.png": (8, encoded(gray)),
+        "16.png": (16, encoded(words)),
+        "colour.png": (16, deep_png(np.dstack([words] * 3))),
+        "1.pbm": (1, encoded(gray > 99, "PPM")),
+        "8.pgm": (8, encoded(gray, "PPM")),
+        "12.pgm": (12, pgm),
+        "1.tiff": (1, _tiff(gray > 99)),
+        "12.tiff": (12, _tiff(words, bitspersample=12)),
+        "16.tiff": (16, _tiff(words)),
+        "32.tiff": (32, _tiff(words.astype(np.float32))),
+        "8.jpg": (8, encoded(gray, "JPEG")),
+        "8.gif": (8, encoded(gray, "GIF")),
+    }
+    for name, (bits, data) in files.items():
+        assert [image.bit_depth for image in images(data, name)] == [bits], name
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_bit_depth_of_jpeg_2000(bits: int, channels: int) -> None:
+    import imagecodecs
+
+    values = photo(4, channels=channels)
+    pixels = values if bits == 8 else values.astype(np.uint16) << (bits - 8)
+    data = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="jp2", reversible=True, bitspersample=bits)
+    assert [image.bit_depth for image in images(bytes(data), "x.jp2")] == [bits]
 
 
 def test_pages_and_planes_of_a_tiff_are_images_but_thumbnails_are_not() -> None:

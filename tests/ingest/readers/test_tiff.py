@@ -207,3 +207,34 @@ def test_white_is_zero_of_signed_values() -> None:
 def test_what_is_no_tiff_is_unreadable() -> None:
     with pytest.raises(RejectError):
         images(b"II*\0" + bytes(40))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+def test_only_colours_that_are_not_weighted_by_their_opacity_are_laid_over_black(
+    dtype: Any, channels: int, layout: str
+) -> None:
+    top = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    pixels = (photo(3, channels=channels).reshape(96, 128, channels) / 255 * top).astype(dtype)
+    alpha = (np.random.default_rng(0).random((96, 128, 1)) * top).astype(dtype)
+    stored = np.dstack([pixels, alpha])
+    for kind, shown in {"unassalpha": pixels * (alpha / np.float64(top)), "assocalpha": pixels}.items():
+        buffer = io.BytesIO()
+        tifffile.imwrite(
+            buffer,
+            np.moveaxis(stored, -1, 0) if layout == "separate" else stored,
+            photometric="rgb" if channels == 3 else "minisblack",
+            planarconfig=layout,
+            extrasamples=[kind],
+        )
+        (image,) = images(buffer.getvalue())
+        np.testing.assert_allclose(image.pixels.reshape(96, 128, -1), shown, atol=top / 255)
+
+
+def test_the_planes_of_a_stack_are_laid_over_black() -> None:
+    stack = np.stack([np.dstack([photo(number), np.full((96, 128), 51, np.uint8)]) for number in range(3)])
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, stack, photometric="rgb", extrasamples=["unassalpha"], truncate=True)
+    found = images(buffer.getvalue())
+    np.testing.assert_allclose([image.pixels for image in found], stack[..., :3] / 5, atol=0.5)

@@ -161,7 +161,8 @@ def test_hdf5_array_of_patches() -> None:
     with h5py.File(buffer, "w") as file:
         file["mask"] = np.zeros((9, 96, 96, 3), np.uint8)
         file["x"] = patches
-    found = read(buffer.getvalue(), "a.h5")
+    mask, *found = read(buffer.getvalue(), "a.h5")
+    assert (mask.frame, mask.fault) == ("array0", "other_object")
     assert [image.frame for image in found] == [f"f{i:06d}" for i in range(5)]
     for image, patch in zip(found, patches, strict=True):
         np.testing.assert_array_equal(to_picture(image), patch)
@@ -198,7 +199,9 @@ def test_npy_and_npz_and_never_a_pickle() -> None:
     packed = io.BytesIO()
     more = {"labels": np.ones((40, 14)), "train_masks": stack > 40, "y": np.ones((40, 1)), "gt": stack}
     np.savez_compressed(packed, train_images=stack, **more)
-    assert [image.frame for image in read(packed.getvalue(), "a.npz")] == [f"train_images-f{n:06d}" for n in range(4)]
+    found = read(packed.getvalue(), "a.npz")
+    assert [image.frame for image in found if not image.fault] == [f"train_images-f{n:06d}" for n in range(4)]
+    assert [image.frame for image in found if image.fault == "other_object"] == ["array0", "array1", "array3"]
     assert len(read(packed.getvalue(), "a.npz", frames=FrameRule(dataset="train_masks"))) == 4
     objects = io.BytesIO()
     np.save(objects, np.array([{"a": 1}], dtype=object), allow_pickle=True)

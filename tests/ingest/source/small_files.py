@@ -50,7 +50,7 @@ def small_file(source: str, path: str, *, group: str, modality: str, mask: bool 
         case "npy":
             return _npy(source, seed)
         case "h5" | "hdf5":
-            return _hdf5(source, seed, packed=path.endswith(".gz"), mask=mask, frames=group.split(","))
+            return _hdf5(source, seed, path, mask=mask, frames=group.split(","))
         case "avi" | "mp4":
             return Small(_video(seed, extension), _sampled(source))
         case "gif":
@@ -131,7 +131,7 @@ def _npy(source: str, seed: int) -> Small:
     return Small(buffer.getvalue(), SLICES)
 
 
-def _hdf5(source: str, seed: int, *, packed: bool, mask: bool, frames: list[str]) -> Small:
+def _hdf5(source: str, seed: int, path: str, *, mask: bool, frames: list[str]) -> Small:
     import h5py
 
     planes = np.moveaxis(_volume(seed, mask=mask), -1, 0).astype(np.float32)
@@ -141,7 +141,8 @@ def _hdf5(source: str, seed: int, *, packed: bool, mask: bool, frames: list[str]
             "y" if mask else "x": np.stack([photo(seed + n, height=96, width=96) for n in range(number)])
         }
     elif source == "fastmri":
-        arrays = {"kspace": np.zeros((SLICES, 2, 8, 8), np.complex64), "reconstruction_rss": planes, "temptv": planes}
+        reconstruction = "temptv" if "breast" in path else "reconstruction_rss"
+        arrays = {"kspace": np.zeros((SLICES, 2, 8, 8), np.complex64), reconstruction: planes}
         number = SLICES
     else:  # JPEG files as byte strings
         arrays, number = {"ISIC_0000001": np.void(encoded(photo(seed), "JPEG"))}, 1
@@ -152,7 +153,7 @@ def _hdf5(source: str, seed: int, *, packed: bool, mask: bool, frames: list[str]
         if source == "fastmri":
             file.attrs["patient_id"] = frames[0]
     data = buffer.getvalue()
-    return Small(gzip.compress(data, 1) if packed else data, number)
+    return Small(gzip.compress(data, 1) if path.endswith(".gz") else data, number)
 
 
 def _video(seed: int, extension: str) -> bytes:

@@ -140,7 +140,9 @@ def test_what_is_not_there_is_said_in_one_line(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match=r"write columns=\['age'\]"):
         Stream(dataset.url, global_batch=8, columns="age")
     for version in (-1, 7, 2**70):
-        with pytest.raises(SampleIndexError, match=rf"no version of columns/ with the number {version}; the newest is 0"):
+        with pytest.raises(
+            SampleIndexError, match=rf"no version of columns/ with the number {version}; the newest is 0"
+        ):
             Stream(dataset.url, global_batch=8, columns=["age"], columns_version=version)
     with pytest.raises(ConfigError, match="asked for twice"):
         Stream(dataset.url, columns=["age", "age"])
