@@ -102,6 +102,7 @@ def test_the_options_that_are_named_with_a_command_exist() -> None:
 _FOREIGN = {
     "nproc-per-node",
     "no-python",
+    "force-reinstall",
     "no-deps",
     "no-binary",
     "array",
