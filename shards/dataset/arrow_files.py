@@ -15,20 +15,22 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from pyarrow import fs
 
-from shards.dataset.store_errors import as_os_error
+from shards.dataset.store_errors import failures
 from shards.dataset.table_files import hash_in_name
-from shards.errors import SampleIndexError, StoreError
+from shards.errors import SampleIndexError
 from shards.store import Store
 from shards.store.settings import MIB
 from shards.store.settled import settled
+
+Read = TypeVar("Read")
 
 WHOLE_BYTES = 4 * MIB
 """Files up to this size are read whole, in one request: as long as the two or three that a footer and columns take."""
@@ -96,61 +98,62 @@ class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         self._sizes = sizes
 
     def info(self, path: str, **_: object) -> dict[str, Any]:
-        """Name, size and type of a file."""
-        with _told():
-            size = self._sizes[path] if path in self._sizes else self._store.stat(path).size
+        """Name, size and type of a file.
+
+        Raises:
+            StoreError: The storage failed.
+        """
+        size = self._sizes[path] if path in self._sizes else self._store.stat(path).size
         return {"name": path, "size": size, "type": "file"}
 
-    def _open(self, path: str, mode: str = "rb", **_: object) -> _File:
-        return _File(self, path, mode, cache_type="none", size=self.info(path)["size"])
+    def read_whole(self, path: str) -> bytes | _File:
+        """A small file, held against the hash in its name, and where that differs against its entity tag too.
 
-    def read_whole(self, path: str, size: int) -> bytes:
-        """A file, held against the hash in its name, and where that differs against its entity tag too."""
-        with _told():
-            named = hash_in_name(path)
-            data = self._store.read_range(path, 0, size) if named else self._store.read(path)
-            if not _is(named, data):
-                data = self._store.read(path)
-            if not _is(named, data):
-                raise SampleIndexError(
-                    f"{self._store.url}/{path}: its content is not what its name says",
-                    hint="run `biovfm verify --deep` on the dataset",
-                )
-            return data
+        Returns:
+            Its content; a large file as one to read from.
+        """
+        size = self.info(path)["size"]
+        if size > WHOLE_BYTES:
+            return _File(self, path, "rb", cache_type="none", size=size)
+        named = hash_in_name(path)
+        data = self._store.read_range(path, 0, size) if named else self._store.read(path)
+        if not _is(named, data):
+            data = self._store.read(path)
+        if not _is(named, data):
+            raise SampleIndexError(
+                f"{self._store.url}/{path}: its content is not what its name says",
+                hint="run `biovfm verify --deep` on the dataset",
+            )
+        return data
 
     def read_range(self, path: str, start: int, end: int, size: int) -> bytes:
         """The bytes from `start` up to `end` of a file of `size` bytes."""
-        with _told():
-            if end < size - _FOOTER_END:
-                return self._store.read_range(path, start, end - start)
-            where = f"{self._store.url}/{path}"
-            return settled(lambda: self._store.read_range(path, start, end - start), where)
+        if end < size - _FOOTER_END:
+            return self._store.read_range(path, start, end - start)
+        where = f"{self._store.url}/{path}"
+        return settled(lambda: self._store.read_range(path, start, end - start), where)
 
 
 def _is(named: str, data: bytes) -> bool:
     return hashlib.sha256(data).hexdigest().startswith(named)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """One call of Arrow.
-
-    Raises:
-        OSError: The storage failed, or a file is damaged. Arrow and DuckDB pass on its text alone (see `told_in`).
-    """
-    with _reads.one():
-        try:
-            yield
-        except (StoreError, SampleIndexError) as error:
-            raise as_os_error(error) from error
+def _noted(read: Callable[[], Read]) -> Read | None:
+    """What a call of Arrow reads; None where that fails, which is noted (see `store_errors`)."""
+    try:
+        with _reads.one():
+            return read()
+    except Exception as error:  # noqa: BLE001 - none may pass through Arrow
+        failures.note(error)
+        return None
 
 
 class _File(AbstractBufferedFile):  # type: ignore[misc] # likewise
-    """A file that is read in exactly the ranges that Arrow asks for."""
+    """A file that is read in exactly the ranges that Arrow asks for; what cannot be read is zeros, no Parquet."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        found: bytes = self.fs.read_range(self.path, start, end, self.size)
-        return found
+        found: bytes | None = _noted(lambda: self.fs.read_range(self.path, start, end, self.size))
+        return bytes(end - start) if found is None else found
 
 
 class _Handler(fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
@@ -165,10 +168,12 @@ class _Handler(fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
         with self._lock:
             memory = self._kept.get(path)
         if memory is None:
-            size = self.fs.info(path)["size"]
-            if size > WHOLE_BYTES:
-                return super().open_input_file(path)
-            memory = _memory_of(self.fs.read_whole(path, size))
+            found = _noted(lambda: self.fs.read_whole(path))
+            if isinstance(found, _File):
+                return pa.PythonFile(found, mode="r")
+            memory = _memory_of(found or b"")  # of nothing Arrow says that it is no Parquet file
+            if not found:
+                return pa.BufferReader(memory)
         with self._lock:
             self._kept[path] = memory
             self._kept.move_to_end(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
 
 from shards.dataset.bounds import without_null_bounds
-from shards.dataset.store_errors import told_in
+from shards.dataset.store_errors import failures
 from shards.errors import NotFoundError, SampleIndexError, StoreError
 from shards.schema import index_schema, rejects_schema
 from shards.store import open_store
@@ -79,6 +79,7 @@ def told_plainly(url: str) -> Iterator[None]:
     import pyarrow as pa
     from deltalake.exceptions import DeltaError
 
+    mark = failures.mark()
     try:
         yield
     except RuntimeError as error:
@@ -86,7 +87,7 @@ def told_plainly(url: str) -> Iterator[None]:
             raise
         raise KeyboardInterrupt from error
     except (duckdb.InvalidInputException, pa.ArrowException, DeltaError, OSError) as error:
-        failed = told_in(str(error))
+        failed = failures.since(mark)
         if isinstance(failed, NotFoundError):
             raise SampleIndexError(failed.message, hint=_LOOK) from error
         if failed is not None:

@@ -1,30 +1,42 @@
-"""Our own errors in reads that pass through Arrow or DuckDB, which keep no more of them than their text."""
+"""Errors of reads that Arrow asks for: noted here, for the question that fails by them.
+
+None passes through Arrow. It asks an exception for its text while it holds a lock of its own, and the text takes the
+interpreter's; a thread that holds that one and wants the other would wait for ever.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Final
+import threading
+from collections import deque
 
-from shards.errors import BiovfmError, NotFoundError, SampleIndexError, StoreError
+__all__ = ["Failures", "failures"]
 
-__all__ = ["as_os_error", "told_in"]
-
-_BEGIN, _BETWEEN, _END = "<<", " || ", ">>"
-_KINDS: Final[Mapping[str, type[BiovfmError]]] = {
-    "missing: ": NotFoundError,
-    "damaged: ": SampleIndexError,
-    "store: ": StoreError,
-}
+_KEPT = 256
 
 
-def as_os_error(error: StoreError | SampleIndexError) -> OSError:
-    """The error for Arrow: its text between marks."""
-    kind = next(mark for mark, kind in _KINDS.items() if isinstance(error, kind))
-    return OSError(f"{_BEGIN}{kind}{error.message}{_BETWEEN}{error.hint}{_END}")
+class Failures:
+    """The last errors, numbered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._noted: deque[tuple[int, Exception]] = deque(maxlen=_KEPT)
+        self._count = 0
+
+    def note(self, error: Exception) -> None:
+        """Keep an error."""
+        with self._lock:
+            self._count += 1
+            self._noted.append((self._count, error))
+
+    def mark(self) -> int:
+        """The number of errors until now."""
+        with self._lock:
+            return self._count
+
+    def since(self, mark: int) -> Exception | None:
+        """The first error after a mark; it may be that of another question of this process, asked meanwhile."""
+        with self._lock:
+            return next((error for number, error in self._noted if number > mark), None)
 
 
-def told_in(text: str) -> BiovfmError | None:
-    """Our own error in what Arrow or DuckDB say of a read that failed; None where there is none."""
-    found = re.search(f"{_BEGIN}({'|'.join(_KINDS)})(.*?){re.escape(_BETWEEN)}(.*?){_END}", text, re.DOTALL)
-    return None if found is None else _KINDS[found[1]](found[2], hint=found[3])
+failures = Failures()

@@ -17,7 +17,7 @@ import pytest
 
 from shards.dataset.arrow_files import WHOLE_BYTES, arrow_files
 from shards.dataset.query import told_plainly
-from shards.dataset.store_errors import told_in
+from shards.dataset.store_errors import Failures
 from shards.errors import SampleIndexError, StoreError
 from shards.store import MemoryStore
 from shards.subset.lock import sorted_digest
@@ -91,7 +91,32 @@ def test_an_error_of_the_store_arrives_whole_through_arrow_and_duckdb(store: Wat
     database.register("rows", found)
     with pytest.raises(StoreError, match=r"^s3://b/a=2/f\.parquet: 503 \w+ — run"), told_plainly("s3://b"):
         database.sql("SELECT sum(a) FROM rows").fetchall()
-    assert told_in("No space left on device") is None
+
+
+def test_errors_of_many_reads_at_once_stop_nothing(store: Watched) -> None:
+    """Arrow's thread and the one that asks would wait for each other, were an exception to pass through Arrow."""
+    paths = [f"a={number}/f.parquet" for number in range(1, 7)]
+    for path in paths[1:]:
+        store.put_if_absent(path, store.read("a=1/f.parquet"))
+    for _ in range(40):
+        store.broken = False
+        found = dataset_of(store, {}, paths)
+        store.broken = True
+        with duckdb.connect() as database:
+            database.register("rows", found)
+            with pytest.raises(StoreError, match="503 SlowDown"), told_plainly("s3://b"):
+                database.sql("SELECT sum(a) FROM rows").fetchall()
+
+
+def test_a_question_gets_the_first_error_since_it_was_asked() -> None:
+    noted = Failures()
+    noted.note(StoreError("old", hint=""))
+    mark = noted.mark()
+    assert noted.since(mark) is None
+    first = StoreError("first", hint="")
+    for error in (first, StoreError("second", hint="")):
+        noted.note(error)
+    assert noted.since(mark) is first
 
 
 def named_file(store: Watched, tmp_path: Path, rows: pa.Table) -> tuple[str, int]:
@@ -184,7 +209,7 @@ def test_a_process_that_ends_waits_for_reads_that_it_no_longer_wants(store: Watc
         ready = True
         try:
             rows.to_table()
-        except OSError:
+        except (OSError, pa.ArrowException):
             sys.exit(3)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
