@@ -106,11 +106,11 @@ class _StoreFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         size = self._sizes[path] if path in self._sizes else self._store.stat(path).size
         return {"name": path, "size": size, "type": "file"}
 
-    def read_whole(self, path: str) -> bytes | _File:
-        """A small file, held against the hash in its name, and where that differs against its entity tag too.
+    def content_or_file(self, path: str) -> bytes | _File:
+        """A small file, compared with the hash in its name, and where that differs with its entity tag too.
 
         Returns:
-            Its content; a large file as one to read from.
+            The content; of a large file one to read from.
         """
         size = self.info(path)["size"]
         if size > WHOLE_BYTES:
@@ -168,7 +168,7 @@ class _Handler(fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
         with self._lock:
             memory = self._kept.get(path)
         if memory is None:
-            found = _noted(lambda: self.fs.read_whole(path))
+            found = _noted(lambda: self.fs.content_or_file(path))
             if isinstance(found, _File):
                 return pa.PythonFile(found, mode="r")
             memory = _memory_of(found or b"")  # of nothing Arrow says that it is no Parquet file
