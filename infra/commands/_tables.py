@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from infra.console import number
 
 if TYPE_CHECKING:
-    from ingest.job.tally import TableMatch
+    from ingest.job.table_match import TableMatch
 
 
 def match_text(match: TableMatch) -> str:

@@ -19,13 +19,12 @@ from infra.estimate.reading import lanes_for
 from infra.reports.probe import text_table
 from shards.errors import ConfigError
 from shards.stream.order import MAX_LANES, default_lanes
+from shards.subset.lock import LARGEST_LANES
 
 _ALL: Final = fields(Constants)
 _MOST: Final = 1e15
 """Beyond any number of images or steps."""
-_MOST_RANKS: Final = 65_536
-"""As many as a lock may have lanes for."""
-_MOST_OF: Final = {"batch": 2**24, "ranks": _MOST_RANKS, "image_px": 2**16, "patch_px": 2**16}
+_MOST_OF: Final = {"batch": 2**24, "ranks": LARGEST_LANES, "image_px": 2**16, "patch_px": 2**16}
 _LITTLE: Final = 1.1
 """Bytes read per byte used that need no remedy."""
 
@@ -179,8 +178,8 @@ def _check(job: Job) -> None:
     if job.image_px % job.patch_px:
         hint = f"use --image-px {-(-job.image_px // job.patch_px) * job.patch_px}"
         raise ConfigError(f"{job.image_px} px is no whole number of {job.patch_px} px patches", hint=hint)
-    if job.ranks > _MOST_RANKS:
-        hint = f"give at most {_MOST_RANKS:,} in all, as many as a lock has lanes for"
+    if job.ranks > LARGEST_LANES:
+        hint = f"give at most {LARGEST_LANES:,} in all, as many as a lock has lanes for"
         raise ConfigError(f"--nodes {job.nodes} --gpus {job.gpus} are {job.ranks} GPUs", hint=hint)
     if job.batch % job.ranks:
         hint = f"use a multiple of {job.ranks}"
@@ -191,7 +190,7 @@ def _advice(job: Job, constants: Constants) -> list[str]:
     """A line on what to do where ranks read much of the same; none where they do not."""
     read = reading(job, constants)
     ranks = lanes_for(ranks=job.ranks, batch=job.batch)
-    if not read.shared or round(read.amplification, 3) <= _LITTLE or ranks > _MOST_RANKS:
+    if not read.shared or round(read.amplification, 3) <= _LITTLE or ranks > LARGEST_LANES:
         return []
     lanes = default_lanes(job.batch, job.most_lanes)
     said = f"{job.ranks:,} ranks share {lanes:,} lanes, and read {digits(read.amplification)} bytes per byte used"

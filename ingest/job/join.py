@@ -17,7 +17,7 @@ from ingest.columns.own_rows import OwnRows, hash_key
 from ingest.columns.stated_words import StatedWords
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import path_of
-from ingest.job.tally import TableMatch, Tally
+from ingest.job.table_match import TableMatch, Tally
 from ingest.raw.items import RawItem, Stated
 from ingest.readers import EXTENSIONS
 from ingest.source.layout import Table

@@ -19,8 +19,8 @@ from ingest.columns.stated_words import StatedWords, WordCounter, check_words
 from ingest.job.join import Told, joined_files
 from ingest.job.leftovers import Leftovers
 from ingest.job.select import TABLE, Sieve
+from ingest.job.table_match import TableMatch
 from ingest.job.tables import read_tables
-from ingest.job.tally import TableMatch
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem
 from ingest.raw.list_file import listed_items, same_path

@@ -17,7 +17,7 @@ from typing import Final
 from ingest.engines.base import Engine, Task, TaskEvent
 from ingest.engines.local import LocalEngine
 from ingest.job.parts import run_in_parts
-from ingest.job.report import Progress, Tally, Watcher
+from ingest.job.report import Progress, UnitSums, Watcher
 from ingest.job.share import Share
 from ingest.job.unit_writer import Prepared, UnitWriter
 from ingest.picture.fingerprint import fingerprint
@@ -120,13 +120,13 @@ def _map_missing(
     ours = [unit for unit in units if share is None or share.has(unit.index)]
     left = [unit for unit in ours if unit.index not in reports]
     others = reports.keys() - {unit.index for unit in ours}
-    earlier = Tally.of([report for index, report in reports.items() if index not in others | mapped])
+    earlier = UnitSums.of([report for index, report in reports.items() if index not in others | mapped])
     mapped.update(unit.index for unit in left)
     Thread(target=import_module, args=("duckdb",)).start()  # settling needs it, and it is large
     total = sum(len(unit.items) for unit in ours)
 
     def told(running: Collection[TaskEvent]) -> None:
-        done = Tally.of([report for index, report in reports.items() if index not in others])
+        done = UnitSums.of([report for index, report in reports.items() if index not in others])
         tell(_progress(done, running, total, earlier))
 
     told(())
@@ -139,7 +139,7 @@ def _map_missing(
     return [reports[unit.index] for unit in units], resumed
 
 
-def _progress(done: Tally, running: Collection[TaskEvent], total: int, earlier: Tally) -> Progress:
+def _progress(done: UnitSums, running: Collection[TaskEvent], total: int, earlier: UnitSums) -> Progress:
     return Progress(
         stage="map",
         done=done.files + sum(max(0, event.step) for event in running),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ingest.columns.bringing import Brought
 from ingest.job.known import Attempts
 from ingest.job.list import Listing
-from ingest.job.tally import TableMatch
+from ingest.job.table_match import TableMatch
 from ingest.source.spec import SourceSpec
 from ingest.staging.report import UnitReport
 from ingest.staging.resolution import Resolution
@@ -22,7 +22,7 @@ Stage = Literal["list", "series", "map", "resolve", "promote", "commit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class UnitSums:
     """Counts of units that were mapped.
 
     Attributes:
@@ -68,7 +68,7 @@ class Progress:
     kept: int = 0
     rejected: int = 0
     images: int = 0
-    earlier: Tally = Tally()
+    earlier: UnitSums = UnitSums()
 
 
 Watcher = Callable[[Progress], None]

@@ -19,7 +19,7 @@ from ingest.job.join import Told
 from ingest.job.leftovers import NUM_EXAMPLES, Leftovers
 from ingest.job.list import UNOPENED, files_of, open_root
 from ingest.job.select import path_of
-from ingest.job.tally import TableMatch
+from ingest.job.table_match import TableMatch
 from ingest.privacy.pseudonyms import group_of
 from ingest.raw.compact import Compact
 from ingest.raw.items import RawItem

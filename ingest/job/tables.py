@@ -13,7 +13,7 @@ from ingest.columns.own_rows import Cells, OwnRows, hash_key
 from ingest.columns.stated_words import USES, StatedWords, WordCounter
 from ingest.job.join import Join, keys_of_file, shortened
 from ingest.job.select import path_of
-from ingest.job.tally import Tally
+from ingest.job.table_match import Tally
 from ingest.raw.archive_reading import open_items
 from ingest.raw.items import RawItem, RejectError, Stated
 from ingest.raw.root import RawRoot

@@ -12,7 +12,7 @@ from infra.cli import main
 from infra.commands._tables import match_text
 from ingest.job.list import check_told, list_raw
 from ingest.job.survey import Survey, survey
-from ingest.job.tally import TableMatch
+from ingest.job.table_match import TableMatch
 from ingest.settings import IngestSettings
 from ingest.source.spec import SourceSpec
 from shards.errors import SourceError
